@@ -2,6 +2,8 @@
 
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
+use crate::language::{Language, Localized};
+
 /// A prefix key such as `ORDERS`: 1 to 64 of `A-Z a-z 0-9 _ . -`, but not `.`, `..` or `decode`, which would be
 /// ambiguous in a path. Case matters. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +56,21 @@ impl PrefixKey {
     /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl Localized for InvalidPrefixKey {
+    fn localized(&self, language: Language) -> String {
+        match (language, self) {
+            (Language::English, _) => self.to_string(),
+            (Language::Chinese, Self::Length(length)) => {
+                format!("前缀键须为 1 至 64 个字符，此处为 {length} 个")
+            }
+            (Language::Chinese, Self::Character { character, position }) => {
+                format!("前缀键第 {position} 位的字符 {character:?} 不允许，只能使用 A-Z a-z 0-9 _ . -")
+            }
+            (Language::Chinese, Self::Reserved(text)) => format!("{text:?} 为保留名称，不能用作前缀键"),
+        }
     }
 }
 
