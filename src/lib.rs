@@ -23,5 +23,6 @@ pub mod prefix_key;
 pub mod problem;
 pub mod rule;
 pub mod secret;
+pub mod snowflake;
 pub mod store;
 pub mod template;
