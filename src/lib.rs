@@ -23,6 +23,7 @@ pub mod prefix_key;
 pub mod problem;
 pub mod rule;
 pub mod secret;
+pub mod server;
 pub mod snowflake;
 pub mod store;
 pub mod template;

@@ -29,6 +29,14 @@ impl Lifecycle {
         tokio::spawn(self.tasks.track_future(task));
     }
 
+    /// Runs `task` on another runtime and remembers it until it ends.
+    pub fn spawn_on<F>(&self, runtime: &tokio::runtime::Handle, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        runtime.spawn(self.tasks.track_future(task));
+    }
+
     /// Tells everybody to finish what is in flight and take nothing new. Idempotent.
     pub fn drain(&self) {
         self.draining.cancel();
