@@ -8,7 +8,14 @@
 //! (a power cut after the answer does not undo it), and bounded in time (`StoreError::Timeout`; the outcome of a
 //! call that timed out is unknown to the caller).
 
+mod draw;
+mod ledger;
+pub mod memory;
+mod window;
+
 use std::{future::Future, pin::Pin, sync::Arc};
+
+pub use ledger::{LedgerFault, Verification};
 
 use crate::{
     calendar::Period,
@@ -429,8 +436,13 @@ pub trait LedgerStore: Send + Sync + 'static {
     /// A page of rows in (period, sequence) order.
     fn rows(&self, key: PrefixKey, query: LedgerQuery) -> StoreFuture<'_, Vec<LedgerRow>>;
 
-    /// The certificate of one counter; `None` when it has no row.
+    /// The certificate of one counter: it speaks of the latest run of rows, which begins anew when values were drawn outside the
+    /// ledger in between. `None` when there is no row.
     fn certificate(&self, counter: Counter) -> StoreFuture<'_, Option<Certificate>>;
+
+    /// Recomputes both hash chains of one counter and compares every state with its events. Reads everything: for an
+    /// auditor, not for a request.
+    fn verify(&self, counter: Counter) -> StoreFuture<'_, Verification>;
 }
 
 // ------------------------------------------------------------------------------------- worker windows
