@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 mod integer;
 mod malformed;
 mod message;
+mod query;
 mod spelling;
 
 use integer::{Flaw, Integer, within};
@@ -124,19 +125,18 @@ impl Object {
         None
     }
 
-    /// A whole number within `range`, written as a JSON number.
+    /// A whole number within `range`: a JSON number, or a string of digits, as every query has it.
     pub fn bounded(&mut self, name: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
         let value = self.take(name)?;
-        match Kind::of(&value) {
-            Kind::Number => {
-                if let Some(number) = value.parse().ok().filter(|number| range.contains(number)) {
-                    return Some(number);
-                }
-            }
-            Kind::Null | Kind::Boolean | Kind::Text | Kind::Array | Kind::Object => {}
+        let digits = match Kind::of(&value) {
+            Kind::Text => self.decode(name, &value)?,
+            Kind::Number | Kind::Null | Kind::Boolean | Kind::Array | Kind::Object => value,
+        };
+        let number = digits.parse().ok().filter(|number| range.contains(number) && !digits.starts_with('+'));
+        if number.is_none() {
+            self.error(name, within(&range));
         }
-        self.error(name, within(&range));
-        None
+        number
     }
 
     /// A whole number of at least 0, written as a JSON number, for a reader that refuses too small and too large ones with an
@@ -359,14 +359,16 @@ mod tests {
 
     #[test]
     fn bounded_names_its_range() {
-        for json in ["0", "11", "-1", "2.0", "1e1", r#""5""#, "99999999999999999999", "null, \"count\": 3"] {
+        for json in ["0", "11", "-1", "2.0", "1e1", r#""x""#, "99999999999999999999", "null, \"count\": 3"] {
             let mut object = object(&format!(r#"{{"count": {json}}}"#));
             assert_eq!(object.bounded("count", 1..=10), None, "{json}");
             let text = object.finish().expect_err(json).to_string();
             let twice = "count: is given 2 times: keep one";
             assert!(text == "count: must be a whole number from 1 to 10" || text == twice, "{json}: {text}");
         }
-        assert_eq!(object(r#"{"count": 10}"#).bounded("count", 1..=10), Some(10));
+        for json in [r#"{"count": 10}"#, r#"{"count": "10"}"#] {
+            assert_eq!(object(json).bounded("count", 1..=10), Some(10));
+        }
     }
 
     #[test]

@@ -175,6 +175,12 @@ impl Sequencer {
         }))
     }
 
+    /// Whether everything that is still to be drawn lies above `id`.
+    pub fn draws_above(&self, id: SequenceValue) -> bool {
+        let next = self.position.load(Ordering::Acquire).saturating_add(1);
+        next >> self.layout.sequence_bits() <= self.layout.max_timestamp() && self.id(next) > id
+    }
+
     /// Who it issues for.
     pub fn worker(&self) -> u32 {
         self.worker

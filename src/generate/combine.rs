@@ -1,0 +1,282 @@
+//! Combining: many requests, one call of the store.
+//!
+//! Invariants:
+//!
+//! 1. A lane (one counter) never has more than one call in flight.
+//! 2. A request is served only by a call that was sent after the request arrived: whoever asks after an answer was seen
+//!    gets higher values. That is what makes the order of a counter real-time order.
+//! 3. Requests of one call stand in the order of their arrival; the answers too.
+//!
+//! The first to arrive in an idle lane starts it; those that come while its call is in flight wait and share the next. Under
+//! load one round trip, or one fsync, serves them all. A request whose caller has gone before its call was sent is left out.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::oneshot;
+
+use crate::{counter::Counter, lifecycle::Lifecycle, store::StoreError};
+
+/// The call of one batch: as many answers as requests, in their order.
+pub(super) type Call<R, A> =
+    Box<dyn Fn(Counter, Vec<R>) -> Pin<Box<dyn Future<Output = Result<Vec<A>, StoreError>> + Send>> + Send + Sync>;
+
+/// Why a request of a batch got no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum CombineError {
+    /// The call failed for the whole batch.
+    #[error(transparent)]
+    Store(Arc<StoreError>),
+    /// The call ended without an answer for this request: the process is going down, or a bug.
+    #[error("the store's call ended without an answer")]
+    Abandoned,
+}
+
+/// Lanes of one kind of call.
+pub(super) struct Combiner<R, A> {
+    lanes: Mutex<HashMap<Counter, Vec<Waiting<R, A>>>>,
+    call: Call<R, A>,
+    /// Whether two requests may share a call: they must agree on everything but themselves.
+    together: fn(&R, &R) -> bool,
+    max_batch: usize,
+    lifecycle: Lifecycle,
+}
+
+struct Waiting<R, A> {
+    request: R,
+    answer: oneshot::Sender<Result<A, CombineError>>,
+}
+
+impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
+    pub(super) fn new(
+        call: Call<R, A>,
+        together: fn(&R, &R) -> bool,
+        max_batch: usize,
+        lifecycle: Lifecycle,
+    ) -> Arc<Self> {
+        Arc::new(Self { lanes: Mutex::default(), call, together, max_batch, lifecycle })
+    }
+
+    /// Waits for the call that serves `request`.
+    ///
+    /// # Errors
+    ///
+    /// [`CombineError`]; whether the request was served is then unknown, as it is for the call.
+    pub(super) async fn submit(self: &Arc<Self>, counter: Counter, request: R) -> Result<A, CombineError> {
+        let (answer, answered) = oneshot::channel();
+        let waiting = Waiting { request, answer };
+        let idle = {
+            let mut lanes = self.lanes();
+            // A lane exists exactly while somebody drives it.
+            match lanes.get_mut(&counter) {
+                Some(lane) => {
+                    lane.push(waiting);
+                    None
+                }
+                None => {
+                    lanes.insert(counter.clone(), Vec::new());
+                    Some(waiting)
+                }
+            }
+        };
+        if let Some(first) = idle {
+            self.lifecycle.spawn(Arc::clone(self).drive(counter, first));
+        }
+        answered.await.unwrap_or(Err(CombineError::Abandoned))
+    }
+
+    /// Calls until nobody waits in the lane.
+    async fn drive(self: Arc<Self>, counter: Counter, first: Waiting<R, A>) {
+        let lane = Lane { combiner: &self, counter: &counter };
+        let mut batch = vec![first];
+        while !batch.is_empty() {
+            let (requests, answers): (Vec<R>, Vec<_>) =
+                batch.into_iter().map(|waiting| (waiting.request, waiting.answer)).unzip();
+            match (self.call)(counter.clone(), requests).await {
+                Ok(served) => {
+                    for (answer, served) in answers.into_iter().zip(served) {
+                        // A caller that has gone meanwhile is no error of ours.
+                        let _gone = answer.send(Ok(served));
+                    }
+                }
+                Err(error) => {
+                    let error = CombineError::Store(Arc::new(error));
+                    for answer in answers {
+                        let _gone = answer.send(Err(error.clone()));
+                    }
+                }
+            }
+            batch = lane.next_batch();
+        }
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, HashMap<Counter, Vec<Waiting<R, A>>>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A lane that is being driven. Dropping it while it is (a panic in a call) closes it, so that the next request starts anew.
+struct Lane<'a, R: Send + 'static, A: Send + 'static> {
+    combiner: &'a Combiner<R, A>,
+    counter: &'a Counter,
+}
+
+impl<R: Send + 'static, A: Send + 'static> Lane<'_, R, A> {
+    /// Those at the front who may share a call; an empty batch closes the lane.
+    fn next_batch(&self) -> Vec<Waiting<R, A>> {
+        let mut lanes = self.combiner.lanes();
+        let Some(lane) = lanes.get_mut(self.counter) else { return Vec::new() };
+        lane.retain(|waiting| !waiting.answer.is_closed());
+        let Some(first) = lane.first() else {
+            lanes.remove(self.counter);
+            return Vec::new();
+        };
+        let alike = lane
+            .iter()
+            .take(self.combiner.max_batch)
+            .take_while(|waiting| (self.combiner.together)(&first.request, &waiting.request))
+            .count();
+        if alike == lane.len() { std::mem::take(lane) } else { lane.drain(..alike).collect() }
+    }
+}
+
+impl<R: Send + 'static, A: Send + 'static> Drop for Lane<'_, R, A> {
+    fn drop(&mut self) {
+        // After a regular end the lane is closed already, and may have been opened by somebody else.
+        if std::thread::panicking() {
+            self.combiner.lanes().remove(self.counter);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::{calendar::Period, prefix_key::PrefixKey};
+
+    fn counter() -> Counter {
+        Counter { key: PrefixKey::parse("A").expect("valid"), period: Period::none() }
+    }
+
+    struct Fake {
+        combiner: Arc<Combiner<u32, u32>>,
+        gate: Arc<Semaphore>,
+        batches: Arc<Mutex<Vec<Vec<u32>>>>,
+        in_flight: Arc<AtomicUsize>,
+    }
+
+    /// Each call waits for a permit of `gate`, then answers each request with itself.
+    fn fake(max_batch: usize, together: fn(&u32, &u32) -> bool) -> Fake {
+        let gate = Arc::new(Semaphore::new(0));
+        let batches = Arc::new(Mutex::new(Vec::new()));
+        let in_flight = Arc::new(AtomicUsize::new(0));
+        let (inner_gate, inner_batches, inner_flight) =
+            (Arc::clone(&gate), Arc::clone(&batches), Arc::clone(&in_flight));
+        let call: Call<u32, u32> = Box::new(move |_, requests| {
+            let (gate, batches, in_flight) =
+                (Arc::clone(&inner_gate), Arc::clone(&inner_batches), Arc::clone(&inner_flight));
+            Box::pin(async move {
+                assert_eq!(in_flight.fetch_add(1, Ordering::SeqCst), 0, "one call in flight");
+                batches.lock().expect("no panic").push(requests.clone());
+                gate.acquire().await.expect("open").forget();
+                in_flight.fetch_sub(1, Ordering::SeqCst);
+                assert!(!requests.contains(&666), "the call panics");
+                if requests.contains(&13) {
+                    return Err(StoreError::Timeout { store: "fake", operation: "take" });
+                }
+                Ok(requests)
+            })
+        });
+        Fake { combiner: Combiner::new(call, together, max_batch, Lifecycle::new()), gate, batches, in_flight }
+    }
+
+    impl Fake {
+        async fn submit_all(&self, requests: &[u32]) -> Vec<tokio::task::JoinHandle<Result<u32, CombineError>>> {
+            let mut handles = Vec::new();
+            for &request in requests {
+                let combiner = Arc::clone(&self.combiner);
+                #[expect(clippy::disallowed_methods, reason = "a test's own tasks")]
+                handles.push(tokio::spawn(async move { combiner.submit(counter(), request).await }));
+                tokio::task::yield_now().await;
+            }
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            handles
+        }
+
+        fn batches(&self) -> Vec<Vec<u32>> {
+            self.batches.lock().expect("no panic").clone()
+        }
+    }
+
+    #[tokio::test]
+    async fn those_who_arrive_during_a_call_share_the_next() {
+        let fake = fake(100, |_, _| true);
+        let handles = fake.submit_all(&[1, 2, 3]).await;
+        assert_eq!(fake.batches(), [vec![1]], "2 and 3 arrived after the call was sent");
+        fake.gate.add_permits(2);
+        for (expected, handle) in [1, 2, 3].into_iter().zip(handles) {
+            assert_eq!(handle.await.expect("no panic").expect("served"), expected);
+        }
+        assert_eq!(fake.batches(), [vec![1], vec![2, 3]]);
+        assert_eq!(fake.in_flight.load(Ordering::SeqCst), 0);
+        assert!(fake.combiner.lanes().is_empty(), "an idle lane costs nothing");
+    }
+
+    #[tokio::test]
+    async fn batches_are_bounded_and_of_one_kind() {
+        let fake = fake(2, |a, b| a / 10 == b / 10);
+        let handles = fake.submit_all(&[1, 11, 12, 15, 21]).await;
+        fake.gate.add_permits(10);
+        for handle in handles {
+            handle.await.expect("no panic").expect("served");
+        }
+        assert_eq!(fake.batches(), [vec![1], vec![11, 12], vec![15], vec![21]]);
+    }
+
+    #[tokio::test]
+    async fn an_error_reaches_everybody_in_the_batch_and_nobody_else() {
+        let fake = fake(2, |_, _| true);
+        let handles = fake.submit_all(&[1, 13, 14, 15]).await;
+        fake.gate.add_permits(10);
+        let mut served = Vec::new();
+        for handle in handles {
+            served.push(handle.await.expect("no panic").is_ok());
+        }
+        assert_eq!(served, [true, false, false, true]);
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_left_before_the_call_consumes_nothing() {
+        let fake = fake(100, |_, _| true);
+        let handles = fake.submit_all(&[1, 2, 3]).await;
+        handles[1].abort();
+        tokio::task::yield_now().await;
+        fake.gate.add_permits(10);
+        for handle in handles {
+            let _aborted = handle.await;
+        }
+        assert_eq!(fake.batches(), [vec![1], vec![3]]);
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_call_does_not_close_the_counter_for_good() {
+        let fake = fake(100, |_, _| true);
+        let handles = fake.submit_all(&[666]).await;
+        fake.gate.add_permits(10);
+        for handle in handles {
+            assert!(matches!(handle.await.expect("the waiter lives"), Err(CombineError::Abandoned)));
+        }
+        let again = fake.submit_all(&[7]).await.remove(0);
+        assert_eq!(again.await.expect("no panic").expect("served"), 7);
+    }
+}

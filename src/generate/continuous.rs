@@ -1,0 +1,56 @@
+//! Continuous mode: consecutive values, one call of the store per batch and counter.
+
+use std::sync::Arc;
+
+use crate::{
+    lifecycle::Lifecycle,
+    store::{Bounds, Claim, CounterStore, TakeRequest, Taken},
+};
+
+use super::{
+    IssueError, Order,
+    combine::{Call, CombineError, Combiner},
+};
+
+/// The most requests that one call serves: what arrives during one fsync at 250,000 requests/s.
+const MAX_BATCH: usize = 1_024;
+
+pub(super) struct Continuous {
+    combiner: Arc<Combiner<Take, Taken>>,
+}
+
+struct Take {
+    bounds: Bounds,
+    request: TakeRequest,
+}
+
+impl Continuous {
+    pub(super) fn new(store: Arc<dyn CounterStore>, lifecycle: &Lifecycle) -> Self {
+        let call: Call<Take, Taken> = Box::new(move |counter, takes| {
+            let store = Arc::clone(&store);
+            Box::pin(async move {
+                let Some(Take { bounds, .. }) = takes.first() else { return Ok(Vec::new()) };
+                let bounds = *bounds;
+                let requests = takes.into_iter().map(|take| take.request).collect();
+                store.take(counter, bounds, requests).await
+            })
+        });
+        // After a change of the rule, old and new bounds may meet in one lane; they are served by calls of their own.
+        let together = |a: &Take, b: &Take| a.bounds == b.bounds;
+        Self { combiner: Combiner::new(call, together, MAX_BATCH, lifecycle.clone()) }
+    }
+
+    pub(super) async fn take(&self, order: &Order<'_>, claim: Option<Claim>) -> Result<Taken, IssueError> {
+        let take = Take { bounds: order.bounds, request: TakeRequest { count: order.count, claim } };
+        Ok(self.combiner.submit(order.counter(), take).await?)
+    }
+}
+
+impl From<CombineError> for IssueError {
+    fn from(error: CombineError) -> Self {
+        match error {
+            CombineError::Store(error) => Self::Store(error),
+            CombineError::Abandoned => Self::Internal("a combined call ended without an answer"),
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! The engine: turns an order for numbers into numbers.
+//!
+//! Invariants:
+//!
+//! 1. A number is a pure function of (format, context, sequence value). The context is fixed once, from the moment of the
+//!    request, before a value is drawn: the printed date, the period and the counter cannot disagree.
+//! 2. Values are drawn all or none; an order that fails has consumed nothing, or exactly what a retry with the same
+//!    idempotency key returns.
+//! 3. An answer is given only after its store has made it durable; a snowflake needs none.
+//!
+//! Reading order: [`Engine::issue`], one arm per mode; then `snowflake`, `continuous`, `strict`; `combine` is how many requests
+//! share one call of a store, `stamp` how an answer is remembered under an idempotency key.
+
+mod combine;
+mod continuous;
+mod snowflake;
+mod stamp;
+mod strict;
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::{NaiveDate, NaiveDateTime};
+
+use crate::{
+    calendar::Period,
+    clock::UnixMillis,
+    counter::{Counter, Ranges, SequenceValue},
+    language::{Language, Localized},
+    lifecycle::Lifecycle,
+    rule::{Mode, Rule},
+    store::{Bounds, CounterStore, IdempotencyStore, LedgerStore, StoreError, Taken},
+    template::{Origin, RenderContext, Template},
+    worker::Worker,
+};
+
+use stamp::Stamp;
+
+/// How the engine works.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The data centre ID.
+    pub datacenter: u32,
+    /// The highest data centre ID that the layout allows.
+    pub max_datacenter: u32,
+    /// The highest worker ID that the layout allows.
+    pub max_worker: u32,
+    /// How long an order may wait for its store, from its arrival.
+    pub storage_timeout: Duration,
+    /// How long an idempotency key is remembered.
+    pub idempotency_ttl: Duration,
+}
+
+/// The stores that the engine draws from.
+#[derive(Clone)]
+pub struct Stores {
+    /// Consecutive counters.
+    pub counters: Arc<dyn CounterStore>,
+    /// Gapless ledgers.
+    pub ledgers: Arc<dyn LedgerStore>,
+    /// Answers to remember for modes that draw elsewhere.
+    pub idempotency: Arc<dyn IdempotencyStore>,
+}
+
+/// What a caller asks for, with everything that follows from its moment.
+#[derive(Clone, Debug)]
+pub struct Order<'a> {
+    /// The rule in force.
+    pub rule: &'a Rule,
+    /// Its parsed format.
+    pub template: &'a Arc<Template>,
+    /// The limits of the counter.
+    pub bounds: Bounds,
+    /// The period in which `local` lies.
+    pub period: Period,
+    /// The moment of the request, or its document date at 00:00:00, in the rule's time zone.
+    pub local: NaiveDateTime,
+    /// When it arrived.
+    pub now: UnixMillis,
+    /// How many numbers, at least 1.
+    pub count: u32,
+    /// Who asks.
+    pub subject: &'a Arc<str>,
+    /// The caller's idempotency key.
+    pub idempotency_key: Option<Arc<str>>,
+    /// The document date, as the caller gave it.
+    pub date: Option<NaiveDate>,
+    /// Reserve for so long instead of issuing; strict only.
+    pub reserve: Option<Duration>,
+}
+
+impl Order<'_> {
+    fn counter(&self) -> Counter {
+        Counter { key: self.rule.prefix_key.clone(), period: self.period.clone() }
+    }
+}
+
+/// Where numbers came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// The store that owns the sequence, or a worker window.
+    Primary,
+    /// The local segment, while the store is away.
+    Segment,
+    /// The local clock, to be resolved by a person.
+    Temporary,
+}
+
+impl Source {
+    /// The word for it in an answer.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Segment => "segment",
+            Self::Temporary => "temporary",
+        }
+    }
+}
+
+/// Numbers that are the caller's, not yet written out.
+#[derive(Debug)]
+pub struct Issued<'a> {
+    prefix: &'a str,
+    template: IssuedTemplate<'a>,
+    stamp: Stamp,
+    values: Ranges,
+    /// Where they came from.
+    pub source: Source,
+}
+
+/// The template in force, or the one under which a replayed answer was first given.
+#[derive(Debug)]
+enum IssuedTemplate<'a> {
+    InForce(&'a Template),
+    Replayed(Box<Template>),
+}
+
+impl Issued<'_> {
+    /// How many numbers.
+    pub fn count(&self) -> u64 {
+        self.values.count()
+    }
+
+    /// Until when they are reserved.
+    pub fn reserved_until(&self) -> Option<UnixMillis> {
+        self.stamp.reserved_until
+    }
+
+    /// Writes each number, ascending: `before(out, index)`, then the number. No number needs escaping in JSON: a format
+    /// cannot contain quotes, backslashes or control characters.
+    pub fn write(&self, out: &mut String, mut before: impl FnMut(&mut String, usize)) {
+        let template = match &self.template {
+            IssuedTemplate::InForce(template) => template,
+            IssuedTemplate::Replayed(template) => &**template,
+        };
+        let context = self.stamp.context(self.prefix);
+        for (index, value) in self.values.values().enumerate() {
+            before(out, index);
+            template.render(&context, value, out);
+        }
+    }
+}
+
+/// Why no numbers were issued.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    /// The counter cannot give that many values at or below its limit.
+    #[error("{count} more would take the counter of {key} past its limit, {limit}")]
+    Overflow {
+        /// The prefix key.
+        key: String,
+        /// How many were asked for.
+        count: u32,
+        /// The highest value that may be issued.
+        limit: SequenceValue,
+    },
+    /// The time bits of the layout have run out.
+    #[error("the time bits of the snowflake layout have run out: a wider layout or a later epoch is needed")]
+    TimeExhausted,
+    /// No worker window is held, or the one that is held is used up.
+    #[error("this node holds no worker window to issue from at the moment")]
+    NoWindow,
+    /// More was asked for than the generator can make before the deadline.
+    #[error("the generator is busy: {0} could not be issued in time")]
+    Busy(u32),
+    /// The idempotency key was used for another request.
+    #[error("this idempotency key was used before, with another count, date or reservation")]
+    IdempotencyMismatch,
+    /// The store did not answer before the deadline.
+    #[error("the store did not answer in time")]
+    Timeout,
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[source] Arc<StoreError>),
+    /// The operating system gave no random bytes.
+    #[error("no random bytes from the operating system")]
+    Random(#[source] getrandom::Error),
+    /// A bug, or the process is going down.
+    #[error("{0}")]
+    Internal(&'static str),
+}
+
+impl Localized for IssueError {
+    fn localized(&self, language: Language) -> String {
+        match (language, self) {
+            (Language::English, _) => self.to_string(),
+            (Language::Chinese, Self::Overflow { key, count, limit }) => {
+                format!("再取 {count} 个将使 {key} 的计数器超过上限 {limit}")
+            }
+            (Language::Chinese, Self::TimeExhausted) => "雪花布局的时间位已用尽，需要更宽的布局或更晚的纪元".into(),
+            (Language::Chinese, Self::NoWindow) => "本节点目前没有可用的工作窗口".into(),
+            (Language::Chinese, Self::Busy(count)) => format!("生成器繁忙，未能及时签发 {count} 个号码"),
+            (Language::Chinese, Self::IdempotencyMismatch) => {
+                "该幂等键此前已用于数量、日期或预留时间不同的请求".into()
+            }
+            (Language::Chinese, Self::Timeout) => "存储未能及时响应".into(),
+            (Language::Chinese, Self::Store(_)) => "存储出错".into(),
+            (Language::Chinese, Self::Random(_) | Self::Internal(_)) => "内部错误".into(),
+        }
+    }
+}
+
+/// Issues numbers in every mode.
+pub struct Engine {
+    settings: Settings,
+    worker: Arc<Worker>,
+    idempotency: Arc<dyn IdempotencyStore>,
+    continuous: continuous::Continuous,
+    strict: strict::Strict,
+}
+
+impl Engine {
+    /// An engine over `stores` and a worker window.
+    pub fn new(settings: Settings, stores: Stores, worker: Arc<Worker>, lifecycle: &Lifecycle) -> Self {
+        Self {
+            settings,
+            worker,
+            idempotency: stores.idempotency,
+            continuous: continuous::Continuous::new(stores.counters, lifecycle),
+            strict: strict::Strict::new(stores.ledgers, lifecycle),
+        }
+    }
+
+    /// Issues what can be issued without waiting for anything: snowflakes without an idempotency key. `None`: use
+    /// [`Engine::issue`]; nothing was consumed.
+    pub fn issue_at_once<'a>(&self, order: &Order<'a>) -> Option<Result<Issued<'a>, IssueError>> {
+        match order.rule.mode {
+            Mode::Snowflake if order.idempotency_key.is_none() => self.draw_at_once(order),
+            Mode::Snowflake | Mode::Continuous | Mode::Strict => None,
+        }
+    }
+
+    /// Issues `order.count` numbers, or none.
+    ///
+    /// # Errors
+    ///
+    /// [`IssueError`]; after `Timeout` and `Store` a retry with the same idempotency key returns what was drawn, if anything was.
+    pub async fn issue<'a>(&self, order: &Order<'a>) -> Result<Issued<'a>, IssueError> {
+        let stamp = self.stamp(order)?;
+        let (taken, stamp) = match order.rule.mode {
+            Mode::Snowflake => self.issue_snowflakes(order, stamp).await?,
+            Mode::Continuous => {
+                let claim = self.claim(order, &stamp)?;
+                (self.in_time(self.continuous.take(order, claim)).await?, stamp)
+            }
+            Mode::Strict => {
+                let claim = self.claim(order, &stamp)?;
+                (self.in_time(self.strict.issue(order, claim, &stamp)).await?, stamp)
+            }
+        };
+        answer(order, taken, stamp)
+    }
+
+    /// The worker ID and data centre that numbers are issued under.
+    pub fn origin(&self) -> Origin {
+        Origin {
+            datacenter: self.settings.datacenter,
+            worker: self.worker.id(),
+            max_datacenter: self.settings.max_datacenter,
+            max_worker: self.settings.max_worker,
+        }
+    }
+
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T, IssueError>>) -> Result<T, IssueError> {
+        tokio::time::timeout(self.settings.storage_timeout, call).await.unwrap_or(Err(IssueError::Timeout))
+    }
+}
+
+/// What a store's outcome means to the caller.
+fn answer<'a>(order: &Order<'a>, taken: Taken, stamp: Stamp) -> Result<Issued<'a>, IssueError> {
+    let prefix = order.rule.prefix_key.as_str();
+    let source = Source::Primary;
+    match taken {
+        Taken::Fresh(values) => {
+            Ok(Issued { prefix, template: IssuedTemplate::InForce(order.template), stamp, values, source })
+        }
+        Taken::Replayed(recorded) => {
+            let (template, stamp) =
+                Stamp::recall(&recorded.stamp).ok_or(IssueError::Internal("an idempotency record is damaged"))?;
+            let template = IssuedTemplate::Replayed(Box::new(template));
+            Ok(Issued { prefix, template, stamp, values: recorded.values, source })
+        }
+        Taken::Mismatch => Err(IssueError::IdempotencyMismatch),
+        Taken::Overflow => Err(overflow(order)),
+    }
+}
+
+fn overflow(order: &Order<'_>) -> IssueError {
+    let key = order.rule.prefix_key.to_string();
+    IssueError::Overflow { key, count: order.count, limit: order.bounds.max }
+}
+
+/// The context that a number is rendered in, for callers that render by themselves (preview).
+pub fn preview_context<'a>(rule: &'a Rule, template: &Template, local: NaiveDateTime, origin: Origin) -> Result<RenderContext<'a>, IssueError> {
+    Ok(RenderContext {
+        prefix: rule.prefix_key.as_str(),
+        local,
+        fiscal_year_start: rule.fiscal_year_start,
+        origin,
+        seed: stamp::seed(template)?,
+    })
+}

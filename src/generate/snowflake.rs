@@ -1,0 +1,103 @@
+//! Snowflake mode: IDs from the worker window, no store on the way.
+
+use std::time::Duration;
+
+use crate::{
+    counter::Ranges,
+    snowflake::{DrawError, Sequencer},
+    store::Taken,
+};
+
+use super::{Engine, IssueError, Issued, IssuedTemplate, Order, Source, overflow, stamp::Stamp};
+
+impl Engine {
+    /// Draws the whole order now, or nothing: `None` where it would have to wait.
+    pub(super) fn draw_at_once<'a>(&self, order: &Order<'a>) -> Option<Result<Issued<'a>, IssueError>> {
+        let sequencer = self.worker.sequencer();
+        let Some(sequencer) = sequencer.as_deref() else { return Some(Err(IssueError::NoWindow)) };
+        let mut values = Ranges::new();
+        match self.draw(sequencer, u64::from(order.count), &mut values) {
+            Ok(0) => {}
+            // What was drawn is let go: IDs are plentiful, and the slow path asks for the whole order.
+            Ok(_missing) => return None,
+            Err(DrawError::Wait(_)) => return None,
+            Err(error) => return Some(Err(error.into())),
+        }
+        Some(within_bounds(order, &values).and_then(|()| {
+            Ok(Issued {
+                prefix: order.rule.prefix_key.as_str(),
+                template: IssuedTemplate::InForce(order.template),
+                stamp: self.stamp(order)?,
+                values,
+                source: Source::Primary,
+            })
+        }))
+    }
+
+    /// Draws the whole order, waiting for the clock where it must, and records it under the idempotency key, if there is one.
+    pub(super) async fn issue_snowflakes(
+        &self,
+        order: &Order<'_>,
+        stamp: Stamp,
+    ) -> Result<(Taken, Stamp), IssueError> {
+        let limit = self.settings.storage_timeout;
+        let values = tokio::time::timeout(limit, self.draw_all(order.count))
+            .await
+            .unwrap_or(Err(IssueError::Busy(order.count)))?;
+        within_bounds(order, &values)?;
+        let Some(claim) = self.claim(order, &stamp)? else { return Ok((Taken::Fresh(values), stamp)) };
+        let remember = async { Ok(self.idempotency.remember(claim, values).await?) };
+        Ok((self.in_time(remember).await?, stamp))
+    }
+
+    async fn draw_all(&self, count: u32) -> Result<Ranges, IssueError> {
+        let mut values = Ranges::new();
+        loop {
+            // The window may be lost and another taken while this waits: its IDs lie elsewhere, and must ascend.
+            let wait = {
+                let sequencer = self.worker.sequencer();
+                let sequencer = sequencer.as_deref().ok_or(IssueError::NoWindow)?;
+                if values.last().is_some_and(|last| !sequencer.draws_above(last)) {
+                    values = Ranges::new();
+                }
+                match self.draw(sequencer, u64::from(count) - values.count(), &mut values) {
+                    Ok(0) => return Ok(values),
+                    Ok(_missing) => Duration::from_millis(1),
+                    Err(DrawError::Wait(wait)) => wait,
+                    Err(error) => return Err(error.into()),
+                }
+            };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Draws up to `count`; answers how many are missing.
+    fn draw(&self, sequencer: &Sequencer, count: u64, values: &mut Ranges) -> Result<u64, DrawError> {
+        let drawn = sequencer.draw(self.worker.now(), count)?;
+        sequencer.ids(&drawn, values);
+        Ok(count - drawn.count())
+    }
+}
+
+fn within_bounds(order: &Order<'_>, values: &Ranges) -> Result<(), IssueError> {
+    match values.last() {
+        Some(last) if last > order.bounds.max => Err(overflow(order)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+impl From<DrawError> for IssueError {
+    fn from(error: DrawError) -> Self {
+        match error {
+            // Only reached by callers that cannot wait.
+            DrawError::Wait(_) | DrawError::BeyondMark => Self::NoWindow,
+            DrawError::TimeExhausted => Self::TimeExhausted,
+        }
+    }
+}
+
+impl From<crate::store::StoreError> for IssueError {
+    fn from(error: crate::store::StoreError) -> Self {
+        Self::Store(std::sync::Arc::new(error))
+    }
+}

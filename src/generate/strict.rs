@@ -1,0 +1,70 @@
+//! Strict mode: a row of the ledger for each integer, one transaction per batch and counter.
+
+use std::sync::Arc;
+
+use crate::{
+    counter::SequenceValue,
+    lifecycle::Lifecycle,
+    store::{Bounds, Claim, IssueRequest, LedgerStore, RenderNumber, Taken},
+};
+
+use super::{
+    IssueError, Order,
+    combine::{Call, Combiner},
+    stamp::Stamp,
+};
+
+/// The most requests that one transaction serves: the row lock is held for as long.
+const MAX_BATCH: usize = 256;
+
+pub(super) struct Strict {
+    combiner: Arc<Combiner<Issue, Taken>>,
+}
+
+struct Issue {
+    bounds: Bounds,
+    request: IssueRequest,
+    render: Arc<dyn Fn(SequenceValue) -> String + Send + Sync>,
+}
+
+impl Strict {
+    pub(super) fn new(store: Arc<dyn LedgerStore>, lifecycle: &Lifecycle) -> Self {
+        let call: Call<Issue, Taken> = Box::new(move |counter, issues| {
+            let store = Arc::clone(&store);
+            Box::pin(async move {
+                let Some(Issue { bounds, .. }) = issues.first() else { return Ok(Vec::new()) };
+                let bounds = *bounds;
+                let (requests, renders): (Vec<_>, Vec<_>) =
+                    issues.into_iter().map(|issue| (issue.request, issue.render)).unzip();
+                let render: RenderNumber = Arc::new(move |index, value| renders[index](value));
+                store.issue(counter, bounds, requests, render).await
+            })
+        });
+        let together = |a: &Issue, b: &Issue| a.bounds == b.bounds;
+        Self { combiner: Combiner::new(call, together, MAX_BATCH, lifecycle.clone()) }
+    }
+
+    pub(super) async fn issue(
+        &self,
+        order: &Order<'_>,
+        claim: Option<Claim>,
+        stamp: &Stamp,
+    ) -> Result<Taken, IssueError> {
+        let (template, stamp, key) = (Arc::clone(order.template), stamp.clone(), order.rule.prefix_key.clone());
+        let request = IssueRequest {
+            count: order.count,
+            claim,
+            idempotency_key: order.idempotency_key.clone(),
+            subject: Arc::clone(order.subject),
+            issued_at: order.now,
+            reserved_until: stamp.reserved_until,
+        };
+        let render = move |value| {
+            let mut number = String::with_capacity(32);
+            template.render(&stamp.context(key.as_str()), value, &mut number);
+            number
+        };
+        let issue = Issue { bounds: order.bounds, request, render: Arc::new(render) };
+        Ok(self.combiner.submit(order.counter(), issue).await?)
+    }
+}
