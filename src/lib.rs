@@ -17,6 +17,7 @@ pub mod body;
 pub mod calendar;
 pub mod clock;
 pub mod counter;
+pub mod json;
 pub mod language;
 pub mod lifecycle;
 pub mod prefix_key;
