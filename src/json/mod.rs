@@ -9,179 +9,21 @@
 use std::{fmt, ops::RangeInclusive};
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::{error::Category, value::RawValue};
+use serde_json::value::RawValue;
 
-use crate::language::{Language, Localized};
+mod integer;
+mod malformed;
+mod message;
+mod spelling;
 
-/// A message in every language, written where the error is found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    english: String,
-    chinese: String,
-}
+use integer::{Flaw, Integer, within};
+use malformed::malformed;
+use spelling::{is_spelling_of, nearest, snake_case};
 
-impl Message {
-    /// A message by its texts: one sentence each, no final full stop.
-    pub fn new(english: impl Into<String>, chinese: impl Into<String>) -> Self {
-        Self { english: english.into(), chinese: chinese.into() }
-    }
+pub use malformed::{Kind, Malformed};
+pub use message::{FieldError, Invalid, Message};
 
-    /// The message of something that speaks both languages.
-    pub fn of(message: &(impl Localized + ?Sized)) -> Self {
-        Self::new(message.localized(Language::English), message.localized(Language::Chinese))
-    }
-}
-
-impl Localized for Message {
-    fn localized(&self, language: Language) -> String {
-        match language {
-            Language::English => self.english.clone(),
-            Language::Chinese => self.chinese.clone(),
-        }
-    }
-}
-
-impl fmt::Display for Message {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.english)
-    }
-}
-
-/// One field and what is wrong with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldError {
-    /// The name, as the caller wrote it if it is unknown.
-    pub field: String,
-    /// What would be right; never the value.
-    pub message: Message,
-}
-
-/// Everything that is wrong with the fields of a body.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Invalid {
-    /// In the order in which the fields were read, then unknown and repeated ones; never empty.
-    pub errors: Vec<FieldError>,
-}
-
-impl Invalid {
-    /// One field that is wrong.
-    pub fn of(field: impl Into<String>, message: Message) -> Self {
-        Self { errors: vec![FieldError { field: field.into(), message }] }
-    }
-}
-
-impl Localized for Invalid {
-    fn localized(&self, language: Language) -> String {
-        let (colon, semicolon) = match language {
-            Language::English => (": ", "; "),
-            Language::Chinese => ("：", "；"),
-        };
-        let one = |error: &FieldError| format!("{}{colon}{}", error.field, error.message.localized(language));
-        self.errors.iter().map(one).collect::<Vec<_>>().join(semicolon)
-    }
-}
-
-impl fmt::Display for Invalid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.localized(Language::English))
-    }
-}
-
-impl std::error::Error for Invalid {}
-
-/// Why a body cannot be read at all.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
-    /// Nothing but white space.
-    #[error("the body is empty: send a JSON object such as {{}}")]
-    Empty,
-    /// Not JSON.
-    #[error("the body is not valid JSON: {problem} at line {line}, column {column}")]
-    Syntax {
-        /// What the parser stumbled over: one of a fixed set of texts, never part of the body.
-        problem: String,
-        /// Counted from 1.
-        line: usize,
-        /// Counted from 1, in bytes; 0 at the very start of a line.
-        column: usize,
-    },
-    /// JSON, but a number, a text, an array ...
-    #[error("the body must be a JSON object, as in {{\"format\": \"ORD-{{SEQ:6}}\"}}, not {0}")]
-    NotAnObject(Kind),
-}
-
-impl Localized for Malformed {
-    fn localized(&self, language: Language) -> String {
-        match (language, self) {
-            (Language::English, _) => self.to_string(),
-            (Language::Chinese, Self::Empty) => "请求体为空：请发送 JSON 对象，例如 {}".into(),
-            (Language::Chinese, Self::Syntax { problem, line, column }) => {
-                format!("请求体不是有效的 JSON：第 {line} 行第 {column} 列（{problem}）")
-            }
-            (Language::Chinese, Self::NotAnObject(kind)) => {
-                format!(
-                    "请求体须为 JSON 对象，例如 {{\"format\": \"ORD-{{SEQ:6}}\"}}，而不是{}",
-                    kind.chinese()
-                )
-            }
-        }
-    }
-}
-
-/// What a JSON value is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// `null`
-    Null,
-    /// `true` or `false`
-    Boolean,
-    /// `1`, `-1.5e3`
-    Number,
-    /// `"..."`
-    Text,
-    /// `[...]`
-    Array,
-    /// `{...}`
-    Object,
-}
-
-impl Kind {
-    /// By the first byte of a value that is known to be valid JSON.
-    fn of(json: &str) -> Self {
-        match json.as_bytes().first() {
-            Some(b'n') => Self::Null,
-            Some(b't' | b'f') => Self::Boolean,
-            Some(b'"') => Self::Text,
-            Some(b'[') => Self::Array,
-            Some(b'{') => Self::Object,
-            Some(_) | None => Self::Number,
-        }
-    }
-
-    const fn chinese(self) -> &'static str {
-        match self {
-            Self::Null => "null",
-            Self::Boolean => "布尔值",
-            Self::Number => "数字",
-            Self::Text => "字符串",
-            Self::Array => "数组",
-            Self::Object => "对象",
-        }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Null => "null",
-            Self::Boolean => "a boolean",
-            Self::Number => "a number",
-            Self::Text => "a string",
-            Self::Array => "an array",
-            Self::Object => "an object",
-        })
-    }
-}
+use crate::language::Localized;
 
 /// One member of the object; repeated ones stand here as often as they were sent.
 struct Member {
@@ -433,119 +275,10 @@ impl Object {
     }
 }
 
-fn malformed(bytes: &[u8], error: &serde_json::Error) -> Malformed {
-    let start = bytes.trim_ascii_start();
-    if start.is_empty() {
-        return Malformed::Empty;
-    }
-    match error.classify() {
-        // Its text would quote the value; the kind is enough.
-        Category::Data => Malformed::NotAnObject(Kind::of(std::str::from_utf8(&start[..1]).unwrap_or("0"))),
-        Category::Syntax | Category::Eof | Category::Io => {
-            let text = error.to_string();
-            let problem = text.split(" at line ").next().unwrap_or_default().to_owned();
-            Malformed::Syntax { problem, line: error.line(), column: error.column() }
-        }
-    }
-}
-
-/// What a text is as an unsigned integer.
-enum Integer {
-    Whole(u64),
-    Flawed(Flaw),
-}
-
-#[derive(Clone, Copy)]
-enum Flaw {
-    Negative,
-    Fractional,
-    TooLarge,
-    NotANumber,
-}
-
-impl Integer {
-    fn read(text: &str) -> Self {
-        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let numeric = |text: &str| {
-            text.starts_with(|c: char| c.is_ascii_digit())
-                && text.bytes().all(|byte| byte.is_ascii_digit() || b".eE+-".contains(&byte))
-        };
-        Self::Flawed(match text.strip_prefix('-') {
-            Some(rest) if digits(rest) => Flaw::Negative,
-            Some(rest) if numeric(rest) => Flaw::Fractional,
-            None if digits(text) => match text.parse() {
-                Ok(number) => return Self::Whole(number),
-                Err(_) => Flaw::TooLarge,
-            },
-            None if numeric(text) => Flaw::Fractional,
-            Some(_) | None => Flaw::NotANumber,
-        })
-    }
-}
-
-impl Flaw {
-    fn explain(self, right: &Message) -> Message {
-        let (english, chinese) = match self {
-            Self::Negative => ("is negative: it ", "为负数："),
-            Self::Fractional => ("has a fraction or an exponent: it ", "带有小数或指数："),
-            Self::TooLarge => ("is too large: it ", "超出范围："),
-            Self::NotANumber => ("", ""),
-        };
-        Message::new(format!("{english}{}", right.english), format!("{chinese}{}", right.chinese))
-    }
-}
-
-fn within(range: &RangeInclusive<i64>) -> Message {
-    let (from, to) = (range.start(), range.end());
-    Message::new(format!("must be a whole number from {from} to {to}"), format!("须为 {from} 至 {to} 的整数"))
-}
-
-/// Whether `given` is the snake_case `name` itself or its camelCase form; without an allocation.
-fn is_spelling_of(given: &str, name: &str) -> bool {
-    given == name || (name.contains('_') && given.chars().eq(camel_case(name)))
-}
-
-fn camel_case(name: &str) -> impl Iterator<Item = char> {
-    let mut upper = false;
-    name.chars().filter_map(move |c| {
-        if c == '_' {
-            upper = true;
-            return None;
-        }
-        Some(if std::mem::take(&mut upper) { c.to_ascii_uppercase() } else { c })
-    })
-}
-
-/// `prefixKey` and `Prefix-Key` as `prefix_key`: spelling apart, what was meant.
-fn snake_case(name: &str) -> String {
-    let mut snake = String::with_capacity(name.len() + 4);
-    let mut after_lower = false;
-    for c in name.chars().take(64) {
-        let separator = matches!(c, '-' | ' ' | '.' | '_');
-        if (separator || (after_lower && c.is_ascii_uppercase())) && !snake.is_empty() {
-            snake.push('_');
-        }
-        if !separator {
-            snake.push(c.to_ascii_lowercase());
-        }
-        after_lower = c.is_ascii_lowercase();
-    }
-    snake
-}
-
-/// The candidate that differs from `text` in at most a third of its letters.
-fn nearest<'a>(text: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let text = text.to_ascii_lowercase();
-    candidates
-        .map(|candidate| (strsim::osa_distance(&text, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::language::Language;
 
     fn object(json: &str) -> Object {
         Object::parse(json.as_bytes()).expect("an object")
