@@ -13,8 +13,10 @@
 //! | F1 | `template`, `snowflake`, `rule`, `counter`, `problem`, `body` |
 //! | F0 | `calendar`, `clock`, `json`, `language`, `lifecycle`, `prefix_key`, `secret` |
 
+pub mod auth;
 pub mod body;
 pub mod calendar;
+pub mod client;
 pub mod clock;
 pub mod counter;
 pub mod json;

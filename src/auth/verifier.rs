@@ -1,0 +1,188 @@
+//! Verifies tokens.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use super::{
+    MAX_TOKEN_BYTES,
+    cache::Cache,
+    claims::Claims,
+    jwks::{HttpKeys, JwksStatus, KeySource, Refresher, UNKNOWN_KEY_PATIENCE},
+    keys::{Fetched, KeySet, Keyring, UnfitKey, VerifyingKey},
+    rejection::Rejection,
+    token::{Expected, Parts},
+};
+use crate::{
+    client::ClientError,
+    clock::{Clock, UnixMillis},
+    lifecycle::Lifecycle,
+    secret::Secret,
+};
+
+/// How many verified tokens are remembered.
+const CACHED_TOKENS: usize = 10_000;
+
+/// Which tokens to accept. At least one of the three kinds of key is needed; each verifies by its own algorithms.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The shared secret of HS256, 32 bytes or more.
+    pub secret: Option<Secret<String>>,
+    /// A public key in PEM form: RSA for RS256, P-256 for ES256, Ed25519 for EdDSA.
+    pub public_key_pem: Option<String>,
+    /// Where to fetch further public keys.
+    pub jwks_url: Option<Secret<String>>,
+    /// The `iss` that a token must name.
+    pub issuer: Option<String>,
+    /// The audience that must be among a token's `aud`.
+    pub audience: Option<String>,
+}
+
+/// Why tokens cannot be verified as configured; the message names the setting.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// No key at all.
+    #[error(
+        "no key to verify tokens with: set NUMGEN_JWT_SECRET, NUMGEN_JWT_PUBLIC_KEY_FILE or NUMGEN_JWT_JWKS_URL"
+    )]
+    NoKey,
+    /// The shared secret cannot serve.
+    #[error("NUMGEN_JWT_SECRET: {0}")]
+    Secret(#[source] UnfitKey),
+    /// The PEM file cannot serve.
+    #[error("NUMGEN_JWT_PUBLIC_KEY_FILE: {0}")]
+    PublicKey(#[source] UnfitKey),
+    /// The JWKS URL cannot serve.
+    #[error("NUMGEN_JWT_JWKS_URL: {0}")]
+    Jwks(#[source] ClientError),
+}
+
+/// Verifies tokens against the configured keys. Share it in an `Arc`.
+pub struct Verifier {
+    keyring: Arc<Keyring>,
+    expected: Expected,
+    cache: Cache,
+    clock: Arc<dyn Clock>,
+    refresher: Option<Arc<Refresher>>,
+}
+
+/// A second judgement that waits for keys to be fetched.
+pub type Reconsideration = Pin<Box<dyn Future<Output = Result<Arc<Claims>, Rejection>> + Send>>;
+
+impl Verifier {
+    /// Takes the configured keys and starts fetching the JWKS, if one is configured, on the current runtime.
+    ///
+    /// # Errors
+    ///
+    /// `SetupError` if there is no key or one is unfit. A JWKS that cannot be reached is no error: see
+    /// [`Verifier::jwks_status`].
+    pub fn start(
+        settings: &Settings,
+        clock: Arc<dyn Clock>,
+        lifecycle: &Lifecycle,
+    ) -> Result<Arc<Self>, SetupError> {
+        let url = settings.jwks_url.as_ref();
+        let source = url.map(|url| HttpKeys::new(url.reveal())).transpose().map_err(SetupError::Jwks)?;
+        let source = source.map(|keys| Arc::new(keys) as Arc<dyn KeySource>);
+        Self::with_source(settings, source, clock, lifecycle)
+    }
+
+    /// As [`Verifier::start`], with another source of keys than HTTP.
+    ///
+    /// # Errors
+    ///
+    /// `SetupError` if there is no key or one is unfit.
+    pub fn with_source(
+        settings: &Settings,
+        source: Option<Arc<dyn KeySource>>,
+        clock: Arc<dyn Clock>,
+        lifecycle: &Lifecycle,
+    ) -> Result<Arc<Self>, SetupError> {
+        let mut keys = Vec::new();
+        if let Some(secret) = &settings.secret {
+            keys.push(VerifyingKey::from_secret(secret).map_err(SetupError::Secret)?);
+        }
+        if let Some(pem) = &settings.public_key_pem {
+            keys.push(VerifyingKey::from_pem(pem).map_err(SetupError::PublicKey)?);
+        }
+        if keys.is_empty() && source.is_none() {
+            return Err(SetupError::NoKey);
+        }
+        let fetched = if source.is_some() { Fetched::Awaited } else { Fetched::Never };
+        let keyring = Arc::new(Keyring::new(keys, fetched));
+        let refresher = source.map(|source| {
+            let refresher = Arc::new(Refresher::new(source, Arc::clone(&keyring), Arc::clone(&clock)));
+            lifecycle.spawn(Arc::clone(&refresher).run(lifecycle.clone()));
+            refresher
+        });
+        let expected = Expected { issuer: settings.issuer.clone(), audience: settings.audience.clone() };
+        let cache = Cache::new(CACHED_TOKENS);
+        Ok(Arc::new(Self { keyring, expected, cache, clock, refresher }))
+    }
+
+    /// Verifies a token as it stands behind `Bearer`.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong with it. After [`Rejection::UnknownKey`] and [`Rejection::KeysUnavailable`] it is worth
+    /// asking [`Verifier::reconsider`].
+    pub fn verify(&self, token: &str) -> Result<Arc<Claims>, Rejection> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(Rejection::Oversize);
+        }
+        let now = self.clock.now();
+        if let Some(claims) = self.cache.get(token.as_bytes(), self.keyring.epoch())
+            && claims.holds_at(now)
+        {
+            return Ok(claims);
+        }
+        let keys = self.keyring.current();
+        let claims = Arc::new(self.examine(token, &keys, now)?);
+        if claims.holds_at(now) {
+            self.cache.insert(token.as_bytes(), keys.epoch, Arc::clone(&claims));
+        }
+        Ok(claims)
+    }
+
+    fn examine(&self, token: &str, keys: &KeySet, now: UnixMillis) -> Result<Claims, Rejection> {
+        let parts = Parts::parse(token)?;
+        let picked = keys.pick(parts.algorithm, parts.kid.as_deref())?;
+        picked.key.verify(parts.signed.as_bytes(), parts.signature).map_err(|_unfit| picked.otherwise)?;
+        parts.claims(&self.expected, now)
+    }
+
+    /// A second chance for a token whose key is unknown: waits for the fetch that is under way or due, at most for
+    /// [`UNKNOWN_KEY_PATIENCE`], and verifies once more. `None`: no fetch is due, the rejection stands.
+    pub fn reconsider(self: &Arc<Self>, rejection: Rejection, token: &str) -> Option<Reconsideration> {
+        if !matches!(rejection, Rejection::UnknownKey | Rejection::KeysUnavailable) {
+            return None;
+        }
+        let mut fetch = self.refresher.as_ref()?.ask()?;
+        let (verifier, token) = (Arc::clone(self), Secret::new(Box::<str>::from(token)));
+        Some(Box::pin(async move {
+            // Whether it ended in time, well or badly: the keys in force now decide.
+            let _ended = tokio::time::timeout(UNKNOWN_KEY_PATIENCE, fetch.changed()).await;
+            verifier.verify(token.reveal())
+        }))
+    }
+
+    /// Changes whenever keys change; what was verified under another epoch must be verified again.
+    pub fn epoch(&self) -> u64 {
+        self.keyring.epoch()
+    }
+
+    /// The clock that tokens are measured against.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    /// How the JWKS stands; `None`: none is configured.
+    pub fn jwks_status(&self) -> Option<JwksStatus> {
+        self.refresher.as_ref().map(|refresher| refresher.status())
+    }
+}
+
+/// Says nothing of the keys.
+impl std::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verifier").field("expected", &self.expected).finish_non_exhaustive()
+    }
+}
