@@ -11,17 +11,19 @@
 //! | F3 | `store`: traits and implementations; `worker`: holds a worker window; `auth`: tokens |
 //! | F2 | `config`, `telemetry`, `client`, `server` |
 //! | F1 | `template`, `snowflake`, `rule`, `counter`, `problem`, `body` |
-//! | F0 | `calendar`, `clock`, `json`, `language`, `lifecycle`, `prefix_key`, `secret` |
+//! | F0 | `calendar`, `clock`, `json`, `language`, `lifecycle`, `prefix_key`, `scrub`, `secret` |
 
 pub mod body;
 pub mod calendar;
 pub mod clock;
+pub mod config;
 pub mod counter;
 pub mod language;
 pub mod lifecycle;
 pub mod prefix_key;
 pub mod problem;
 pub mod rule;
+pub mod scrub;
 pub mod secret;
 pub mod store;
 pub mod template;
