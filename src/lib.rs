@@ -11,13 +11,14 @@
 //! | F3 | `store`: traits and implementations; `worker`: holds a worker window; `auth`: tokens |
 //! | F2 | `config`, `telemetry`, `client`, `server` |
 //! | F1 | `template`, `snowflake`, `rule`, `counter`, `problem`, `body` |
-//! | F0 | `calendar`, `clock`, `json`, `language`, `lifecycle`, `prefix_key`, `secret` |
+//! | F0 | `calendar`, `clock`, `json`, `language`, `lifecycle`, `prefix_key`, `scrub`, `secret` |
 
 pub mod auth;
 pub mod body;
 pub mod calendar;
 pub mod client;
 pub mod clock;
+pub mod config;
 pub mod counter;
 pub mod json;
 pub mod language;
@@ -25,6 +26,7 @@ pub mod lifecycle;
 pub mod prefix_key;
 pub mod problem;
 pub mod rule;
+pub mod scrub;
 pub mod secret;
 pub mod server;
 pub mod snowflake;

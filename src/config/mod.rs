@@ -1,0 +1,160 @@
+//! Every setting of the service: declared once, read once, before anything else runs.
+//!
+//! A setting is one line of a `section!` declaration; its flag, its environment variable, its key in `numgen.toml`, its
+//! help and its line in README's table all follow from that line. Flags win over the environment, the environment over
+//! the file, the file over the default.
+//!
+//! Invariants: no value of a secret appears in an error, a warning or a `Debug`; the environment is read only through
+//! [`Source`]; reading changes nothing on disk ([`DataDir`] does that, afterwards).
+//!
+//! Order: [`Values::gather`] (what was given, and where) -> [`Config::read`] (types and bounds, every mistake at once)
+//! -> [`Config::check_profile`] -> [`DataDir::prepare`].
+
+mod cidr;
+mod client;
+mod data_dir;
+mod duration;
+mod error;
+mod http;
+mod jwt;
+mod limits;
+mod listen;
+mod log;
+mod names;
+mod node;
+mod parse;
+mod rate_limits;
+mod section;
+mod source;
+mod storage;
+mod values;
+mod worker;
+
+use std::sync::LazyLock;
+
+pub use self::{
+    cidr::Cidr,
+    client::Client,
+    data_dir::{DataDir, DataDirError, existing_signing_secret},
+    duration::parse_duration,
+    error::{ConfigError, Mistake, Origin, Warning},
+    http::{Http, Origins},
+    jwt::Jwt,
+    limits::Limits,
+    listen::{Listen, TlsFiles},
+    log::{Log, LogFormat},
+    node::{Node, NodeName},
+    rate_limits::{RateLimit, RateLimits},
+    section::Setting,
+    source::{FixedSource, ProcessSource, Source},
+    storage::{Storage, StrictLocking},
+    values::{Flags, Values},
+    worker::{LayoutBits, Worker},
+};
+
+/// Everything that the service is told, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Addresses and certificate.
+    pub listen: Listen,
+    /// Data directory, stores and what is kept in them.
+    pub storage: Storage,
+    /// Worker ID, window and snowflake layout.
+    pub worker: Worker,
+    /// The name of this node.
+    pub node: Node,
+    /// How tokens are checked.
+    pub jwt: Jwt,
+    /// Who may ask how often.
+    pub rate_limits: RateLimits,
+    /// Connections and timeouts.
+    pub limits: Limits,
+    /// Browsers and proxies.
+    pub http: Http,
+    /// Logs and traces.
+    pub log: Log,
+}
+
+impl Config {
+    /// Reads every section that the service needs.
+    ///
+    /// # Errors
+    ///
+    /// All mistakes at once, each with the setting, where its value came from, what is wrong and what would be right.
+    pub fn read(values: &Values) -> Result<Self, ConfigError> {
+        let mut mistakes = Vec::new();
+        let listen = Listen::read(values, &mut mistakes);
+        let storage = Storage::read(values, &mut mistakes);
+        let worker = Worker::read(values, &mut mistakes);
+        let node = Node::read(values, &mut mistakes);
+        let jwt = Jwt::read(values, &mut mistakes);
+        let rate_limits = RateLimits::read(values, &mut mistakes);
+        let limits = Limits::read(values, &mut mistakes);
+        let http = Http::read(values, &mut mistakes);
+        let log = Log::read(values, &mut mistakes);
+        if let Some(listen) = &listen {
+            listen.check(values, &mut mistakes);
+        }
+        if let Some(worker) = &worker {
+            worker.check(values, &mut mistakes);
+        }
+        let whole = (|| {
+            Some(Self {
+                listen: listen?,
+                storage: storage?,
+                worker: worker?,
+                node: node?,
+                jwt: jwt?,
+                rate_limits: rate_limits?,
+                limits: limits?,
+                http: http?,
+                log: log?,
+            })
+        })();
+        match whole {
+            Some(config) if mistakes.is_empty() => Ok(config),
+            _ => Err(ConfigError { mistakes }),
+        }
+    }
+
+    /// Refuses a profile that this build cannot serve: better no service than one that keeps its numbers elsewhere than
+    /// it was told to.
+    ///
+    /// # Errors
+    ///
+    /// Names each store that is configured.
+    pub fn check_profile(&self, values: &Values) -> Result<(), ConfigError> {
+        let stores = [
+            (self.storage.redis_url.is_some(), "NUMGEN_REDIS_URL"),
+            (self.storage.database_url.is_some(), "NUMGEN_DATABASE_URL"),
+        ];
+        let mistakes: Vec<_> = stores
+            .into_iter()
+            .filter(|(configured, _)| *configured)
+            .map(|(_, variable)| Mistake::NotServed { origin: values.origin(variable) })
+            .collect();
+        if mistakes.is_empty() { Ok(()) } else { Err(ConfigError { mistakes }) }
+    }
+}
+
+/// Every setting, section by section, in the order of README's table.
+pub fn settings() -> impl Iterator<Item = &'static Setting> {
+    static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
+        let mut all = Vec::new();
+        Listen::declare(&mut all);
+        Storage::declare(&mut all);
+        Worker::declare(&mut all);
+        Node::declare(&mut all);
+        Jwt::declare(&mut all);
+        RateLimits::declare(&mut all);
+        Limits::declare(&mut all);
+        Http::declare(&mut all);
+        Log::declare(&mut all);
+        Client::declare(&mut all);
+        all
+    });
+    SETTINGS.iter()
+}
+
+#[cfg(test)]
+mod tests;
