@@ -1,0 +1,356 @@
+//! A real server for a test: the built binary, in a directory of its own, on ports of its own.
+//!
+//! Invariants: the process sees only the environment that the test gave it; whatever a test does, its server is gone
+//! when the test ends, and nothing but its own server.
+
+mod http;
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use numgen::clock::{Clock, SystemClock};
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub(crate) use http::{Connection, Response};
+
+/// What signs the tokens of a test; also the canary that must never appear in a log.
+pub(crate) const SECRET: &str = "canary-secret-4f1d2a9c8b7e6d5c4b3a291807f6e5d4";
+
+/// Time as the tests measure it.
+pub(crate) struct Stopwatch(SystemClock);
+
+impl Stopwatch {
+    pub(crate) fn start() -> Self {
+        Self(SystemClock::new())
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.0.monotonic()
+    }
+
+    /// Asks `done` until it says yes; fails the test after `limit`.
+    #[track_caller]
+    pub(crate) fn wait_until(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
+        let watch = Self::start();
+        while !done() {
+            assert!(watch.elapsed() < limit, "{what}: not within {limit:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// A place where servers run: a directory that outlives each of them, and settings.
+#[derive(Clone)]
+pub(crate) struct Site {
+    dir: Arc<TempDir>,
+    settings: Vec<(String, String)>,
+    wrapper: Vec<String>,
+}
+
+/// A running server.
+pub(crate) struct TestServer {
+    site: Site,
+    child: Child,
+    pub(crate) listen: SocketAddr,
+    pub(crate) admin: SocketAddr,
+}
+
+impl Site {
+    /// A fresh directory with a signing secret and quiet limits.
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("numgen-it-").tempdir().expect("a directory");
+        fs::write(dir.path().join("secret"), format!("{SECRET}\n")).expect("a secret file");
+        let site = Self { dir: Arc::new(dir), settings: Vec::new(), wrapper: Vec::new() };
+        let (secret, data) = (site.path("secret"), site.path("data"));
+        site.with("NUMGEN_JWT_SECRET_FILE", &secret.to_string_lossy())
+            .with("NUMGEN_DATA_DIR", &data.to_string_lossy())
+            .with("NUMGEN_RATE_LIMIT_MANAGEMENT", "0")
+            .with("NUMGEN_LOG_FORMAT", "json")
+    }
+
+    /// The same with one setting more, or another value for it.
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        self.settings.retain(|(other, _)| other != name);
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The same, started through another program, such as one that bends its clock.
+    pub(crate) fn through(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|&part| part.to_owned()).collect();
+        self
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Everything that the servers of this place have written so far.
+    pub(crate) fn log(&self) -> String {
+        let read = |name| fs::read(self.path(name)).unwrap_or_default();
+        String::from_utf8_lossy(&[read("stdout"), read("stderr")].concat()).into_owned()
+    }
+
+    /// The binary with these settings and no other environment.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let binary = env!("CARGO_BIN_EXE_numgen").to_owned();
+        let mut words = self.wrapper.iter().chain([&binary]);
+        let mut command = Command::new(words.next().expect("a program"));
+        command.args(words).args(arguments).current_dir(self.dir.path()).env_clear().stdin(Stdio::null());
+        // Coverage runs tell the process where to write what it executed.
+        for name in ["PATH", "LLVM_PROFILE_FILE", "RUST_BACKTRACE"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("the binary runs")
+    }
+
+    /// A token as the command line prints it.
+    #[track_caller]
+    pub(crate) fn token(&self, arguments: &[&str]) -> String {
+        let output = self.run(&[&["token"], arguments].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("a token is text").trim().to_owned()
+    }
+
+    /// Starts a server and waits until it is ready.
+    #[track_caller]
+    pub(crate) fn start(&self) -> TestServer {
+        let server = self.start_unready();
+        server.wait_ready();
+        server
+    }
+
+    /// Starts a server and does not wait.
+    pub(crate) fn start_unready(&self) -> TestServer {
+        let (listen, admin) = (free_address(), free_address());
+        let log = |name| {
+            fs::OpenOptions::new().create(true).append(true).open(self.path(name)).expect("a log file")
+        };
+        let child = self
+            .command(&["serve"])
+            .env("NUMGEN_LISTEN", listen.to_string())
+            .env("NUMGEN_ADMIN_LISTEN", admin.to_string())
+            .stdout(log("stdout"))
+            .stderr(log("stderr"))
+            .spawn()
+            .expect("the binary starts");
+        TestServer { site: self.clone(), child, listen, admin }
+    }
+}
+
+impl TestServer {
+    /// A server in a fresh place.
+    #[track_caller]
+    pub(crate) fn start() -> Self {
+        Site::new().start()
+    }
+
+    pub(crate) fn site(&self) -> &Site {
+        &self.site
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.site.log()
+    }
+
+    /// Waits until the admin listener says that numbers can be issued.
+    #[track_caller]
+    pub(crate) fn wait_ready(&self) {
+        Stopwatch::wait_until(Duration::from_secs(20), &format!("ready; log:\n{}", self.log()), || {
+            self.admin("/readyz").is_ok_and(|answer| answer.status == 200)
+        });
+    }
+
+    /// GET from the admin listener.
+    pub(crate) fn admin(&self, path: &str) -> std::io::Result<Response> {
+        Connection::open(self.admin)?.send("GET", path, &[("Connection", "close")], None)
+    }
+
+    /// A caller with every scope.
+    #[track_caller]
+    pub(crate) fn caller(&self) -> Caller {
+        self.caller_with(&["--scope", "admin", "--sub", "tester"])
+    }
+
+    /// A caller with the token that these arguments of `numgen token` give.
+    #[track_caller]
+    pub(crate) fn caller_with(&self, arguments: &[&str]) -> Caller {
+        Caller::new(self.listen, Some(self.site.token(arguments)))
+    }
+
+    /// A caller without a token.
+    pub(crate) fn stranger(&self) -> Caller {
+        Caller::new(self.listen, None)
+    }
+
+    /// Kills it as a power cut would, and answers where it lived.
+    pub(crate) fn kill_9(mut self) -> Site {
+        self.child.kill().expect("its own child");
+        self.child.wait().expect("its own child");
+        self.site.clone()
+    }
+
+    /// Asks it to stop, without waiting.
+    pub(crate) fn ask_to_stop(&self) {
+        // Without unsafe code, signals other than KILL need the shell's `kill`.
+        let status = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", self.child.id())).status();
+        assert!(status.expect("a shell").success());
+    }
+
+    /// Waits for the end of the process.
+    #[track_caller]
+    pub(crate) fn wait_exit(mut self, limit: Duration) -> ExitStatus {
+        let mut status = None;
+        Stopwatch::wait_until(limit, "exit", || {
+            status = self.child.try_wait().expect("its own child");
+            status.is_some()
+        });
+        status.expect("it has ended")
+    }
+
+    /// Asks it to stop and waits until it has done so.
+    #[track_caller]
+    pub(crate) fn stop(self) -> Site {
+        let site = self.site.clone();
+        self.ask_to_stop();
+        let status = self.wait_exit(Duration::from_secs(15));
+        assert_eq!(status.code(), Some(0), "{}", site.log());
+        site
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if thread::panicking() {
+            eprintln!("log of the server:\n{}", self.log());
+        }
+    }
+}
+
+/// Somebody who calls the API, on one connection.
+pub(crate) struct Caller {
+    address: SocketAddr,
+    authorization: Option<String>,
+    connection: Option<Connection>,
+}
+
+impl Caller {
+    pub(crate) fn new(address: SocketAddr, token: Option<String>) -> Self {
+        Self { address, authorization: token.map(|token| format!("Bearer {token}")), connection: None }
+    }
+
+    /// Another caller with the same token and a connection of its own.
+    pub(crate) fn again(&self) -> Self {
+        Self { address: self.address, authorization: self.authorization.clone(), connection: None }
+    }
+
+    /// The value of the `Authorization` field.
+    pub(crate) fn authorization(&self) -> &str {
+        self.authorization.as_deref().unwrap_or_default()
+    }
+
+    /// One request; an error means that no answer came.
+    pub(crate) fn try_send(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> std::io::Result<Response> {
+        let mut all = headers.to_vec();
+        if let Some(authorization) = &self.authorization {
+            all.push(("Authorization", authorization));
+        }
+        let text = body.map(Value::to_string);
+        if text.is_some() && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
+            all.push(("Content-Type", "application/json"));
+        }
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => Connection::open(self.address)?,
+        };
+        let response = connection.send(method, target, &all, text.as_deref())?;
+        if response.header("connection") != Some("close") {
+            self.connection = Some(connection);
+        }
+        Ok(response)
+    }
+
+    #[track_caller]
+    pub(crate) fn send(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Response {
+        self.try_send(method, target, headers, body).unwrap_or_else(|error| panic!("{method} {target}: {error}"))
+    }
+
+    #[track_caller]
+    pub(crate) fn get(&mut self, target: &str) -> Response {
+        self.send("GET", target, &[], None)
+    }
+
+    #[track_caller]
+    pub(crate) fn post(&mut self, target: &str, body: &Value) -> Response {
+        self.send("POST", target, &[], Some(body))
+    }
+
+    /// Registers a rule that must be accepted.
+    #[track_caller]
+    pub(crate) fn register(&mut self, key: &str, rule: &Value) {
+        self.post(&format!("/prefix-configs/{key}"), rule).expect(200);
+    }
+
+    /// One number that must be given.
+    #[track_caller]
+    pub(crate) fn number(&mut self, key: &str) -> String {
+        let mut numbers = self.get(&format!("/numbers/{key}")).expect(200).numbers();
+        assert_eq!(numbers.len(), 1, "{numbers:?}");
+        numbers.remove(0)
+    }
+}
+
+/// A loopback address that nobody listens on. Ports below the range from which the kernel draws for outgoing
+/// connections, so that none of those can take it before the server does.
+fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let offset = u16::try_from(std::process::id() % 10_000).expect("below 10,000");
+    loop {
+        let port = 12_000 + (offset + NEXT.fetch_add(1, Ordering::Relaxed)) % 18_000;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
+/// Whether a program can be found.
+pub(crate) fn has_program(name: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
+        || Path::new(name).is_file()
+}

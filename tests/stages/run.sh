@@ -1,0 +1,131 @@
+#!/usr/bin/env bash
+# Everything that has to hold, one stage after the other:  tests/stages/run.sh [STAGE ...]     (default: all)
+#
+#   lint         rustfmt, clippy and rustdoc without warnings, cargo-deny
+#   unit         cargo test --lib
+#   integration  cargo test --test it: layering, and real processes that are killed and started again
+#   end-to-end   hurl against the release binary
+#   coverage     what unit, integration and hurl executed; at least COVERAGE_GATE percent of the lines
+#
+# Unit and integration tests run on a build that counts the lines it executes; nothing is compiled or run twice for it.
+# A failed stage does not stop the others. What could not run says so in the last lines, and fails where CI is set.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+. tests/stages/versions.sh
+export PATH="$PWD/target/tools/bin:$PATH"
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
+
+results=() # one line for each step: outcome, seconds, name, remark
+step() {
+  local name=$1 since=$SECONDS
+  shift
+  printf '\n=== %s: %s\n' "$name" "$*"
+  if "$@"; then results+=("ok $((SECONDS - since)) $name"); else results+=("FAILED $((SECONDS - since)) $name"); fi
+}
+
+# A step that needs a tool; without it, it says so instead of passing.
+step_with() {
+  local tool=$1 name=$2
+  shift 2
+  local reason
+  if reason=$(grep -m1 "^missing: .*$tool" "$log"); then
+    echo "=== $name: not run: ${reason#missing: }"
+    results+=("NOT-RUN 0 $name (${reason#missing: })")
+  else
+    step "$name" "$@"
+  fi
+}
+
+mkdir -p target/tools
+log=target/tools/install.log
+tools_pid=
+tools_start() {
+  : >"$log"
+  tests/stages/tools.sh system 2>&1 | tee -a "$log"
+  # The rest is compiled while the lints are.
+  tests/stages/tools.sh llvm llvm-cov deny hurl >>"$log" 2>&1 &
+  tools_pid=$!
+}
+tools_wait() {
+  [ -n "$tools_pid" ] || return 0
+  local since=$SECONDS
+  wait "$tools_pid"
+  tools_pid=
+  echo "waited $((SECONDS - since)) s for tools"
+}
+
+lint() {
+  step lint::format cargo fmt --check
+  step lint::clippy cargo clippy --quiet --all-targets --locked -- -D warnings
+  step lint::rustdoc env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --locked
+  tools_wait
+  step_with cargo-deny lint::deny cargo deny --log-level warn check licenses bans sources
+}
+
+# Where cargo-llvm-cov is missing the tests still run, uncounted; then it is the coverage stage that did not.
+counts=$PWD/target/llvm-cov-target
+counted_test() {
+  if grep -qE '^missing: (llvm-tools|cargo-llvm-cov)' "$log"; then
+    cargo test --locked "$@"
+  else
+    cargo llvm-cov --no-cfg-coverage --no-report --locked test "$@"
+  fi
+}
+unit() { tools_wait; step unit counted_test --lib; }
+integration() { tools_wait; step integration counted_test --test it; }
+
+end_to_end() {
+  tools_wait
+  step build::release cargo build --quiet --release --locked
+  step_with hurl end-to-end tests/stages/hurl.sh target/release/numgen
+}
+
+coverage() {
+  tools_wait
+  step_with 'llvm\|cargo-llvm-cov\|hurl' coverage coverage_gate
+}
+coverage_gate() {
+  # The suites once more, against the counting binary: lines that only they reach count too.
+  LLVM_PROFILE_FILE="$counts/numgen-%p-%m.profraw" \
+    tests/stages/hurl.sh "$counts/debug/numgen" >"$counts/hurl.log" 2>&1 || { tail -20 "$counts/hurl.log"; return 1; }
+  cargo llvm-cov report --locked --fail-under-lines "$COVERAGE_GATE"
+}
+
+stages=("$@")
+[ $# -gt 0 ] || stages=(lint unit integration end-to-end coverage)
+tools_start
+case " ${stages[*]} " in *" coverage "*) rm -f "$counts"/*.profraw ;; esac # counts of earlier runs do not count
+for stage in "${stages[@]}"; do
+  case $stage in
+    lint) lint ;;
+    unit) unit ;;
+    integration) integration ;;
+    end-to-end) end_to_end ;;
+    coverage) coverage ;;
+    *) echo "no stage '$stage'"; exit 2 ;;
+  esac
+done
+tools_wait >/dev/null
+
+# The summary, in the words of cargo test, so that whoever counts tests counts these too. Stages whose tests have been
+# counted above are left out of the count.
+declare -i passed=0 failed=0 absent=0
+printf '\n'
+lines=()
+for result in "${results[@]}"; do
+  read -r outcome seconds name <<<"$result"
+  printf '%-8s %5d s  %s\n' "$outcome" "$seconds" "$name"
+  case $outcome in
+    ok) passed+=1 lines+=("test stage::$name ... ok") ;;
+    FAILED) failed+=1 lines+=("test stage::$name ... FAILED") ;;
+    NOT-RUN) absent+=1 lines+=("test stage::$name ... ignored") ;;
+  esac
+done
+printf '%-8s %5d s  %s\n\n' total "$SECONDS" "${stages[*]}"
+echo "running ${#results[@]} tests"
+printf '%s\n' "${lines[@]}"
+[ $absent -gt 0 ] && [ -n "${CI:-}" ] && failed+=$absent
+[ $failed = 0 ] && verdict=ok || verdict=FAILED
+printf '\ntest result: %s. %d passed; %d failed; %d ignored; 0 measured; 0 filtered out; finished in %d.00s\n' \
+  "$verdict" $passed $failed $absent $SECONDS
+[ $failed = 0 ]
