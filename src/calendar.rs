@@ -61,6 +61,25 @@ impl Reset {
         }
     }
 
+    /// The first day of the period with this text, as [`Reset::period_of`] writes it; `None` where it is no period of this reset.
+    pub fn first_day_of(self, text: &str, fiscal_year_start: FiscalYearStart) -> Option<NaiveDate> {
+        let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<u32>().ok();
+        let year = |range| number(range).and_then(|year| i32::try_from(year).ok());
+        let date = match self {
+            Self::Never => None,
+            Self::Daily => text.parse().ok(),
+            Self::Weekly => NaiveDate::from_isoywd_opt(year(0..4)?, number(6..8)?, chrono::Weekday::Mon),
+            Self::Monthly => NaiveDate::from_ymd_opt(year(0..4)?, number(5..7)?, 1),
+            Self::Quarterly => NaiveDate::from_ymd_opt(year(0..4)?, number(6..7)?.checked_mul(3)?.checked_sub(2)?, 1),
+            Self::Yearly => NaiveDate::from_ymd_opt(year(0..4)?, 1, 1),
+            Self::Fiscal => {
+                NaiveDate::from_ymd_opt(year(2..6)?, fiscal_year_start.month, fiscal_year_start.day)
+            }
+        };
+        // Whatever was not looked at must be as it is written.
+        date.filter(|date| self.period_of(*date, fiscal_year_start).as_str() == text)
+    }
+
     /// The first day of the period in which `date` lies; `None` for `never`, which has no beginning.
     pub fn period_start(self, date: NaiveDate, fiscal_year_start: FiscalYearStart) -> Option<NaiveDate> {
         match self {
@@ -211,6 +230,19 @@ mod tests {
                 assert_eq!(reset.period_of(start, july), reset.period_of(day, july));
                 let before = start.pred_opt().expect("a day before");
                 assert_ne!(reset.period_of(before, july), reset.period_of(day, july));
+            }
+        }
+    }
+
+    #[test]
+    fn a_period_is_found_by_its_text_and_by_no_other() {
+        let july = FiscalYearStart::parse("07-15").expect("valid");
+        for reset in Reset::ALL {
+            let day = date("2026-11-22");
+            let text = reset.period_of(day, july);
+            assert_eq!(reset.first_day_of(text.as_str(), july), reset.period_start(day, july), "{reset}");
+            for wrong in ["", "2026-", "2026-13", "2026-Q5", "2026-Q0", "2026-W54", "2026-11-31", "26", "FY26", "2026x11", "２０２６"] {
+                assert_eq!(reset.first_day_of(wrong, july), None, "{reset} {wrong}");
             }
         }
     }

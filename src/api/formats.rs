@@ -1,0 +1,92 @@
+//! `POST /formats/preview`: what a rule would issue, without storing or drawing anything.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use http::{Response, StatusCode};
+use serde_json::json;
+
+use super::{Error, Parts, prefix_configs::warnings_to_json, request::Incoming};
+use crate::{
+    auth::Scope,
+    body::{self, Body},
+    clock::UnixMillis,
+    generate::preview_numbers,
+    language::{Language, Localized},
+    prefix_key::PrefixKey,
+    rule::RuleDraft,
+    rules::Moment,
+};
+
+/// The most numbers of one preview.
+const MAX_COUNT: i64 = 100;
+
+/// The key that `{prefix}` shows where the body names none.
+const SAMPLE_KEY: &str = "PREVIEW";
+
+pub(super) async fn preview(parts: &Parts, request: &Incoming<'_>) -> Result<Response<Body>, Error> {
+    let claims = request.caller(Scope::PrefixesRead)?;
+    request.query()?.finish()?;
+    let mut object = request.object()?;
+    let at = object.parsed("at", moment);
+    let count = object.bounded("count", 1..=MAX_COUNT).and_then(|count| u32::try_from(count).ok()).unwrap_or(3);
+    let mut draft = RuleDraft::from_json(&mut object);
+    object.finish()?;
+    let key = match draft.prefix_key.take() {
+        Some(key) => key,
+        None => PrefixKey::parse(SAMPLE_KEY)?,
+    };
+    claims.may_touch(key.as_str()).or_else(|error| if key.as_str() == SAMPLE_KEY { Ok(()) } else { Err(error) })?;
+    let visible = |other: &PrefixKey| claims.may_touch(other.as_str()).is_ok();
+    let preview = parts.rules.preview(&key, &draft, &visible).await?;
+    let at = at.unwrap_or(Moment::Now(parts.clock.now()));
+    let local = preview.rule.local(at);
+    let bounds = preview.rule.bounds(local.date());
+    let numbers =
+        preview_numbers(&parts.engine, preview.rule.rule(), preview.rule.template(), local, bounds, count)?;
+    let document = json!({
+        "mode": preview.rule.rule().mode.as_str(),
+        "numbers": numbers,
+        "warnings": warnings_to_json(&preview.warnings, request.language()),
+    });
+    Ok(body::json(StatusCode::OK, document.to_string()))
+}
+
+#[derive(Debug)]
+struct NotAMoment;
+
+impl Localized for NotAMoment {
+    fn localized(&self, language: Language) -> String {
+        match language {
+            Language::English => {
+                "must be a date such as 2026-11-22 or a time such as 2026-11-22T02:10:27Z, from 2000 to 2099".into()
+            }
+            Language::Chinese => "须为 2000 至 2099 年间的日期（如 2026-11-22）或时间（如 2026-11-22T02:10:27Z）".into(),
+        }
+    }
+}
+
+/// A date, which is a document date, or an RFC 3339 time.
+fn moment(text: &str) -> Result<Moment, NotAMoment> {
+    use chrono::Datelike;
+    let moment = match text.parse::<NaiveDate>() {
+        Ok(date) => (Moment::Document(date), date.year()),
+        Err(_) => {
+            let time = DateTime::parse_from_rfc3339(text).map_err(|_| NotAMoment)?.with_timezone(&Utc);
+            (Moment::Now(UnixMillis::from(time)), time.year())
+        }
+    };
+    if (2000..=2099).contains(&moment.1) { Ok(moment.0) } else { Err(NotAMoment) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_a_date_or_a_time() {
+        assert!(matches!(moment("2026-11-22"), Ok(Moment::Document(_))));
+        assert!(matches!(moment("2026-11-22T02:10:27+08:00"), Ok(Moment::Now(_))));
+        for wrong in ["", "yesterday", "2026-11-22T02:10:27", "1999-01-01", "2100-01-01T00:00:00Z"] {
+            assert!(moment(wrong).is_err(), "{wrong}");
+        }
+    }
+}

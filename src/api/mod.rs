@@ -1,0 +1,184 @@
+//! The HTTP interface: routes and handlers, one file per resource.
+//!
+//! A handler decodes, calls, encodes; it holds no logic and no statuses of errors, which `stack/rescue.rs` decides. Order of
+//! checks in each: the caller's scope, the caller's prefixes, the request's own form, then what it names.
+//!
+//! The service is always ready and answers without an allocation for the future where a number can be issued at once.
+
+mod error;
+mod formats;
+mod health;
+mod ledger;
+mod numbers;
+mod openapi;
+mod prefix_configs;
+mod request;
+mod route;
+mod sequences;
+mod temporary_numbers;
+mod transitions;
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use tower::{BoxError, Service};
+
+use crate::{
+    body::{self, Body},
+    clock::Clock,
+    generate::Engine,
+    rules::Registry,
+    store::{CounterStore, LedgerStore},
+};
+
+pub use error::Error;
+pub use health::{Admin, Component, Health, Readiness};
+pub use route::{LABELS, is_public, issues_numbers, label};
+
+use request::Incoming;
+use route::Route;
+
+/// Counts what is issued, for metrics. The implementation keeps a handle per rule and source.
+pub trait Meter: Send + Sync + 'static {
+    /// `count` numbers were issued.
+    fn issued(&self, rule: &crate::rule::Rule, source: crate::generate::Source, count: u64);
+}
+
+/// What every handler works with.
+pub struct Parts {
+    /// The register of rules.
+    pub rules: Arc<Registry>,
+    /// Issues numbers.
+    pub engine: Arc<Engine>,
+    /// Counters, to be shown and advanced.
+    pub counters: Arc<dyn CounterStore>,
+    /// Ledgers, to be shown and changed.
+    pub ledgers: Arc<dyn LedgerStore>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// How long a request body may take to arrive.
+    pub body_timeout: Duration,
+    /// Counts what is issued.
+    pub meter: Arc<dyn Meter>,
+}
+
+/// The public service. Cloning is cheap.
+#[derive(Clone)]
+pub struct Api {
+    parts: Arc<Parts>,
+}
+
+impl Api {
+    /// The service over `parts`.
+    pub fn new(parts: Parts) -> Self {
+        Self { parts: Arc::new(parts) }
+    }
+}
+
+/// A handler that takes longer than a moment.
+type Slow = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>> + Send>>;
+
+/// The answer, at once or later.
+pub enum Answer {
+    /// At once.
+    Ready(Option<Result<Response<Body>, Error>>),
+    /// Later.
+    Slow(Slow),
+}
+
+impl Future for Answer {
+    type Output = Result<Response<Body>, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = match &mut *self {
+            Self::Ready(answer) => answer.take().unwrap_or(Err(Error::Internal("an answer was polled twice"))),
+            Self::Slow(slow) => match slow.as_mut().poll(cx) {
+                Poll::Ready(answer) => answer,
+                Poll::Pending => return Poll::Pending,
+            },
+        };
+        Poll::Ready(answer.map_err(Into::into))
+    }
+}
+
+impl<B> Service<Request<B>> for Api
+where
+    B: hyper::body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Answer {
+        // The one route that is worth a path of its own: nothing is read, nothing is awaited.
+        if request.method() == Method::GET
+            && let Some(answer) = numbers::at_once(&self.parts, &request)
+        {
+            return Answer::Ready(Some(answer));
+        }
+        Answer::Slow(Box::pin(dispatch(Arc::clone(&self.parts), request)))
+    }
+}
+
+async fn dispatch<B>(parts: Arc<Parts>, request: Request<B>) -> Result<Response<Body>, Error>
+where
+    B: hyper::body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let (head, body) = request.into_parts();
+    let route = Route::of(head.uri.path()).ok_or(Error::NotFound)?;
+    if head.method == Method::OPTIONS {
+        let mut response = body::empty(StatusCode::NO_CONTENT);
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(route.allow()));
+        return Ok(response);
+    }
+    if !route.allows(&head.method) {
+        return Err(Error::MethodNotAllowed { allow: route.allow() });
+    }
+    let body = body::read(body, parts.body_timeout).await?;
+    let request = Incoming { head: &head, body };
+    handle(&parts, route, &request).await
+}
+
+/// Each route's handler. `HEAD` is served as `GET`; hyper leaves the body out.
+async fn handle(parts: &Parts, route: Route<'_>, request: &Incoming<'_>) -> Result<Response<Body>, Error> {
+    let method = &request.head.method;
+    match route {
+        Route::PrefixConfigs if method == Method::POST => prefix_configs::register(parts, request, None).await,
+        Route::PrefixConfigs => prefix_configs::list(parts, request),
+        Route::PrefixConfig { key } => match *method {
+            Method::POST => prefix_configs::register(parts, request, Some(&key)).await,
+            Method::PUT => prefix_configs::put(parts, request, &key).await,
+            Method::DELETE => prefix_configs::delete(parts, request, &key).await,
+            _ => prefix_configs::get(parts, request, &key),
+        },
+        Route::FormatPreview => formats::preview(parts, request).await,
+        Route::Numbers if method == Method::POST => numbers::post(parts, request).await,
+        Route::Numbers => numbers::get(parts, request, None).await,
+        Route::NumbersOf { key } => numbers::get(parts, request, Some(&key)).await,
+        Route::Decode => numbers::decode(parts, request),
+        Route::Confirm { key, number } => transitions::confirm(parts, request, &key, &number).await,
+        Route::Void { key, number } => transitions::void(parts, request, &key, &number).await,
+        Route::Sequence { key } => sequences::show(parts, request, &key).await,
+        Route::Advance { key } => sequences::advance(parts, request, &key).await,
+        Route::Abandon { key } => sequences::abandon(parts, request, &key).await,
+        Route::Ledger { key } => ledger::rows(parts, request, &key).await,
+        Route::Certificate { key } => ledger::certificate(parts, request, &key).await,
+        Route::TemporaryNumbers => temporary_numbers::list(request),
+        Route::ResolveTemporary { number } => temporary_numbers::resolve(request, &number),
+        Route::OpenApi => Ok(openapi::document()),
+        Route::Docs => Ok(openapi::page()),
+    }
+}

@@ -1,0 +1,296 @@
+//! `/numbers`: issuing, and reading a number back.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use chrono::NaiveDate;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use serde_json::json;
+
+use super::{
+    Error, Parts,
+    request::{self, Incoming, idempotency_key, required},
+    route::Route,
+};
+use crate::{
+    auth::{Claims, Scope},
+    body::{self, Body},
+    clock::UnixMillis,
+    generate::{Issued, Order},
+    json::{Invalid, Message, Object},
+    language::{Language, Localized},
+    middleware::rate_limit::IssuedQuota,
+    prefix_key::PrefixKey,
+    rule::Mode,
+    rules::{Moment, Usable},
+    template::Check,
+};
+
+/// The most numbers of one request.
+const MAX_COUNT: i64 = 10_000;
+
+/// The longest reservation: 30 days, in seconds.
+const MAX_RESERVE_S: i64 = 30 * 24 * 3600;
+
+/// What a caller asks for.
+struct Wanted {
+    key: PrefixKey,
+    /// `None`: one number, answered as `number` instead of `numbers`.
+    count: Option<u32>,
+    date: Option<NaiveDate>,
+    reserve: Option<Duration>,
+    idempotency_key: Option<Arc<str>>,
+}
+
+/// `GET /numbers/{prefixKey}` without a query or an idempotency key, where the numbers can be issued without waiting. `None`: it takes
+/// the long way, and nothing was consumed.
+pub(super) fn at_once<B>(parts: &Parts, request: &Request<B>) -> Option<Result<Response<Body>, Error>> {
+    let Some(Route::NumbersOf { key }) = Route::of(request.uri().path()) else { return None };
+    if request.uri().query().is_some() || request.headers().contains_key("idempotency-key") {
+        return None;
+    }
+    let claims = request::caller(request.extensions(), Scope::NumbersIssue).ok()?;
+    claims.may_touch(&key).ok()?;
+    let rule = parts.rules.get(&key)?;
+    if rule.rule().mode != Mode::Snowflake {
+        return None;
+    }
+    let now = parts.clock.now();
+    let usable = parts.rules.use_at_once(&rule, Moment::Now(now))?;
+    let order = order(&usable, claims, now, &WITHOUT_WISHES);
+    let issued = parts.engine.issue_at_once(&order)?;
+    Some(quota(request.extensions(), claims, 1).and_then(|()| Ok(issued?)).map(|issued| {
+        parts.meter.issued(usable.rule(), issued.source, 1);
+        answer(&issued, None)
+    }))
+}
+
+/// `GET /numbers?prefixKey=K` and `GET /numbers/{prefixKey}`.
+pub(super) async fn get(
+    parts: &Parts,
+    request: &Incoming<'_>,
+    key: Option<&str>,
+) -> Result<Response<Body>, Error> {
+    let claims = request.caller(Scope::NumbersIssue)?;
+    let mut query = request.query()?;
+    let given = query.text("prefix_key");
+    let key = match (key, given) {
+        (Some(path), Some(query_key)) if path != query_key => {
+            query.error("prefix_key", Message::new("must match the path", "须与路径一致"));
+            Some(path.to_owned())
+        }
+        (Some(path), _) => Some(path.to_owned()),
+        (None, given) => required(&mut query, "prefix_key", given),
+    };
+    let wanted = wanted(&mut query, key, request)?;
+    query.finish()?;
+    issue(parts, request, claims, wanted).await
+}
+
+/// `POST /numbers`.
+pub(super) async fn post(parts: &Parts, request: &Incoming<'_>) -> Result<Response<Body>, Error> {
+    let claims = request.caller(Scope::NumbersIssue)?;
+    request.query()?.finish()?;
+    let mut object = request.object()?;
+    let key = object.text("prefix_key");
+    let key = required(&mut object, "prefix_key", key);
+    let reserve = object.bounded("reserve_seconds", 1..=MAX_RESERVE_S);
+    let wanted = wanted(&mut object, key, request)?;
+    object.finish()?;
+    let reserve = reserve.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
+    issue(parts, request, claims, wanted.map(|wanted| Wanted { reserve, ..wanted })).await
+}
+
+/// What query and body have in common. `None` where a field is wrong, which `finish` then reports.
+fn wanted(object: &mut Object, key: Option<String>, request: &Incoming<'_>) -> Result<Option<Wanted>, Error> {
+    let count = object.bounded("count", 1..=MAX_COUNT).and_then(|count| u32::try_from(count).ok());
+    let date = object.parsed("date", document_date);
+    let idempotency_key = idempotency_key(&request.head.headers)?;
+    let Some(key) = key else { return Ok(None) };
+    let key = match PrefixKey::parse(&key) {
+        Ok(key) => key,
+        Err(error) => {
+            object.error("prefix_key", Message::of(&error));
+            return Ok(None);
+        }
+    };
+    Ok(Some(Wanted { key, count, date, reserve: None, idempotency_key }))
+}
+
+/// A document date that is not one, or lies outside the years that formats tell apart.
+#[derive(Debug)]
+struct NotADocumentDate;
+
+impl Localized for NotADocumentDate {
+    fn localized(&self, language: Language) -> String {
+        match language {
+            Language::English => "must be a date from 2000-01-01 to 2099-12-31, written YYYY-MM-DD".into(),
+            Language::Chinese => "须为 2000-01-01 至 2099-12-31 之间的日期，写作 YYYY-MM-DD".into(),
+        }
+    }
+}
+
+fn document_date(text: &str) -> Result<NaiveDate, NotADocumentDate> {
+    use chrono::Datelike;
+    let shaped = text.len() == 10 && text.is_ascii();
+    let date = text.parse::<NaiveDate>().ok().filter(|date| shaped && (2000..=2099).contains(&date.year()));
+    date.ok_or(NotADocumentDate)
+}
+
+async fn issue(
+    parts: &Parts,
+    request: &Incoming<'_>,
+    claims: &Arc<Claims>,
+    wanted: Option<Wanted>,
+) -> Result<Response<Body>, Error> {
+    let wanted = wanted.ok_or(Error::Internal("a checked field is missing"))?;
+    claims.may_touch(wanted.key.as_str())?;
+    let now = parts.clock.now();
+    let unregistered = || Error::IssueUnregistered(wanted.key.clone());
+    let rule = parts.rules.get(wanted.key.as_str()).ok_or_else(unregistered)?;
+    if wanted.reserve.is_some() && rule.rule().mode != Mode::Strict {
+        let message = Message::new("only strict prefixes can reserve", "只有 strict 前缀可以预留");
+        return Err(Invalid::of("reserve_seconds", message).into());
+    }
+    quota(&request.head.extensions, claims, wanted.count.unwrap_or(1))?;
+    let moment = wanted.date.map_or(Moment::Now(now), Moment::Document);
+    let usable = parts.rules.ensure_used(rule, moment).await?;
+    let wishes = Wishes {
+        count: wanted.count.unwrap_or(1),
+        date: wanted.date,
+        reserve: wanted.reserve,
+        idempotency_key: wanted.idempotency_key,
+    };
+    let order = order(&usable, claims, now, &wishes);
+    let issued = match parts.engine.issue_at_once(&order) {
+        Some(issued) => issued?,
+        None => parts.engine.issue(&order).await?,
+    };
+    parts.meter.issued(usable.rule(), issued.source, issued.count());
+    Ok(answer(&issued, wanted.count))
+}
+
+/// Takes `count` from the caller's quota of issued numbers, where there is one.
+fn quota(extensions: &http::Extensions, claims: &Arc<Claims>, count: u32) -> Result<(), Error> {
+    match extensions.get::<IssuedQuota>() {
+        Some(quota) => Ok(quota.check(&claims.subject, count)?),
+        None => Ok(()),
+    }
+}
+
+/// The part of an order that is the caller's choice.
+struct Wishes {
+    count: u32,
+    date: Option<NaiveDate>,
+    reserve: Option<Duration>,
+    idempotency_key: Option<Arc<str>>,
+}
+
+const WITHOUT_WISHES: Wishes = Wishes { count: 1, date: None, reserve: None, idempotency_key: None };
+
+fn order<'a>(usable: &'a Usable, claims: &'a Claims, now: UnixMillis, wishes: &Wishes) -> Order<'a> {
+    let date = usable.local().date();
+    Order {
+        rule: usable.rule(),
+        template: usable.template(),
+        bounds: usable.bounds(),
+        period: usable.period_of(date),
+        local: usable.local(),
+        now,
+        count: wishes.count,
+        subject: &claims.subject,
+        idempotency_key: wishes.idempotency_key.clone(),
+        date: wishes.date,
+        reserve: wishes.reserve,
+    }
+}
+
+/// `{"number":...}`, or `{"numbers":[...]}` where a count was given, written straight into the answer's buffer.
+fn answer(issued: &Issued<'_>, count: Option<u32>) -> Response<Body> {
+    let mut out = String::with_capacity(64 + 32 * usize::try_from(issued.count()).unwrap_or(0));
+    match count {
+        None => {
+            out.push_str(r#"{"number":""#);
+            issued.write(&mut out, |_, _| {});
+            out.push('"');
+        }
+        Some(_) => {
+            out.push_str(r#"{"numbers":[""#);
+            issued.write(&mut out, |out, index| {
+                if index > 0 {
+                    out.push_str(r#"",""#);
+                }
+            });
+            out.push_str(r#""]"#);
+        }
+    }
+    out.push_str(r#","source":""#);
+    out.push_str(issued.source.as_str());
+    out.push('"');
+    if let Some(until) = issued.reserved_until() {
+        out.push_str(r#","state":"reserved","reserved_until":""#);
+        out.push_str(&until.to_rfc3339());
+        out.push('"');
+    }
+    out.push('}');
+    let mut response = body::json(StatusCode::OK, Bytes::from(out));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// `GET /numbers/decode?prefixKey=K&number=TEXT`.
+pub(super) fn decode(parts: &Parts, request: &Incoming<'_>) -> Result<Response<Body>, Error> {
+    let claims = request.caller(Scope::PrefixesRead)?;
+    let mut query = request.query()?;
+    let key = query.parsed("prefix_key", PrefixKey::parse);
+    let key = required(&mut query, "prefix_key", key);
+    let number = query.text("number");
+    let number = required(&mut query, "number", number);
+    query.finish()?;
+    let (Some(key), Some(number)) = (key, number) else { return Err(Error::Internal("a checked field is missing")) };
+    claims.may_touch(key.as_str())?;
+    let rule = request::rule(parts, &key)?;
+    let origin = parts.engine.origin();
+    let decoded = rule.template().decode(key.as_str(), origin, &number)?;
+    let snowflake = match rule.rule().mode {
+        Mode::Snowflake => parts.engine.id_parts(decoded.sequence),
+        Mode::Continuous | Mode::Strict => None,
+    };
+    let reset = rule.rule().reset;
+    let period = decoded.date.period(reset, rule.rule().fiscal_year_start);
+    let mut document = serde_json::Map::new();
+    document.insert("prefix_key".into(), json!(key.as_str()));
+    document.insert("sequence".into(), json!(decoded.sequence.to_string()));
+    document.insert("period".into(), json!(period.as_ref().map(|period| period.as_str()).unwrap_or_default()));
+    if let Some((issued_at, id)) = &snowflake {
+        document.insert("issued_at".into(), json!(issued_at.to_rfc3339()));
+        document.insert("datacenter".into(), json!(id.datacenter));
+        document.insert("worker".into(), json!(id.worker));
+    } else {
+        for (name, part) in [("datacenter", decoded.datacenter), ("worker", decoded.worker)] {
+            if let Some(part) = part {
+                document.insert(name.into(), json!(part));
+            }
+        }
+    }
+    let check = match decoded.check {
+        Check::Valid => "valid",
+        Check::Invalid => "invalid",
+        Check::None => "none",
+    };
+    document.insert("check".into(), json!(check));
+    Ok(body::json(StatusCode::OK, serde_json::Value::Object(document).to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn document_dates_lie_in_this_century() {
+        assert!(document_date("2000-01-01").is_ok() && document_date("2099-12-31").is_ok());
+        for wrong in ["1999-12-31", "2100-01-01", "2026-02-30", "2026-2-3", "26-02-03", "2026-02-03T00:00", "+2026-1-01", ""] {
+            assert!(document_date(wrong).is_err(), "{wrong}");
+        }
+    }
+}

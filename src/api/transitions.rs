@@ -1,0 +1,83 @@
+//! `/numbers/{prefixKey}/{number}/confirm` and `/void`: what becomes of a strict number.
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+
+use super::{Error, Parts, ledger::row_to_json, request::{Incoming, required}};
+use crate::{
+    auth::Scope,
+    body::{self, Body},
+    json::{Message, Object},
+    store::{Transition, Transitioned},
+};
+
+/// The longest reason, in characters.
+const MAX_REASON: usize = 500;
+
+/// A reason of 1 to 500 characters.
+pub(super) fn reason(object: &mut Object) -> Option<String> {
+    let reason = object.text("reason");
+    let reason = required(object, "reason", reason)?;
+    if reason.trim().is_empty() || reason.chars().count() > MAX_REASON {
+        object.error(
+            "reason",
+            Message::new(format!("must have 1 to {MAX_REASON} characters"), format!("须为 1 至 {MAX_REASON} 个字符")),
+        );
+        return None;
+    }
+    Some(reason)
+}
+
+pub(super) async fn confirm(
+    parts: &Parts,
+    request: &Incoming<'_>,
+    key: &str,
+    number: &str,
+) -> Result<Response<Body>, Error> {
+    request.caller(Scope::NumbersIssue)?;
+    request.optional_object()?.finish()?;
+    step(parts, request, key, number, Transition::Confirm).await
+}
+
+pub(super) async fn void(
+    parts: &Parts,
+    request: &Incoming<'_>,
+    key: &str,
+    number: &str,
+) -> Result<Response<Body>, Error> {
+    request.caller(Scope::NumbersIssue)?;
+    let mut object = request.optional_object()?;
+    let reason = reason(&mut object);
+    object.finish()?;
+    step(parts, request, key, number, Transition::Void { reason: reason.unwrap_or_default() }).await
+}
+
+async fn step(
+    parts: &Parts,
+    request: &Incoming<'_>,
+    key: &str,
+    number: &str,
+    step: Transition,
+) -> Result<Response<Body>, Error> {
+    let (claims, key) = request.caller_of(Scope::NumbersIssue, key)?;
+    super::request::rule(parts, &key)?;
+    let word = match &step {
+        Transition::Confirm => "confirmed",
+        Transition::Void { .. } => "voided",
+    };
+    let actor = Arc::clone(&claims.subject);
+    let outcome =
+        parts.ledgers.transition(key.clone(), number.to_owned(), step, Arc::clone(&actor), parts.clock.now()).await?;
+    match outcome {
+        Transitioned::Done(row) => {
+            tracing::info!(prefix_key = key.as_str(), number, actor = &*actor, "{word}");
+            Ok(body::json(StatusCode::OK, row_to_json(&row).to_string()))
+        }
+        Transitioned::Conflict(row) => Err(Error::RowConflict { state: row.state, reason: row.reason }),
+        Transitioned::Unknown => Err(Error::missing(
+            format!("the ledger of {key} has no such number"),
+            format!("{key} 的台账中没有该号码"),
+        )),
+    }
+}
