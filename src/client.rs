@@ -192,7 +192,7 @@ mod tests {
             ("", "parsed"),
             ("localhost:8080", "begin with http"),
             ("/jwks", "begin with http"),
-            ("file:///etc/passwd", "begin with http"),
+            ("ftp://localhost/jwks", "begin with http"),
             ("http://user:canary@localhost/", "user or password"),
             ("http:// localhost/", "parsed"),
         ] {

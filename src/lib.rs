@@ -23,6 +23,7 @@ pub mod counter;
 pub mod json;
 pub mod language;
 pub mod lifecycle;
+pub mod middleware;
 pub mod prefix_key;
 pub mod problem;
 pub mod rule;

@@ -1,0 +1,36 @@
+//! The refusal.
+
+use std::net::IpAddr;
+
+use http::Request;
+
+use crate::{
+    auth::Rejection,
+    language::{Language, Localized},
+    middleware::PeerAddress,
+};
+
+/// The request bears no valid token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unauthenticated(pub Rejection);
+
+impl Unauthenticated {
+    /// Makes a security event of it. Nothing further on logs it again.
+    pub(super) fn logged<B>(rejection: Rejection, request: &Request<B>) -> Self {
+        let address: Option<IpAddr> = request.extensions().get().map(|&PeerAddress(address)| address);
+        tracing::warn!(
+            reason = rejection.reason(),
+            address = address.map(tracing::field::display),
+            path = request.uri().path(),
+            "request not authenticated"
+        );
+        Self(rejection)
+    }
+}
+
+impl Localized for Unauthenticated {
+    fn localized(&self, language: Language) -> String {
+        self.0.localized(language)
+    }
+}

@@ -1,0 +1,133 @@
+//! One allowance.
+
+use std::{
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use governor::{
+    Quota, RateLimiter, clock,
+    middleware::NoOpMiddleware,
+    nanos::Nanos,
+    state::{InMemoryState, NotKeyed},
+};
+
+use super::{Exceeded, Policy};
+use crate::clock::Clock;
+
+/// The crate's clock, as governor reads it.
+#[derive(Clone, Debug)]
+struct Monotonic(Arc<dyn Clock>);
+
+impl clock::Clock for Monotonic {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        Nanos::new(nanos(self.0.monotonic()))
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// An allowance of `per_second`, of which at most one second's worth is saved up.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    policy: Policy,
+    per_second: NonZeroU32,
+    limiter: RateLimiter<NotKeyed, InMemoryState, Monotonic, NoOpMiddleware<Nanos>>,
+    clock: Arc<dyn Clock>,
+    /// Monotonic nanoseconds; 0 while nothing has been refused, so that looking costs one load.
+    empty_until: AtomicU64,
+}
+
+impl Bucket {
+    pub(super) fn new(policy: Policy, per_second: NonZeroU32, clock: Arc<dyn Clock>) -> Self {
+        let quota = Quota::per_second(per_second);
+        let limiter = RateLimiter::direct_with_clock(quota, Monotonic(Arc::clone(&clock)));
+        Self { policy, per_second, limiter, clock, empty_until: AtomicU64::new(0) }
+    }
+
+    pub(super) fn per_second(&self) -> NonZeroU32 {
+        self.per_second
+    }
+
+    /// Takes one.
+    pub(super) fn take(&self) -> Result<(), Exceeded> {
+        self.limiter.check().map_err(|refusal| {
+            let wait = refusal.wait_time_from(Nanos::new(nanos(self.clock.monotonic())));
+            self.exceeded(1, wait)
+        })
+    }
+
+    /// Takes `asked` at once, or nothing.
+    pub(super) fn take_many(&self, asked: NonZeroU32) -> Result<(), Exceeded> {
+        match self.limiter.check_n(asked) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(refusal)) => {
+                let wait = refusal.wait_time_from(Nanos::new(nanos(self.clock.monotonic())));
+                Err(self.exceeded(asked.get(), wait))
+            }
+            Err(_never) => Err(self.exceeded(asked.get(), Duration::from_secs(1))),
+        }
+    }
+
+    /// Takes one after the fact; once there is none left, [`Bucket::ensure_left`] refuses until there is.
+    pub(super) fn charge(&self) {
+        if let Err(exceeded) = self.take() {
+            let until = self.clock.monotonic() + exceeded.retry_after;
+            self.empty_until.store(nanos(until), Ordering::Relaxed);
+        }
+    }
+
+    /// Refuses while the allowance is known to be used up; takes nothing.
+    pub(super) fn ensure_left(&self) -> Result<(), Exceeded> {
+        let until = self.empty_until.load(Ordering::Relaxed);
+        if until == 0 {
+            return Ok(());
+        }
+        let now = nanos(self.clock.monotonic());
+        if now < until {
+            return Err(self.exceeded(1, Duration::from_nanos(until - now)));
+        }
+        // Lost against a newer refusal: then the next request finds that one.
+        let _ = self.empty_until.compare_exchange(until, 0, Ordering::Relaxed, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn exceeded(&self, asked: u32, retry_after: Duration) -> Exceeded {
+        let limit = self.per_second.get();
+        // What was asked for is there after `retry_after`, and one comes back with each interval.
+        let interval = u64::from(1_000_000_000 / limit.min(1_000_000_000));
+        let missing = nanos(retry_after).div_ceil(interval.max(1));
+        let remaining = u64::from(asked.min(limit)).saturating_sub(missing.max(1));
+        let remaining = u32::try_from(remaining).unwrap_or(limit);
+        let reset = Duration::from_nanos(interval * u64::from(limit - remaining));
+        Exceeded { policy: self.policy, limit, remaining, asked, reset, retry_after }
+    }
+}
+
+/// How many numbers the caller may still draw; in the extensions of a request for numbers where
+/// `NUMGEN_RATE_LIMIT_ISSUED` is set.
+#[derive(Clone, Debug)]
+pub struct IssuedQuota(Arc<Bucket>);
+
+impl IssuedQuota {
+    pub(super) fn new(bucket: Arc<Bucket>) -> Self {
+        Self(bucket)
+    }
+
+    /// Takes a batch off the caller's allowance, all of it or nothing. Call it before anything is drawn.
+    ///
+    /// # Errors
+    ///
+    /// `Exceeded` if the allowance does not cover `count` now.
+    pub fn check(&self, count: NonZeroU32) -> Result<(), Exceeded> {
+        self.0.take_many(count)
+    }
+}
