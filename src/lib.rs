@@ -32,4 +32,5 @@ pub mod secret;
 pub mod server;
 pub mod snowflake;
 pub mod store;
+pub mod telemetry;
 pub mod template;
