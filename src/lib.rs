@@ -13,6 +13,8 @@
 //! | F1 | `template`, `snowflake`, `rule`, `counter`, `problem`, `body` |
 //! | F0 | `calendar`, `clock`, `json`, `language`, `lifecycle`, `prefix_key`, `scrub`, `secret` |
 
+pub mod api;
+pub mod app;
 pub mod auth;
 pub mod body;
 pub mod calendar;
@@ -20,6 +22,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod counter;
+pub mod generate;
 pub mod json;
 pub mod language;
 pub mod lifecycle;
@@ -27,10 +30,13 @@ pub mod middleware;
 pub mod prefix_key;
 pub mod problem;
 pub mod rule;
+pub mod rules;
 pub mod scrub;
 pub mod secret;
 pub mod server;
 pub mod snowflake;
+pub mod stack;
 pub mod store;
 pub mod telemetry;
 pub mod template;
+pub mod worker;

@@ -7,6 +7,7 @@ use crate::{
     generate::IssueError,
     json::{Invalid, Malformed, Message},
     language::{Language, Localized},
+    middleware::rate_limit::Exceeded,
     prefix_key::{InvalidPrefixKey, PrefixKey},
     rules::{SaveError, UseError},
     store::{LedgerState, StoreError},
@@ -58,6 +59,9 @@ pub enum Error {
     /// A rule cannot be used.
     #[error(transparent)]
     Use(#[from] UseError),
+    /// The caller has used up its allowance of numbers.
+    #[error(transparent)]
+    RateLimited(#[from] Exceeded),
     /// No number was issued.
     #[error(transparent)]
     Issue(#[from] IssueError),
@@ -113,6 +117,7 @@ impl Localized for Error {
             (_, Self::Save(error)) => error.localized(language),
             (_, Self::Use(error)) => error.localized(language),
             (_, Self::Issue(error)) => error.localized(language),
+            (_, Self::RateLimited(error)) => error.localized(language),
             (_, Self::Decode(error)) => error.localized(language),
             (_, Self::Missing(message) | Self::StateConflict(message)) => message.localized(language),
             (Language::English, _) => self.to_string(),

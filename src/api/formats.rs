@@ -4,12 +4,11 @@ use chrono::{DateTime, NaiveDate, Utc};
 use http::{Response, StatusCode};
 use serde_json::json;
 
-use super::{Error, Parts, prefix_configs::warnings_to_json, request::Incoming};
+use super::{Error, Parts, numbers::{Wishes, order}, prefix_configs::warnings_to_json, request::Incoming};
 use crate::{
     auth::Scope,
     body::{self, Body},
     clock::UnixMillis,
-    generate::preview_numbers,
     language::{Language, Localized},
     prefix_key::PrefixKey,
     rule::RuleDraft,
@@ -38,10 +37,10 @@ pub(super) async fn preview(parts: &Parts, request: &Incoming<'_>) -> Result<Res
     let visible = |other: &PrefixKey| claims.may_touch(other.as_str()).is_ok();
     let preview = parts.rules.preview(&key, &draft, &visible).await?;
     let at = at.unwrap_or(Moment::Now(parts.clock.now()));
+    let wishes = Wishes { count, ..Wishes::default() };
     let local = preview.rule.local(at);
-    let bounds = preview.rule.bounds(local.date());
-    let numbers =
-        preview_numbers(&parts.engine, preview.rule.rule(), preview.rule.template(), local, bounds, count)?;
+    let order = order(&preview.rule, local, &claims.subject, parts.clock.now(), wishes);
+    let numbers = parts.engine.preview(&order)?;
     let document = json!({
         "mode": preview.rule.rule().mode.as_str(),
         "numbers": numbers,

@@ -1,9 +1,9 @@
 //! `/numbers`: issuing, and reading a number back.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use chrono::NaiveDate;
+use chrono::{NaiveDate, NaiveDateTime};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use serde_json::json;
 
@@ -22,7 +22,7 @@ use crate::{
     middleware::rate_limit::IssuedQuota,
     prefix_key::PrefixKey,
     rule::Mode,
-    rules::{Moment, Usable},
+    rules::{CompiledRule, Moment},
     template::Check,
 };
 
@@ -36,7 +36,7 @@ const MAX_RESERVE_S: i64 = 30 * 24 * 3600;
 struct Wanted {
     key: PrefixKey,
     /// `None`: one number, answered as `number` instead of `numbers`.
-    count: Option<u32>,
+    count: Option<NonZeroU32>,
     date: Option<NaiveDate>,
     reserve: Option<Duration>,
     idempotency_key: Option<Arc<str>>,
@@ -57,9 +57,9 @@ pub(super) fn at_once<B>(parts: &Parts, request: &Request<B>) -> Option<Result<R
     }
     let now = parts.clock.now();
     let usable = parts.rules.use_at_once(&rule, Moment::Now(now))?;
-    let order = order(&usable, claims, now, &WITHOUT_WISHES);
+    let order = order(&usable, usable.local(), &claims.subject, now, Wishes::default());
     let issued = parts.engine.issue_at_once(&order)?;
-    Some(quota(request.extensions(), claims, 1).and_then(|()| Ok(issued?)).map(|issued| {
+    Some(quota(request.extensions(), NonZeroU32::MIN).and_then(|()| Ok(issued?)).map(|issued| {
         parts.meter.issued(usable.rule(), issued.source, 1);
         answer(&issued, None)
     }))
@@ -104,6 +104,7 @@ pub(super) async fn post(parts: &Parts, request: &Incoming<'_>) -> Result<Respon
 /// What query and body have in common. `None` where a field is wrong, which `finish` then reports.
 fn wanted(object: &mut Object, key: Option<String>, request: &Incoming<'_>) -> Result<Option<Wanted>, Error> {
     let count = object.bounded("count", 1..=MAX_COUNT).and_then(|count| u32::try_from(count).ok());
+    let count = count.and_then(NonZeroU32::new);
     let date = object.parsed("date", document_date);
     let idempotency_key = idempotency_key(&request.head.headers)?;
     let Some(key) = key else { return Ok(None) };
@@ -152,16 +153,16 @@ async fn issue(
         let message = Message::new("only strict prefixes can reserve", "只有 strict 前缀可以预留");
         return Err(Invalid::of("reserve_seconds", message).into());
     }
-    quota(&request.head.extensions, claims, wanted.count.unwrap_or(1))?;
+    quota(&request.head.extensions, wanted.count.unwrap_or(NonZeroU32::MIN))?;
     let moment = wanted.date.map_or(Moment::Now(now), Moment::Document);
     let usable = parts.rules.ensure_used(rule, moment).await?;
     let wishes = Wishes {
-        count: wanted.count.unwrap_or(1),
+        count: wanted.count.map_or(1, NonZeroU32::get),
         date: wanted.date,
         reserve: wanted.reserve,
         idempotency_key: wanted.idempotency_key,
     };
-    let order = order(&usable, claims, now, &wishes);
+    let order = order(&usable, usable.local(), &claims.subject, now, wishes);
     let issued = match parts.engine.issue_at_once(&order) {
         Some(issued) => issued?,
         None => parts.engine.issue(&order).await?,
@@ -171,42 +172,52 @@ async fn issue(
 }
 
 /// Takes `count` from the caller's quota of issued numbers, where there is one.
-fn quota(extensions: &http::Extensions, claims: &Arc<Claims>, count: u32) -> Result<(), Error> {
+fn quota(extensions: &http::Extensions, count: NonZeroU32) -> Result<(), Error> {
     match extensions.get::<IssuedQuota>() {
-        Some(quota) => Ok(quota.check(&claims.subject, count)?),
+        Some(quota) => Ok(quota.check(count)?),
         None => Ok(()),
     }
 }
 
 /// The part of an order that is the caller's choice.
-struct Wishes {
-    count: u32,
-    date: Option<NaiveDate>,
-    reserve: Option<Duration>,
-    idempotency_key: Option<Arc<str>>,
+pub(super) struct Wishes {
+    pub(super) count: u32,
+    pub(super) date: Option<NaiveDate>,
+    pub(super) reserve: Option<Duration>,
+    pub(super) idempotency_key: Option<Arc<str>>,
 }
 
-const WITHOUT_WISHES: Wishes = Wishes { count: 1, date: None, reserve: None, idempotency_key: None };
+impl Default for Wishes {
+    fn default() -> Self {
+        Self { count: 1, date: None, reserve: None, idempotency_key: None }
+    }
+}
 
-fn order<'a>(usable: &'a Usable, claims: &'a Claims, now: UnixMillis, wishes: &Wishes) -> Order<'a> {
-    let date = usable.local().date();
+/// An order under a rule, at the moment that `local` shows in the rule's time zone.
+pub(super) fn order<'a>(
+    rule: &'a CompiledRule,
+    local: NaiveDateTime,
+    subject: &'a Arc<str>,
+    now: UnixMillis,
+    wishes: Wishes,
+) -> Order<'a> {
     Order {
-        rule: usable.rule(),
-        template: usable.template(),
-        bounds: usable.bounds(),
-        period: usable.period_of(date),
-        local: usable.local(),
+        rule: rule.rule(),
+        template: rule.template(),
+        bounds: rule.bounds(local.date()),
+        period: rule.period_of(local.date()),
+        local,
         now,
         count: wishes.count,
-        subject: &claims.subject,
-        idempotency_key: wishes.idempotency_key.clone(),
+        subject,
+        idempotency_key: wishes.idempotency_key,
         date: wishes.date,
         reserve: wishes.reserve,
     }
 }
 
 /// `{"number":...}`, or `{"numbers":[...]}` where a count was given, written straight into the answer's buffer.
-fn answer(issued: &Issued<'_>, count: Option<u32>) -> Response<Body> {
+fn answer(issued: &Issued<'_>, count: Option<NonZeroU32>) -> Response<Body> {
     let mut out = String::with_capacity(64 + 32 * usize::try_from(issued.count()).unwrap_or(0));
     match count {
         None => {
@@ -253,7 +264,7 @@ pub(super) fn decode(parts: &Parts, request: &Incoming<'_>) -> Result<Response<B
     let origin = parts.engine.origin();
     let decoded = rule.template().decode(key.as_str(), origin, &number)?;
     let snowflake = match rule.rule().mode {
-        Mode::Snowflake => parts.engine.id_parts(decoded.sequence),
+        Mode::Snowflake => parts.engine.read_id(decoded.sequence),
         Mode::Continuous | Mode::Strict => None,
     };
     let reset = rule.rule().reset;

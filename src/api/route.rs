@@ -132,11 +132,6 @@ impl<'a> Route<'a> {
     }
 }
 
-/// The label of a path.
-pub fn label(path: &str) -> &'static str {
-    Route::of(path).map_or(UNKNOWN, |route| route.label())
-}
-
 /// Every label, the one for unknown paths last.
 pub const LABELS: [&str; 18] = [
     "/prefix-configs",
@@ -158,6 +153,14 @@ pub const LABELS: [&str; 18] = [
     "/docs",
     UNKNOWN,
 ];
+
+/// The label of a path, and its position in [`LABELS`].
+pub fn label(path: &str) -> (usize, &'static str) {
+    let label = Route::of(path).map_or(UNKNOWN, |route| route.label());
+    // Labels are the same statics: the first that has the same address, and they are few.
+    let index = LABELS.iter().position(|known| std::ptr::eq(*known, label) || *known == label);
+    (index.unwrap_or(LABELS.len() - 1), label)
+}
 
 /// Whether a request to `path` is served without a token.
 pub fn is_public(method: &Method, path: &str) -> bool {
@@ -186,7 +189,7 @@ mod tests {
     #[test]
     fn what_is_no_route_is_unknown() {
         for path in ["", "/", "/api", "/api/api/numbers", "/numbers/", "/numbers/A/B", "/numbers/A/1/confirm/x", "/docs/x", "/numbers/%FF"] {
-            assert_eq!(label(path), UNKNOWN, "{path}");
+            assert_eq!(label(path).1, UNKNOWN, "{path}");
         }
     }
 

@@ -24,12 +24,13 @@ use chrono::{NaiveDate, NaiveDateTime};
 use crate::{
     calendar::Period,
     clock::UnixMillis,
-    counter::{Counter, Ranges, SequenceValue},
+    counter::{Counter, Ranges, SequenceValue, ValueRange},
     language::{Language, Localized},
     lifecycle::Lifecycle,
     rule::{Mode, Rule},
+    snowflake::{IdParts, Layout},
     store::{Bounds, CounterStore, IdempotencyStore, LedgerStore, StoreError, Taken},
-    template::{Origin, RenderContext, Template},
+    template::{Origin, Template},
     worker::Worker,
 };
 
@@ -38,12 +39,12 @@ use stamp::Stamp;
 /// How the engine works.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// How snowflake IDs are divided.
+    pub layout: Layout,
+    /// Where their time begins.
+    pub epoch: UnixMillis,
     /// The data centre ID.
     pub datacenter: u32,
-    /// The highest data centre ID that the layout allows.
-    pub max_datacenter: u32,
-    /// The highest worker ID that the layout allows.
-    pub max_worker: u32,
     /// How long an order may wait for its store, from its arrival.
     pub storage_timeout: Duration,
     /// How long an idempotency key is remembered.
@@ -275,9 +276,42 @@ impl Engine {
         Origin {
             datacenter: self.settings.datacenter,
             worker: self.worker.id(),
-            max_datacenter: self.settings.max_datacenter,
-            max_worker: self.settings.max_worker,
+            max_datacenter: self.settings.layout.max_datacenter(),
+            max_worker: self.settings.layout.max_worker(),
         }
+    }
+
+    /// When and by whom a snowflake was issued; `None` for a value that is none.
+    pub fn read_id(&self, id: SequenceValue) -> Option<(UnixMillis, IdParts)> {
+        let parts = self.settings.layout.parts(id.0)?;
+        Some((self.settings.epoch.plus(Duration::from_millis(parts.timestamp)), parts))
+    }
+
+    /// What `count` numbers would look like, without drawing any: the first ones of a counter that begins now, or snowflakes
+    /// of the present millisecond.
+    ///
+    /// # Errors
+    ///
+    /// `Overflow` where the limits do not allow that many; `Random`.
+    pub fn preview(&self, order: &Order<'_>) -> Result<Vec<String>, IssueError> {
+        let first = match order.rule.mode {
+            Mode::Snowflake => {
+                let timestamp = self.worker.now().min(self.settings.layout.max_timestamp());
+                let Origin { datacenter, worker, .. } = self.origin();
+                self.settings.layout.compose(IdParts { timestamp, datacenter, worker, sequence: 0 }).saturating_sub(1)
+            }
+            Mode::Continuous | Mode::Strict => order.bounds.base.max(order.bounds.floor).0,
+        };
+        let range = ValueRange::after(SequenceValue(first), order.count.into(), order.bounds.max);
+        let values = Ranges::from(range.ok_or_else(|| overflow(order))?);
+        let stamp = self.stamp(order)?;
+        let context = stamp.context(order.rule.prefix_key.as_str());
+        let render = |value| {
+            let mut number = String::new();
+            order.template.render(&context, value, &mut number);
+            number
+        };
+        Ok(values.values().map(render).collect())
     }
 
     async fn in_time<T>(&self, call: impl Future<Output = Result<T, IssueError>>) -> Result<T, IssueError> {
@@ -307,15 +341,4 @@ fn answer<'a>(order: &Order<'a>, taken: Taken, stamp: Stamp) -> Result<Issued<'a
 fn overflow(order: &Order<'_>) -> IssueError {
     let key = order.rule.prefix_key.to_string();
     IssueError::Overflow { key, count: order.count, limit: order.bounds.max }
-}
-
-/// The context that a number is rendered in, for callers that render by themselves (preview).
-pub fn preview_context<'a>(rule: &'a Rule, template: &Template, local: NaiveDateTime, origin: Origin) -> Result<RenderContext<'a>, IssueError> {
-    Ok(RenderContext {
-        prefix: rule.prefix_key.as_str(),
-        local,
-        fiscal_year_start: rule.fiscal_year_start,
-        origin,
-        seed: stamp::seed(template)?,
-    })
 }

@@ -10,17 +10,22 @@ use crate::{
 
 use super::{Engine, IssueError, Issued, IssuedTemplate, Order, Source, overflow, stamp::Stamp};
 
+/// How long a request waits for a window to be renewed.
+const WINDOW_PATIENCE: Duration = Duration::from_millis(250);
+
+const TICK: Duration = Duration::from_millis(1);
+
 impl Engine {
     /// Draws the whole order now, or nothing: `None` where it would have to wait.
     pub(super) fn draw_at_once<'a>(&self, order: &Order<'a>) -> Option<Result<Issued<'a>, IssueError>> {
         let sequencer = self.worker.sequencer();
-        let Some(sequencer) = sequencer.as_deref() else { return Some(Err(IssueError::NoWindow)) };
+        let sequencer = sequencer.as_deref()?;
         let mut values = Ranges::new();
         match self.draw(sequencer, u64::from(order.count), &mut values) {
             Ok(0) => {}
             // What was drawn is let go: IDs are plentiful, and the slow path asks for the whole order.
             Ok(_missing) => return None,
-            Err(DrawError::Wait(_)) => return None,
+            Err(DrawError::Wait(_) | DrawError::BeyondMark) => return None,
             Err(error) => return Some(Err(error.into())),
         }
         Some(within_bounds(order, &values).and_then(|()| {
@@ -52,23 +57,32 @@ impl Engine {
 
     async fn draw_all(&self, count: u32) -> Result<Ranges, IssueError> {
         let mut values = Ranges::new();
+        let mut patience = WINDOW_PATIENCE;
         loop {
-            // The window may be lost and another taken while this waits: its IDs lie elsewhere, and must ascend.
-            let wait = {
-                let sequencer = self.worker.sequencer();
-                let sequencer = sequencer.as_deref().ok_or(IssueError::NoWindow)?;
-                if values.last().is_some_and(|last| !sequencer.draws_above(last)) {
-                    values = Ranges::new();
+            let wait = match self.draw_more(count, &mut values) {
+                Ok(0) => return Ok(values),
+                Ok(_missing) => TICK,
+                Err(DrawError::Wait(wait)) => wait,
+                // A process that was stopped for a while finds its window used up, and renews it in a moment.
+                Err(DrawError::BeyondMark) if !patience.is_zero() => {
+                    patience = patience.saturating_sub(TICK);
+                    TICK
                 }
-                match self.draw(sequencer, u64::from(count) - values.count(), &mut values) {
-                    Ok(0) => return Ok(values),
-                    Ok(_missing) => Duration::from_millis(1),
-                    Err(DrawError::Wait(wait)) => wait,
-                    Err(error) => return Err(error.into()),
-                }
+                Err(error) => return Err(error.into()),
             };
             tokio::time::sleep(wait).await;
         }
+    }
+
+    /// Draws towards `count`; answers how many are missing.
+    fn draw_more(&self, count: u32, values: &mut Ranges) -> Result<u64, DrawError> {
+        let sequencer = self.worker.sequencer();
+        let sequencer = sequencer.as_deref().ok_or(DrawError::BeyondMark)?;
+        // Another window may have been taken since the last round: its IDs lie elsewhere, and an answer ascends.
+        if values.last().is_some_and(|last| !sequencer.draws_above(last)) {
+            *values = Ranges::new();
+        }
+        self.draw(sequencer, u64::from(count) - values.count(), values)
     }
 
     /// Draws up to `count`; answers how many are missing.

@@ -4,7 +4,14 @@
 //! says in which order they stand, and maps errors to problem documents.
 
 pub mod authenticate;
+pub mod catch_panic;
+pub mod head_limits;
+pub mod observe;
+pub mod overload;
+pub mod peer;
 pub mod rate_limit;
+pub mod request_id;
+pub mod rescue;
 
 use std::net::IpAddr;
 

@@ -12,34 +12,35 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 use tracing::Span;
 
 use super::request_id::RequestId;
-use crate::clock::Clock;
+use crate::{clock::Clock, telemetry::HttpMetrics};
 
-/// Who is told of each request, and how a request is labelled.
-pub trait Observer: Send + Sync + 'static {
-    /// The label of a path: a route's pattern, never the path itself, which has no bound.
-    fn route(&self, path: &str) -> &'static str;
-
-    /// One request is over.
-    fn observe(&self, route: &'static str, method: &Method, status: StatusCode, elapsed: Duration);
-}
+/// A route as metrics and spans name it: its position among those of [`HttpMetrics`], and its pattern, never the path itself,
+/// which has no bound.
+pub type RouteLabel = (usize, &'static str);
 
 /// Observes requests.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct ObserveLayer {
-    observer: Arc<dyn Observer>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    metrics: HttpMetrics,
+    label: fn(&str) -> RouteLabel,
     clock: Arc<dyn Clock>,
 }
 
 impl ObserveLayer {
-    /// Tells `observer` of each request.
-    pub fn new(observer: Arc<dyn Observer>, clock: Arc<dyn Clock>) -> Self {
-        Self { observer, clock }
+    /// Counts and times requests in `metrics`, by the label of their path.
+    pub fn new(metrics: HttpMetrics, label: fn(&str) -> RouteLabel, clock: Arc<dyn Clock>) -> Self {
+        Self { shared: Arc::new(Shared { metrics, label, clock }) }
     }
 }
 
@@ -47,15 +48,15 @@ impl<S> Layer<S> for ObserveLayer {
     type Service = Observe<S>;
 
     fn layer(&self, inner: S) -> Observe<S> {
-        Observe { inner, layer: self.clone() }
+        Observe { inner, shared: Arc::clone(&self.shared) }
     }
 }
 
 /// Service of [`ObserveLayer`].
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Observe<S> {
     inner: S,
-    layer: ObserveLayer,
+    shared: Arc<Shared>,
 }
 
 impl<S, B, R> Service<Request<B>> for Observe<S>
@@ -71,22 +72,22 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let route = self.layer.observer.route(request.uri().path());
+        let route = (self.shared.label)(request.uri().path());
         let id = request.extensions().get::<RequestId>().map_or("", RequestId::as_str);
         let span = tracing::debug_span!(
             target: "numgen::request",
             "request",
             request_id = id,
             method = request.method().as_str(),
-            route,
+            route = route.1,
         );
         let method = request.method().clone();
-        let started = self.layer.clock.monotonic();
+        let started = self.shared.clock.monotonic();
         let future = {
             let _entered = span.enter();
             self.inner.call(request)
         };
-        ResponseFuture { future, span, route, method, started, layer: self.layer.clone() }
+        ResponseFuture { future, span, route, method, started, shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -96,10 +97,10 @@ pin_project! {
         #[pin]
         future: F,
         span: Span,
-        route: &'static str,
+        route: RouteLabel,
         method: Method,
         started: Duration,
-        layer: ObserveLayer,
+        shared: Arc<Shared>,
     }
 }
 
@@ -113,14 +114,14 @@ where
         let this = self.project();
         let _entered = this.span.enter();
         let Ok(response) = ready!(this.future.poll(cx));
-        let elapsed = this.layer.clock.monotonic().saturating_sub(*this.started);
+        let elapsed = this.shared.clock.monotonic().saturating_sub(*this.started);
         let status = response.status();
-        this.layer.observer.observe(this.route, this.method, status, elapsed);
+        this.shared.metrics.record(this.route.0, this.method, status, elapsed);
         let elapsed_us = elapsed.as_micros();
         if status.is_server_error() {
-            tracing::warn!(target: "numgen::access", route = *this.route, method = %this.method, status = status.as_u16(), elapsed_us, "served");
+            tracing::warn!(target: "numgen::access", route = this.route.1, method = %this.method, status = status.as_u16(), elapsed_us, "served");
         } else {
-            tracing::debug!(target: "numgen::access", route = *this.route, method = %this.method, status = status.as_u16(), elapsed_us, "served");
+            tracing::debug!(target: "numgen::access", route = this.route.1, method = %this.method, status = status.as_u16(), elapsed_us, "served");
         }
         Poll::Ready(Ok(response))
     }
@@ -128,32 +129,23 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
+    use http::StatusCode;
     use tower::{ServiceBuilder, ServiceExt, service_fn};
 
     use super::*;
-    use crate::clock::{ManualClock, UnixMillis};
-
-    #[derive(Default)]
-    struct Notes(Mutex<Vec<(String, StatusCode, Duration)>>);
-
-    impl Observer for Notes {
-        fn route(&self, path: &str) -> &'static str {
-            if path == "/a" { "/a" } else { "other" }
-        }
-
-        fn observe(&self, route: &'static str, method: &Method, status: StatusCode, elapsed: Duration) {
-            self.0.lock().expect("no panic").push((format!("{method} {route}"), status, elapsed));
-        }
-    }
+    use crate::{
+        clock::{ManualClock, UnixMillis},
+        telemetry::Metrics,
+    };
 
     #[tokio::test]
     async fn every_status_is_observed_with_its_time() {
-        let (notes, clock) = (Arc::new(Notes::default()), Arc::new(ManualClock::at(UnixMillis(0))));
+        let (metrics, clock) = (Metrics::new(), Arc::new(ManualClock::at(UnixMillis(0))));
+        let label = |path: &str| if path == "/a" { (0, "/a") } else { (1, "unknown") };
+        let http = HttpMetrics::new(&metrics, &["/a", "unknown"]);
         let inner = Arc::clone(&clock);
         let service =
-            ServiceBuilder::new().layer(ObserveLayer::new(notes.clone(), clock)).service(service_fn(
+            ServiceBuilder::new().layer(ObserveLayer::new(http, label, clock)).service(service_fn(
                 move |request: Request<()>| {
                     inner.advance(Duration::from_millis(7));
                     let status = if request.uri().path() == "/a" { StatusCode::OK } else { StatusCode::NOT_FOUND };
@@ -166,10 +158,13 @@ mod tests {
             let request = Request::get(path).body(()).expect("valid");
             service.clone().oneshot(request).await.expect("infallible");
         }
-        let seven = Duration::from_millis(7);
-        assert_eq!(
-            *notes.0.lock().expect("no panic"),
-            [("GET /a".into(), StatusCode::OK, seven), ("GET other".into(), StatusCode::NOT_FOUND, seven)]
-        );
+        let text = metrics.render();
+        for line in [
+            r#"numgen_http_requests_total{route="/a",method="GET",status="200"} 1"#,
+            r#"numgen_http_requests_total{route="unknown",method="GET",status="404"} 1"#,
+            r#"numgen_http_request_duration_seconds_sum{route="/a"} 0.007"#,
+        ] {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
     }
 }

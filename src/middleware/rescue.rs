@@ -6,6 +6,7 @@
 use std::{
     convert::Infallible,
     future::Future,
+    net::IpAddr,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -14,7 +15,7 @@ use http::{HeaderValue, Method, Request, Response, Uri, header};
 use pin_project_lite::pin_project;
 use tower::{BoxError, Layer, Service};
 
-use super::request_id::RequestId;
+use super::{PeerAddress, request_id::RequestId};
 use crate::language::Language;
 
 /// What is kept of a request to write its problem document.
@@ -24,6 +25,7 @@ pub struct Head {
     uri: Uri,
     accept_language: Option<HeaderValue>,
     request_id: Option<RequestId>,
+    peer: Option<PeerAddress>,
 }
 
 impl Head {
@@ -33,6 +35,7 @@ impl Head {
             uri: request.uri().clone(),
             accept_language: request.headers().get(header::ACCEPT_LANGUAGE).cloned(),
             request_id: request.extensions().get().cloned(),
+            peer: request.extensions().get().copied(),
         }
     }
 
@@ -49,6 +52,11 @@ impl Head {
     /// The ID under which the cause is logged.
     pub fn request_id(&self) -> &str {
         self.request_id.as_ref().map_or("", RequestId::as_str)
+    }
+
+    /// Where the request came from.
+    pub fn peer(&self) -> Option<IpAddr> {
+        self.peer.map(|PeerAddress(address)| address)
     }
 
     /// The language that the caller reads.

@@ -161,31 +161,34 @@ impl Holder {
     ///
     /// [`AcquireError`]; what is held stays held up to its mark.
     pub async fn renew_or_acquire(&self) -> Result<(), AcquireError> {
-        let Some(holding) = self.held() else {
-            let holding = acquire(&*self.store, &self.worker.settings).await?;
-            self.worker.id_clock.learn(holding.now.max(holding.start), Duration::MAX, &*self.worker.clock);
-            self.worker.publish(&holding);
-            self.hold(Some(holding));
-            return Ok(());
-        };
-        let settings = &self.worker.settings;
-        let renewal =
-            self.store.renew(holding, self.worker.now(), millis(settings.window), millis(settings.ttl)).await?;
-        match renewal {
-            Renewed::Extended { mark, now } => {
-                if let Some(sequencer) = &*self.worker.current.load() {
-                    sequencer.extend(mark);
+        if let Some(holding) = self.held() {
+            match self.renew(holding).await? {
+                Renewed::Extended { .. } => return Ok(()),
+                Renewed::Lost => {
+                    tracing::warn!(worker = holding.slot, "worker window lost, taking another");
+                    self.close();
+                    self.hold(None);
                 }
-                self.worker.id_clock.learn(now, FOLLOW, &*self.worker.clock);
-                self.hold(Some(Holding { mark, ..holding }));
-            }
-            Renewed::Lost => {
-                tracing::warn!(worker = holding.slot, "worker window lost, asking for another");
-                self.close();
-                self.hold(None);
             }
         }
+        let holding = acquire(&*self.store, &self.worker.settings).await?;
+        self.worker.id_clock.learn(holding.now.max(holding.start), Duration::MAX, &*self.worker.clock);
+        self.worker.publish(&holding);
+        self.hold(Some(holding));
         Ok(())
+    }
+
+    async fn renew(&self, holding: Holding) -> Result<Renewed, StoreError> {
+        let Settings { window, ttl, .. } = self.worker.settings;
+        let renewed = self.store.renew(holding, self.worker.now(), millis(window), millis(ttl)).await?;
+        if let Renewed::Extended { mark, now } = renewed {
+            if let Some(sequencer) = &*self.worker.current.load() {
+                sequencer.extend(mark);
+            }
+            self.worker.id_clock.learn(now, FOLLOW, &*self.worker.clock);
+            self.hold(Some(Holding { mark, ..holding }));
+        }
+        Ok(renewed)
     }
 
     /// Stops issuing and gives the window back, so that the slot is free at once. Call after the last request was served.

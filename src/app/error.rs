@@ -1,0 +1,95 @@
+//! Why the service does not start.
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+use crate::{
+    auth::SetupError,
+    config::DataDirError,
+    server::TlsError,
+    snowflake::InvalidLayout,
+    store::{StoreError, sqlite::OpenError},
+    worker::AcquireError,
+};
+
+/// Why the service does not start; the message names the setting to look at.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The data directory cannot be used.
+    #[error("NUMGEN_DATA_DIR: {0}")]
+    DataDir(#[from] DataDirError),
+    /// The database cannot be opened, or another process has it.
+    #[error("NUMGEN_DATA_DIR: {0}")]
+    Open(#[from] OpenError),
+    /// The layout makes no sense.
+    #[error("NUMGEN_SNOWFLAKE_LAYOUT: {0}")]
+    Layout(#[source] InvalidLayout),
+    /// The IDs issued so far were laid out otherwise.
+    #[error(
+        "NUMGEN_SNOWFLAKE_LAYOUT, NUMGEN_SNOWFLAKE_EPOCH, NUMGEN_DATACENTER_ID: this data directory was used with {recorded}; \
+         with {wanted} IDs could repeat"
+    )]
+    LayoutDiffers {
+        /// What is recorded.
+        recorded: String,
+        /// What is configured.
+        wanted: String,
+    },
+    /// The store did not play along.
+    #[error("the worker store failed")]
+    Worker(#[source] StoreError),
+    /// No worker window.
+    #[error("NUMGEN_WORKER_ID: {0}")]
+    Window(#[source] AcquireError),
+    /// The rules could not be read.
+    #[error("the rules could not be read")]
+    Rules(#[source] StoreError),
+    /// The demonstration rule could not be registered.
+    #[error("the DEMO rule could not be registered")]
+    Demo(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A key file cannot be read.
+    #[error("NUMGEN_JWT_PUBLIC_KEY_FILE: cannot read {path}")]
+    PublicKeyFile {
+        /// Which file.
+        path: PathBuf,
+        /// What the operating system says.
+        #[source]
+        source: io::Error,
+    },
+    /// Tokens cannot be verified.
+    #[error(transparent)]
+    Auth(#[from] SetupError),
+    /// The certificate is of no use.
+    #[error("NUMGEN_TLS_CERT_FILE, NUMGEN_TLS_KEY_FILE: {0}")]
+    Tls(#[from] TlsError),
+    /// An address cannot be listened on.
+    #[error("{setting}: cannot listen on {address}")]
+    Bind {
+        /// Which setting.
+        setting: &'static str,
+        /// Which address.
+        address: SocketAddr,
+        /// What the operating system says.
+        #[source]
+        source: io::Error,
+    },
+    /// No threads.
+    #[error("the operating system gives no more threads")]
+    Threads(#[source] io::Error),
+}
+
+impl BuildError {
+    /// Whether the operator has to change a setting: exit code 2 rather than 1.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::DataDir(_)
+            | Self::Open(_)
+            | Self::Layout(_)
+            | Self::LayoutDiffers { .. }
+            | Self::PublicKeyFile { .. }
+            | Self::Auth(_)
+            | Self::Tls(_)
+            | Self::Bind { .. } => true,
+            Self::Worker(_) | Self::Window(_) | Self::Rules(_) | Self::Demo(_) | Self::Threads(_) => false,
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Counts issued numbers by rule, with a handle kept for each.
+
+use std::{
+    collections::HashMap,
+    sync::{PoisonError, RwLock},
+};
+
+use foldhash::fast::RandomState;
+
+use crate::{
+    api::Meter,
+    generate::Source,
+    prefix_key::PrefixKey,
+    rule::{Mode, Rule},
+    telemetry::{Counter, Metrics},
+};
+
+/// Counters by prefix key, then by mode and source. A key has one entry, whatever becomes of its rule.
+pub(super) struct Issued {
+    metrics: Metrics,
+    counters: RwLock<HashMap<PrefixKey, Vec<(Mode, Source, Counter)>, RandomState>>,
+}
+
+impl Issued {
+    pub(super) fn new(metrics: Metrics) -> Self {
+        Self { metrics, counters: RwLock::default() }
+    }
+
+    fn register(&self, rule: &Rule, source: Source, count: u64) {
+        let counter =
+            self.metrics.numbers_issued(rule.mode.as_str(), source.as_str(), rule.prefix_key.as_str());
+        counter.increment(count);
+        let mut counters = self.counters.write().unwrap_or_else(PoisonError::into_inner);
+        let known = counters.entry(rule.prefix_key.clone()).or_default();
+        if !known.iter().any(|(mode, from, _)| (*mode, *from) == (rule.mode, source)) {
+            known.push((rule.mode, source, counter));
+        }
+    }
+}
+
+impl Meter for Issued {
+    fn issued(&self, rule: &Rule, source: Source, count: u64) {
+        let counters = self.counters.read().unwrap_or_else(PoisonError::into_inner);
+        let known = counters.get(&rule.prefix_key).into_iter().flatten();
+        match known.clone().find(|(mode, from, _)| (*mode, *from) == (rule.mode, source)) {
+            Some((_, _, counter)) => counter.increment(count),
+            None => {
+                drop(counters);
+                self.register(rule, source, count);
+            }
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Wires every part once, and runs them until they are told to stop.
+//!
+//! Order of the build: data directory, store (whose lock proves that no other process uses it), worker window, rules, engine,
+//! keys, listeners. Whatever fails, fails before the first request is accepted, and names the setting to look at.
+//!
+//! Order of the end: readiness fails, the listener closes, requests in flight finish, then what they needed stops (renewal of
+//! the window last), the window is given back, the store is closed.
+
+mod error;
+mod health;
+mod meter;
+mod upkeep;
+mod welcome;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use http::HeaderValue;
+use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+
+use crate::{
+    api::{Admin, Api, Parts},
+    auth::{self, Verifier},
+    clock::Clock,
+    config::{Config, DataDir, Origins},
+    generate::{self, Engine, Stores},
+    lifecycle::Lifecycle,
+    middleware::rate_limit::{Limits, Rates},
+    rules::{self, Registry},
+    secret::Secret,
+    server::{self, Server, Threads, Tls},
+    snowflake::Layout,
+    stack::{self, Public, PublicParts},
+    store::{WorkerStore, sqlite::SqliteStore},
+    telemetry::Metrics,
+    worker::{self, Holder, Worker},
+};
+
+pub use error::BuildError;
+
+use health::Status;
+
+/// In profile *embedded* the mark runs this far ahead of the clock, and is extended twice as often: a restart waits for nobody.
+const EMBEDDED_WINDOW: Duration = Duration::from_secs(1);
+
+/// Requests in flight beyond which load is shed, for each connection that is allowed: with HTTP/1.1 there is one.
+const IN_FLIGHT_PER_CONNECTION: usize = 4;
+
+/// Connections of the admin listener: probes and scrapes.
+const ADMIN_CONNECTIONS: usize = 64;
+
+/// The whole service, wired and bound, not yet serving.
+pub struct App {
+    config: Config,
+    data_dir: DataDir,
+    clock: Arc<dyn Clock>,
+    secret: Option<Secret<String>>,
+    serving: Lifecycle,
+    background: Lifecycle,
+    store: Arc<SqliteStore>,
+    registry: Arc<Registry>,
+    holder: Holder,
+    status: Arc<Status>,
+    metrics: Metrics,
+    public: Public,
+    public_server: Server,
+    admin_server: Server,
+}
+
+impl App {
+    /// Wires every part.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] names the part, and the setting to look at.
+    pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
+        let (serving, background) = (Lifecycle::new(), Lifecycle::new());
+        let data_dir = DataDir::prepare(&config.storage.data_dir)?;
+        let store = SqliteStore::open(
+            data_dir.path(),
+            Arc::clone(&clock),
+            config.worker.epoch,
+            config.storage.storage_timeout,
+        )?;
+        let store = Arc::new(store);
+        let layout = layout(&config)?;
+        pin_layout(&*store, layout, &config).await?;
+        let (worker, holder) = hold_worker(Arc::clone(&store), layout, &config, Arc::clone(&clock), &background).await?;
+        let engine = engine(&store, layout, &config, Arc::clone(&worker), &background);
+        let registry = Arc::new(Registry::new(
+            store.clone(),
+            store.clone(),
+            Arc::clone(&clock),
+            rules::Settings { datacenters: config.worker.datacenters, origin: engine.origin(), strict: None },
+        ));
+        let loaded = registry.load().await.map_err(BuildError::Rules)?;
+        for refused in &loaded.refused {
+            tracing::error!(prefix_key = refused.key.as_str(), error = %refused.error, "rule not understood, left out");
+        }
+        let secret = if config.jwt.has_key() { config.jwt.secret.clone() } else { Some(data_dir.signing_secret()?) };
+        let verifier = verifier(&config, secret.clone(), Arc::clone(&clock), &background)?;
+        let metrics = Metrics::new();
+        let status = Status::new(Arc::clone(&worker), Arc::clone(&verifier), metrics.clone());
+        let api = Api::new(Parts {
+            rules: Arc::clone(&registry),
+            engine: Arc::new(engine),
+            counters: store.clone(),
+            ledgers: store.clone(),
+            clock: Arc::clone(&clock),
+            body_timeout: config.limits.body_timeout,
+            meter: Arc::new(meter::Issued::new(metrics.clone())),
+        });
+        let public = Public::new(PublicParts {
+            api,
+            cors: cors(&config.http.cors_origins),
+            metrics: metrics.clone(),
+            verifier,
+            limits: Limits::new(rates(&config), Arc::clone(&clock)),
+            max_in_flight: config.limits.max_connections.saturating_mul(IN_FLIGHT_PER_CONNECTION),
+            clock: Arc::clone(&clock),
+        });
+        let (public_server, admin_server) = bind(&config).await?;
+        Ok(Self {
+            config,
+            data_dir,
+            clock,
+            secret,
+            serving,
+            background,
+            store,
+            registry,
+            holder,
+            status,
+            metrics,
+            public,
+            public_server,
+            admin_server,
+        })
+    }
+
+    /// Where the API listens.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.public_server.local_address()
+    }
+
+    /// Where the admin listener listens.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says.
+    pub fn admin_address(&self) -> std::io::Result<SocketAddr> {
+        self.admin_server.local_address()
+    }
+
+    /// Serves until `stop` resolves, then drains.
+    ///
+    /// # Errors
+    ///
+    /// The operating system gives no threads.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), BuildError> {
+        self.welcome().await?;
+        let http_threads = Arc::new(Threads::start(cores()).map_err(BuildError::Threads)?);
+        let admin_threads = Arc::new(Threads::start(1).map_err(BuildError::Threads)?);
+        let public = self.public.clone();
+        let serve = self.public_server.serve(http_threads, self.serving.clone(), move |peer| public.connection(peer));
+        self.serving.spawn(serve);
+        let admin = Admin::new(self.status.clone());
+        let serve_admin =
+            self.admin_server.serve(admin_threads, self.background.clone(), move |_| stack::admin(admin.clone()));
+        self.background.spawn(serve_admin);
+        upkeep::start(&self.background, &self.store, &self.status, &self.metrics, &self.clock);
+
+        stop.await;
+        tracing::info!("stopping: finishing requests in flight");
+        self.status.drain();
+        self.serving.drain();
+        let unfinished = self.serving.finished(self.config.limits.shutdown_grace).await;
+        if unfinished > 0 {
+            tracing::warn!(connections = unfinished, "connections cut off at the end of the grace period");
+        }
+        self.background.drain();
+        self.background.finished(Duration::from_secs(1)).await;
+        if let Err(error) = self.holder.release().await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "worker window not given back");
+        }
+        self.store.close().await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn layout(config: &Config) -> Result<Layout, BuildError> {
+    let bits = config.worker.layout;
+    Layout::new(bits.time, bits.datacenter, bits.worker, bits.sequence).map_err(BuildError::Layout)
+}
+
+/// What decides which ID means what must never change under IDs that were issued.
+async fn pin_layout(store: &SqliteStore, layout: Layout, config: &Config) -> Result<(), BuildError> {
+    let wanted =
+        format!("{layout} epoch {} data centre {}", config.worker.epoch.to_rfc3339(), config.worker.datacenter_id);
+    let recorded = store.pin_layout(&wanted).await.map_err(BuildError::Worker)?;
+    if recorded == wanted { Ok(()) } else { Err(BuildError::LayoutDiffers { recorded, wanted }) }
+}
+
+async fn hold_worker(
+    store: Arc<SqliteStore>,
+    layout: Layout,
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    lifecycle: &Lifecycle,
+) -> Result<(Arc<Worker>, Holder), BuildError> {
+    let slot = config.worker.worker_id.unwrap_or(0);
+    let settings = worker::Settings {
+        layout,
+        datacenter: config.worker.datacenter_id,
+        slots: slot..slot + 1,
+        window: EMBEDDED_WINDOW,
+        renew_every: EMBEDDED_WINDOW / 2,
+        ttl: config.worker.ttl,
+        max_ahead: config.worker.max_ahead,
+    };
+    Worker::start(store, settings, clock, lifecycle).await.map_err(BuildError::Window)
+}
+
+fn engine(
+    store: &Arc<SqliteStore>,
+    layout: Layout,
+    config: &Config,
+    worker: Arc<Worker>,
+    lifecycle: &Lifecycle,
+) -> Engine {
+    let settings = generate::Settings {
+        layout,
+        epoch: config.worker.epoch,
+        datacenter: config.worker.datacenter_id,
+        storage_timeout: config.storage.storage_timeout,
+        idempotency_ttl: config.storage.idempotency_ttl,
+    };
+    let stores = Stores { counters: store.clone(), ledgers: store.clone(), idempotency: store.clone() };
+    Engine::new(settings, stores, worker, lifecycle)
+}
+
+fn verifier(
+    config: &Config,
+    secret: Option<Secret<String>>,
+    clock: Arc<dyn Clock>,
+    lifecycle: &Lifecycle,
+) -> Result<Arc<Verifier>, BuildError> {
+    let public_key_pem = match &config.jwt.public_key_file {
+        Some(path) => Some(std::fs::read_to_string(path).map_err(|source| BuildError::PublicKeyFile {
+            path: path.clone(),
+            source,
+        })?),
+        None => None,
+    };
+    let settings = auth::Settings {
+        secret,
+        public_key_pem,
+        jwks_url: config.jwt.jwks_url.clone(),
+        issuer: config.jwt.issuer.clone(),
+        audience: config.jwt.audience.clone(),
+    };
+    Ok(Verifier::start(&settings, clock, lifecycle)?)
+}
+
+fn rates(config: &Config) -> Rates {
+    let limits = &config.rate_limits;
+    Rates {
+        numbers: limits.numbers,
+        issued: limits.issued,
+        management: limits.management,
+        address: limits.address,
+    }
+}
+
+/// Which browsers may call: none unless configured.
+fn cors(origins: &Origins) -> Option<CorsLayer> {
+    let layer = CorsLayer::new().allow_methods(Any).allow_headers(Any).expose_headers(Any);
+    match origins {
+        Origins::None => None,
+        Origins::Any => Some(layer.allow_origin(Any)),
+        Origins::Only(list) => {
+            let list = list.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
+            Some(layer.allow_origin(AllowOrigin::list(list)))
+        }
+    }
+}
+
+async fn bind(config: &Config) -> Result<(Server, Server), BuildError> {
+    let limits = server::Limits {
+        max_connections: config.limits.max_connections,
+        header_timeout: config.limits.header_timeout,
+        idle_timeout: config.limits.idle_timeout,
+    };
+    let tls = config.listen.tls().map(|files| Tls::from_files(files.cert.into(), files.key.into())).transpose()?;
+    let in_use = |setting, address| move |source| BuildError::Bind { setting, address, source };
+    let public = Server::bind(config.listen.public, tls, limits)
+        .await
+        .map_err(in_use("NUMGEN_LISTEN", config.listen.public))?;
+    let admin_limits = server::Limits { max_connections: ADMIN_CONNECTIONS, ..limits };
+    let admin = Server::bind(config.listen.admin, None, admin_limits)
+        .await
+        .map_err(in_use("NUMGEN_ADMIN_LISTEN", config.listen.admin))?;
+    Ok((public, admin))
+}

@@ -1,0 +1,66 @@
+//! What must happen now and then, whoever asks for numbers.
+
+use std::{sync::Arc, time::Duration};
+
+use super::health::Status;
+use crate::{
+    clock::Clock,
+    lifecycle::Lifecycle,
+    store::{IdempotencyStore, LedgerStore, StoreError, sqlite::SqliteStore},
+    telemetry::Metrics,
+};
+
+/// Reservations expire within a second of their time.
+const EXPIRE_EVERY: Duration = Duration::from_millis(500);
+
+/// Expired idempotency records are ignored at once; this only gives their space back.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
+
+pub(super) fn start(
+    lifecycle: &Lifecycle,
+    store: &Arc<SqliteStore>,
+    status: &Arc<Status>,
+    metrics: &Metrics,
+    clock: &Arc<dyn Clock>,
+) {
+    let (ledgers, clock_of_ledgers) = (Arc::clone(store), Arc::clone(clock));
+    every(lifecycle, EXPIRE_EVERY, "expiring reservations", move || {
+        let (store, now) = (Arc::clone(&ledgers), clock_of_ledgers.now());
+        async move { store.expire_reservations(now).await.map(drop) }
+    });
+    let (records, clock) = (Arc::clone(store), Arc::clone(clock));
+    every(lifecycle, FORGET_EVERY, "forgetting idempotency keys", move || {
+        let (store, now) = (Arc::clone(&records), clock.now());
+        async move { store.forget_expired(now).await.map(drop) }
+    });
+    let (status, metrics) = (Arc::clone(status), metrics.clone());
+    every(lifecycle, MEASURE_EVERY, "measuring", move || {
+        status.measure();
+        metrics.upkeep();
+        std::future::ready(Ok(()))
+    });
+}
+
+/// Does `work` at intervals until the drain; a failure is logged and tried again at the next.
+fn every<W, F>(lifecycle: &Lifecycle, interval: Duration, what: &'static str, work: W)
+where
+    W: Fn() -> F + Send + 'static,
+    F: Future<Output = Result<(), StoreError>> + Send,
+{
+    let until = lifecycle.clone();
+    lifecycle.spawn(async move {
+        let mut ticks = tokio::time::interval(interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = until.draining() => return,
+                _ = ticks.tick() => {}
+            }
+            if let Err(error) = work().await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "{what} failed");
+            }
+        }
+    });
+}

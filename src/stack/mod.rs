@@ -1,0 +1,131 @@
+//! The two stacks: what a request passes on its way in, top to bottom, and its answer on the way out, bottom to top.
+//!
+//! A refusal travels as a typed error up to `rescue`, which alone knows statuses; above it nothing fails.
+
+mod rescue;
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, Response, header};
+use tower::{BoxError, Service, ServiceBuilder, util::option_layer};
+use tower_http::{cors::CorsLayer, sensitive_headers::SetSensitiveRequestHeadersLayer};
+
+use crate::{
+    api::{self, Admin, Api},
+    auth::Verifier,
+    body::Body,
+    clock::Clock,
+    middleware::{
+        authenticate::AuthenticateLayer,
+        catch_panic::CatchPanicLayer,
+        head_limits::HeadLimitsLayer,
+        observe::ObserveLayer,
+        overload::OverloadLayer,
+        peer::PeerLayer,
+        rate_limit::{AddressLimitLayer, Class, Limits, RateLimitLayer},
+        request_id::RequestIdLayer,
+        rescue::RescueLayer,
+    },
+    telemetry::{HttpMetrics, Metrics},
+};
+
+/// What the layers of the public stack share between connections.
+#[derive(Clone)]
+pub struct Public {
+    api: Api,
+    cors: Option<CorsLayer>,
+    observe: ObserveLayer,
+    overload: OverloadLayer,
+    address_limit: AddressLimitLayer,
+    authenticate: AuthenticateLayer,
+    rate_limit: RateLimitLayer,
+}
+
+/// What the public stack is made of.
+pub struct PublicParts {
+    /// The handlers.
+    pub api: Api,
+    /// Which browsers may call.
+    pub cors: Option<CorsLayer>,
+    /// Where requests are counted.
+    pub metrics: Metrics,
+    /// Verifies tokens.
+    pub verifier: Arc<Verifier>,
+    /// Who may ask how often.
+    pub limits: Arc<Limits>,
+    /// How many requests may be in flight.
+    pub max_in_flight: usize,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Public {
+    /// Makes what is shared.
+    pub fn new(parts: PublicParts) -> Self {
+        let http = HttpMetrics::new(&parts.metrics, &api::LABELS);
+        Self {
+            api: parts.api,
+            cors: parts.cors,
+            observe: ObserveLayer::new(http, api::label, parts.clock),
+            overload: OverloadLayer::new(parts.max_in_flight),
+            address_limit: AddressLimitLayer::new(Arc::clone(&parts.limits), rescue::is_refusal),
+            authenticate: AuthenticateLayer::new(parts.verifier, api::is_public),
+            rate_limit: RateLimitLayer::new(parts.limits, |_, uri| {
+                if api::issues_numbers(uri.path()) { Class::Numbers } else { Class::Management }
+            }),
+        }
+    }
+
+    /// The stack of one connection. Each connection has its own, so that layers can remember the last token and subject
+    /// without a lock.
+    pub fn connection<B>(
+        &self,
+        peer: SocketAddr,
+    ) -> impl Service<Request<B>, Response = Response<Body>, Error = Infallible, Future: Send> + Send + use<B>
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        ServiceBuilder::new()
+            // First, so that everything below can name the request and its sender.
+            .layer(PeerLayer::new(peer.ip()))
+            .layer(RequestIdLayer)
+            // Before anything that might print a request.
+            .layer(SetSensitiveRequestHeadersLayer::from_shared(sensitive_headers()))
+            // Above whatever can answer, so that every answer is counted and timed.
+            .layer(&self.observe)
+            // Above authentication: a preflight bears no token.
+            .layer(option_layer(self.cors.clone()))
+            // Below here requests may fail; above it they have an answer.
+            .layer(RescueLayer::new(rescue::answer))
+            // Directly below, so that a panic gets a problem document like any other failure.
+            .layer(CatchPanicLayer)
+            // Cheap refusals first: size, then load, then addresses that were refused too often.
+            .layer(HeadLimitsLayer)
+            .layer(&self.overload)
+            .layer(&self.address_limit)
+            // The first layer that costs something per request; those below know the caller.
+            .layer(&self.authenticate)
+            .layer(&self.rate_limit)
+            .service(self.api.clone())
+    }
+}
+
+fn sensitive_headers() -> Arc<[header::HeaderName]> {
+    Arc::new([header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE])
+}
+
+/// The stack of the admin listener: no token, no limits, bound to an address that only operators reach.
+pub fn admin<B>(
+    admin: Admin,
+) -> impl Service<Request<B>, Response = Response<Body>, Error = Infallible, Future: Send> + Send + use<B>
+where
+    B: Send + 'static,
+{
+    ServiceBuilder::new()
+        .layer(RequestIdLayer)
+        .layer(RescueLayer::new(rescue::answer))
+        .layer(CatchPanicLayer)
+        .service(admin)
+}
