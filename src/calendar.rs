@@ -70,7 +70,9 @@ impl Reset {
             Self::Daily => text.parse().ok(),
             Self::Weekly => NaiveDate::from_isoywd_opt(year(0..4)?, number(6..8)?, chrono::Weekday::Mon),
             Self::Monthly => NaiveDate::from_ymd_opt(year(0..4)?, number(5..7)?, 1),
-            Self::Quarterly => NaiveDate::from_ymd_opt(year(0..4)?, number(6..7)?.checked_mul(3)?.checked_sub(2)?, 1),
+            Self::Quarterly => {
+                NaiveDate::from_ymd_opt(year(0..4)?, number(6..7)?.checked_mul(3)?.checked_sub(2)?, 1)
+            }
             Self::Yearly => NaiveDate::from_ymd_opt(year(0..4)?, 1, 1),
             Self::Fiscal => {
                 NaiveDate::from_ymd_opt(year(2..6)?, fiscal_year_start.month, fiscal_year_start.day)
@@ -241,7 +243,19 @@ mod tests {
             let day = date("2026-11-22");
             let text = reset.period_of(day, july);
             assert_eq!(reset.first_day_of(text.as_str(), july), reset.period_start(day, july), "{reset}");
-            for wrong in ["", "2026-", "2026-13", "2026-Q5", "2026-Q0", "2026-W54", "2026-11-31", "26", "FY26", "2026x11", "２０２６"] {
+            for wrong in [
+                "",
+                "2026-",
+                "2026-13",
+                "2026-Q5",
+                "2026-Q0",
+                "2026-W54",
+                "2026-11-31",
+                "26",
+                "FY26",
+                "2026x11",
+                "２０２６",
+            ] {
                 assert_eq!(reset.first_day_of(wrong, july), None, "{reset} {wrong}");
             }
         }

@@ -81,6 +81,8 @@ pub(super) struct Movement {
     pub(super) base: SequenceValue,
     /// What a floor passed over, below the first value drawn.
     pub(super) skipped: Option<ValueRange>,
+    /// The cursor before the first value drawn.
+    pub(super) start: SequenceValue,
     /// The cursor afterwards.
     pub(super) last: SequenceValue,
 }
@@ -125,7 +127,7 @@ pub(super) fn plan<A: Ask, E>(
         });
         taken.push(answer);
     }
-    let movement = (cursor > start).then_some(Movement { base, skipped, last: cursor });
+    let movement = (cursor > start).then_some(Movement { base, skipped, start, last: cursor });
     Ok(Plan { taken, movement })
 }
 

@@ -235,6 +235,13 @@ pub(super) enum Change {
 }
 
 impl Change {
+    const ALL: [Self; 3] = [Self::Confirmed, Self::Voided, Self::Expired];
+
+    /// The change that a word names.
+    pub(super) fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|change| change.as_str() == word)
+    }
+
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Confirmed => "confirmed",

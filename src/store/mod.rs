@@ -11,6 +11,7 @@
 mod draw;
 mod ledger;
 pub mod memory;
+pub mod sqlite;
 mod window;
 
 use std::{future::Future, pin::Pin, sync::Arc};
@@ -192,6 +193,15 @@ pub enum HoleReason {
 }
 
 impl HoleReason {
+    /// Every reason, in the order of the documentation.
+    pub const ALL: [Self; 6] =
+        [Self::Pending, Self::Returned, Self::Skipped, Self::Unconfirmed, Self::Abandoned, Self::Advanced];
+
+    /// The reason that a word names.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word)
+    }
+
     /// The word for it in the API and in a store.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -289,6 +299,14 @@ pub enum LedgerState {
 }
 
 impl LedgerState {
+    /// Every state, in the order of a life.
+    pub const ALL: [Self; 3] = [Self::Reserved, Self::Issued, Self::Void];
+
+    /// The state that a word names.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+
     /// The word for it in the API and in a store.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,0 +1,284 @@
+//! The strict ledger: rows, events and their chains come from `store/ledger.rs`, this file writes and reads them.
+
+use std::sync::Arc;
+
+use rusqlite::{ToSql, params};
+
+use super::{
+    SqliteStore,
+    counters::record_claims,
+    failure::Failure,
+    values::{self, Digits, signed},
+    workspace::{self, Workspace, collect},
+};
+use crate::{
+    clock::UnixMillis,
+    counter::Counter,
+    prefix_key::PrefixKey,
+    store::{
+        Bounds, Certificate, HoleReason, IssueRequest, LedgerQuery, LedgerRow, LedgerStore, RenderNumber,
+        StoreFuture, Taken, Transition, Transitioned, Verification,
+        draw::{Standing, plan},
+        ledger::{self, Auditor, Entries, Event, Verdict},
+    },
+};
+
+/// How many reservations one call voids: a call must not hold up issuing.
+const EXPIRE_LIMIT: i64 = 500;
+
+const COLUMNS: &str = "period, sequence, number, state, reason, subject, reserved_until_ms, issued_at_ms, idempotency_key, hash";
+
+impl LedgerStore for SqliteStore {
+    fn issue(
+        &self,
+        counter: Counter,
+        bounds: Bounds,
+        requests: Vec<IssueRequest>,
+        render: RenderNumber,
+    ) -> StoreFuture<'_, Vec<Taken>> {
+        self.write("issue", move |workspace| issue(workspace, &counter, bounds, &requests, &render))
+    }
+
+    fn transition(
+        &self,
+        key: PrefixKey,
+        number: String,
+        step: Transition,
+        actor: Arc<str>,
+        now: UnixMillis,
+    ) -> StoreFuture<'_, Transitioned> {
+        self.write("transition", move |workspace| transition(workspace, key, &number, &step, &actor, now))
+    }
+
+    fn expire_reservations(&self, now: UnixMillis) -> StoreFuture<'_, u64> {
+        self.write("expire_reservations", move |workspace| expire_reservations(workspace, now))
+    }
+
+    fn rows(&self, key: PrefixKey, query: LedgerQuery) -> StoreFuture<'_, Vec<LedgerRow>> {
+        self.read("rows", move |connection| {
+            let page = Page::of(&key, &query);
+            collect(connection, &page.sql, &page.parameters()[..], values::ledger_row)
+        })
+    }
+
+    fn certificate(&self, counter: Counter) -> StoreFuture<'_, Option<Certificate>> {
+        const RUN: &str = "SELECT sequence, state FROM ledger
+            WHERE prefix_key = ?1 AND period = ?2 AND sequence BETWEEN ?3 AND ?4 ORDER BY sequence";
+        self.audit("certificate", move |connection| {
+            let view = connection.unchecked_transaction()?;
+            let account = workspace::tally(&view, &counter)?.account;
+            let Some(run) = account.run else { return Ok(None) };
+            let mut statement = view.prepare_cached(RUN)?;
+            let (key, period) = (counter.key.as_str(), counter.period.as_str());
+            let rows = statement.query_and_then((key, period, Digits(run.from), Digits(run.to)), |row| {
+                Ok::<_, Failure>((values::sequence(row, "sequence")?, values::state(row)?))
+            })?;
+            until_failure(rows, |rows| ledger::certify(&counter, &account, rows))
+        })
+    }
+
+    fn verify(&self, counter: Counter) -> StoreFuture<'_, Verification> {
+        const EVENTS: &str =
+            "SELECT position, sequence, change, reason, actor, at_ms, hash FROM ledger_events
+            WHERE prefix_key = ?1 AND period = ?2 ORDER BY position";
+        let rows =
+            format!("SELECT {COLUMNS} FROM ledger WHERE prefix_key = ?1 AND period = ?2 ORDER BY sequence");
+        self.audit("verify", move |connection| {
+            let view = connection.unchecked_transaction()?;
+            let account = workspace::tally(&view, &counter)?.account;
+            let mut auditor = Auditor::new(&counter, &account);
+            let of_counter = (counter.key.as_str(), counter.period.as_str());
+            let mut statement = view.prepare(EVENTS)?;
+            for event in statement.query_and_then(of_counter, values::event)? {
+                auditor.event(event?);
+            }
+            let mut statement = view.prepare(&rows)?;
+            for row in statement.query_and_then(of_counter, values::ledger_row)? {
+                auditor.row(&row?);
+            }
+            Ok(auditor.finish())
+        })
+    }
+}
+
+/// Feeds `consume` with the items up to the first failure, which then is the result.
+fn until_failure<T, R>(
+    items: impl Iterator<Item = Result<T, Failure>>,
+    consume: impl FnOnce(&mut dyn Iterator<Item = T>) -> R,
+) -> Result<R, Failure> {
+    let mut failure = None;
+    let result = consume(&mut items.map_while(|item| item.map_err(|error| failure = Some(error)).ok()));
+    failure.map_or(Ok(result), Err)
+}
+
+fn issue(
+    workspace: &mut Workspace,
+    counter: &Counter,
+    bounds: Bounds,
+    requests: &[IssueRequest],
+    render: &RenderNumber,
+) -> Result<Vec<Taken>, Failure> {
+    let tally = workspace.tally(counter)?.clone();
+    let plan = plan(tally.standing, bounds, requests, |claim| workspace.recall(claim))?;
+    let Some(movement) = plan.movement else { return Ok(plan.taken) };
+    let cursor = tally.standing.map(|standing| standing.last);
+    let entries =
+        ledger::enter_batch(counter, tally.account, cursor, movement, &plan.taken, requests, render);
+    let standing = Standing { base: movement.base, last: movement.last };
+    write_entries(workspace, counter, standing, entries)?;
+    record_claims(workspace, counter, requests, &plan.taken)?;
+    Ok(plan.taken)
+}
+
+/// Writes new rows with the counter that they belong to.
+pub(super) fn write_entries(
+    workspace: &mut Workspace,
+    counter: &Counter,
+    standing: Standing,
+    entries: Entries,
+) -> Result<(), Failure> {
+    const INSERT: &str = "INSERT INTO ledger (prefix_key, period, sequence, number, state, reason, subject,
+            reserved_until_ms, issued_at_ms, idempotency_key, hash)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+    workspace.save(counter, standing, entries.account)?;
+    if let Some(hole) = entries.hole {
+        workspace.list(counter, hole, HoleReason::Skipped)?;
+    }
+    let mut insert = workspace.connection.prepare_cached(INSERT)?;
+    for row in entries.rows {
+        insert.execute(params![
+            counter.key.as_str(),
+            counter.period.as_str(),
+            Digits(row.sequence),
+            row.number,
+            row.state.as_str(),
+            row.reason,
+            row.subject,
+            row.reserved_until.map(|moment| moment.0),
+            row.issued_at.0,
+            row.idempotency_key,
+            row.hash,
+        ])?;
+    }
+    Ok(())
+}
+
+fn transition(
+    workspace: &mut Workspace,
+    key: PrefixKey,
+    number: &str,
+    step: &Transition,
+    actor: &str,
+    now: UnixMillis,
+) -> Result<Transitioned, Failure> {
+    // `number <> ''` lets SQLite use the index of numbers, and keeps rows without one out of reach.
+    let by_number =
+        format!("SELECT {COLUMNS} FROM ledger WHERE prefix_key = ?1 AND number = ?2 AND number <> ''");
+    let found = workspace.find(&by_number, (key.as_str(), number), values::ledger_row)?;
+    let Some(mut row) = found else { return Ok(Transitioned::Unknown) };
+    let counter = Counter { key, period: row.period.clone() };
+    if ledger::has_expired(&row, now) {
+        change(workspace, &counter, &mut row, |account, row| ledger::expire(&counter, account, row, now))?;
+    }
+    Ok(match ledger::judge(row.state, step) {
+        Verdict::Stands => Transitioned::Done(row),
+        Verdict::Contrary => Transitioned::Conflict(row),
+        Verdict::Changes(kind, reason) => {
+            change(workspace, &counter, &mut row, |account, row| {
+                ledger::change(&counter, account, row, kind, reason, actor, now)
+            })?;
+            Transitioned::Done(row)
+        }
+    })
+}
+
+/// Writes a change of state: the row, its event, and the account of its counter.
+fn change(
+    workspace: &mut Workspace,
+    counter: &Counter,
+    row: &mut LedgerRow,
+    apply: impl FnOnce(&mut ledger::Account, &mut LedgerRow) -> Event,
+) -> Result<(), Failure> {
+    const UPDATE: &str = "UPDATE ledger SET state = ?4, reason = ?5
+        WHERE prefix_key = ?1 AND period = ?2 AND sequence = ?3";
+    const APPEND: &str = "INSERT INTO ledger_events
+            (prefix_key, period, position, sequence, change, reason, actor, at_ms, hash)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    let mut tally = workspace.tally(counter)?.clone();
+    let Some(standing) = tally.standing else {
+        return Err(Failure::Corrupt(format!("a ledger row of {counter}, which has no counter")));
+    };
+    let event = apply(&mut tally.account, row);
+    let (key, period) = (counter.key.as_str(), counter.period.as_str());
+    workspace.execute(UPDATE, params![key, period, Digits(row.sequence), row.state.as_str(), row.reason])?;
+    workspace.execute(
+        APPEND,
+        params![
+            key,
+            period,
+            signed(event.position),
+            Digits(event.sequence),
+            event.change.as_str(),
+            event.reason,
+            event.actor,
+            event.at.0,
+            event.hash,
+        ],
+    )?;
+    workspace.save(counter, standing, tally.account)
+}
+
+fn expire_reservations(workspace: &mut Workspace, now: UnixMillis) -> Result<u64, Failure> {
+    let overdue = format!(
+        "SELECT prefix_key, {COLUMNS} FROM ledger
+         WHERE state = 'reserved' AND reserved_until_ms <= ?1 ORDER BY reserved_until_ms LIMIT ?2"
+    );
+    let rows = collect(&workspace.connection, &overdue, (now.0, EXPIRE_LIMIT), |row| {
+        Ok((values::counter(row)?, values::ledger_row(row)?))
+    })?;
+    let expired = rows.len() as u64;
+    for (counter, mut row) in rows {
+        change(workspace, &counter, &mut row, |account, row| ledger::expire(&counter, account, row, now))?;
+    }
+    Ok(expired)
+}
+
+/// The query of a page: only the conditions that were asked for, so that the primary key leads straight to it.
+struct Page {
+    sql: String,
+    values: Vec<Box<dyn ToSql>>,
+}
+
+impl Page {
+    fn of(key: &PrefixKey, query: &LedgerQuery) -> Self {
+        let sql = format!("SELECT {COLUMNS} FROM ledger WHERE prefix_key = ?");
+        let mut page = Self { sql, values: vec![Box::new(key.as_str().to_owned())] };
+        if let Some(period) = &query.period {
+            page.require(" AND period = ?", period.as_str().to_owned());
+        }
+        if let Some(from) = query.from {
+            page.require(" AND sequence >= ?", Digits(from));
+        }
+        if let Some(to) = query.to {
+            page.require(" AND sequence <= ?", Digits(to));
+        }
+        if let Some(state) = query.state {
+            page.require(" AND state = ?", state.as_str());
+        }
+        if let Some((period, sequence)) = &query.after {
+            page.require(" AND (period, sequence) > (?", period.as_str().to_owned());
+            page.require(", ?)", Digits(*sequence));
+        }
+        page.require(" ORDER BY period, sequence LIMIT ?", query.limit);
+        page
+    }
+
+    fn require(&mut self, condition: &str, value: impl ToSql + 'static) {
+        self.sql.push_str(condition);
+        self.values.push(Box::new(value));
+    }
+
+    fn parameters(&self) -> Vec<&dyn ToSql> {
+        self.values.iter().map(AsRef::as_ref).collect()
+    }
+}

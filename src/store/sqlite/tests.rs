@@ -1,0 +1,1 @@
+//! Failures of the embedded store, simulated.
