@@ -27,6 +27,7 @@ pub mod middleware;
 pub mod prefix_key;
 pub mod problem;
 pub mod rule;
+pub mod rules;
 pub mod scrub;
 pub mod secret;
 pub mod server;
