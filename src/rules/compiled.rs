@@ -1,0 +1,295 @@
+//! A rule as requests see it: parsed once, shared, with the calendar arithmetic of its counters.
+
+use std::{
+    fmt,
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering},
+    },
+};
+
+use chrono::{Datelike, NaiveDate, NaiveDateTime, NaiveTime, TimeZone};
+use chrono_tz::Tz;
+
+use super::{
+    history::{Floor, History, Scheme, corrupt},
+    resolve::{Kept, resolve},
+};
+use crate::{
+    calendar::Period,
+    clock::UnixMillis,
+    counter::{Counter, SequenceValue},
+    json::Object,
+    language::{Language, Localized},
+    rule::{Overflow, Rule, RuleDraft},
+    store::{Bounds, RuleRecord, StoreError},
+    template::Template,
+};
+
+/// When a number is said to be from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The moment of the request, seen in the rule's time zone.
+    Now(UnixMillis),
+    /// A document date: its midnight, in no time zone.
+    Document(NaiveDate),
+}
+
+impl Moment {
+    /// The local time in a zone, which both the printed date and the period come from.
+    pub(super) fn local(self, zone: Tz) -> NaiveDateTime {
+        match self {
+            Self::Document(date) => date.and_time(NaiveTime::MIN),
+            Self::Now(now) => {
+                let utc = now.to_utc().naive_utc();
+                match zone {
+                    Tz::UTC => utc,
+                    zone => zone.from_utc_datetime(&utc).naive_local(),
+                }
+            }
+        }
+    }
+}
+
+impl From<UnixMillis> for Moment {
+    fn from(now: UnixMillis) -> Self {
+        Self::Now(now)
+    }
+}
+
+/// A rule in force, or the one that a draft would become.
+pub struct CompiledRule {
+    rule: Rule,
+    template: Template,
+    revision: u64,
+    edition: u64,
+    floor: Option<Floor>,
+    /// The floor must be settled before the first number.
+    pub(super) unsettled: bool,
+    usage: Usage,
+}
+
+/// How far the rule may be used, and by how many. The three are only meaningful together: see [`CompiledRule::enter`].
+struct Usage {
+    /// The latest day, counted from the common era, for which the store knows that numbers may be issued.
+    usable_until: AtomicI32,
+    /// A later record is in force.
+    retired: AtomicBool,
+    /// How many [`Usable`]s there are.
+    drawing: AtomicU32,
+}
+
+/// Why [`CompiledRule::enter`] did not let a request in.
+pub(super) enum Refusal {
+    /// The rule is not in force any more.
+    Retired,
+    /// The store must be told first.
+    Unprepared,
+}
+
+impl CompiledRule {
+    /// Compiles the rule of a record; `None` if it is deleted.
+    pub(super) fn of_record(record: &RuleRecord) -> Result<Option<Self>, StoreError> {
+        let Some(json) = &record.rule else { return Ok(None) };
+        let refuse = |why: String| corrupt(format!("the rule of {} cannot be read: {why}", record.key));
+        let mut object = Object::parse(json.as_bytes()).map_err(|error| refuse(error.to_string()))?;
+        let draft = RuleDraft::from_json(&mut object);
+        object.finish().map_err(|error| refuse(error.to_string()))?;
+        let (rule, template) = resolve(&record.key, &draft, Kept::default())
+            .map_err(|error| refuse(error.localized(Language::English)))?;
+        let mut compiled = Self::draft(rule, template);
+        let history = History::read(record)?;
+        compiled.revision = record.revision;
+        compiled.edition = history.edition;
+        compiled.floor = history.floor;
+        compiled.unsettled = history.changed.is_some();
+        if record.used && !compiled.unsettled {
+            compiled.allow_until(history.latest);
+        }
+        Ok(Some(compiled))
+    }
+
+    /// A rule that is not saved.
+    pub(super) fn draft(rule: Rule, template: Template) -> Self {
+        let usage = Usage {
+            usable_until: AtomicI32::new(i32::MIN),
+            retired: AtomicBool::new(false),
+            drawing: AtomicU32::new(0),
+        };
+        Self { rule, template, revision: 0, edition: 0, floor: None, unsettled: false, usage }
+    }
+
+    /// The rule.
+    pub fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
+    /// Its parsed format.
+    pub fn template(&self) -> &Template {
+        &self.template
+    }
+
+    /// The revision of the record that it was read from; 0 for a preview.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The entity tag, quotes included. It changes when the rule changes, not when the record notes that it is used.
+    pub fn etag(&self) -> String {
+        etag(self.edition)
+    }
+
+    /// The local time of a moment in the rule's time zone.
+    pub fn local(&self, moment: impl Into<Moment>) -> NaiveDateTime {
+        moment.into().local(self.rule.timezone)
+    }
+
+    /// The reset period of a local date.
+    pub fn period_of(&self, date: NaiveDate) -> Period {
+        self.rule.reset.period_of(date, self.rule.fiscal_year_start)
+    }
+
+    /// The counter of a local date.
+    pub fn counter(&self, date: NaiveDate) -> Counter {
+        Counter { key: self.rule.prefix_key.clone(), period: self.period_of(date) }
+    }
+
+    /// Within what the counter of a local date moves.
+    pub fn bounds(&self, date: NaiveDate) -> Bounds {
+        let start = self.rule.reset.period_start(date, self.rule.fiscal_year_start);
+        Bounds {
+            base: self.rule.initial_seq,
+            floor: self.floor.map_or(SequenceValue(0), |floor| floor.of(start)),
+            max: self.max(),
+        }
+    }
+
+    /// The highest value that may be issued: `max_seq`, or what fits the length under `overflow: reject`.
+    pub fn max(&self) -> SequenceValue {
+        match self.rule.overflow {
+            Overflow::Grow => self.rule.max_seq,
+            Overflow::Reject => self.rule.max_seq.min(self.template.highest_within_width()),
+        }
+    }
+
+    /// Whether every request will be refused for the width of its value.
+    pub(super) fn fits_nothing(&self) -> bool {
+        match (self.rule.overflow, self.rule.mode.counts()) {
+            (Overflow::Grow, _) => false,
+            (Overflow::Reject, true) => self.rule.initial_seq >= self.max(),
+            (Overflow::Reject, false) => !self.template.holds_snowflake(),
+        }
+    }
+
+    /// Whether the latest printed date must be on record: only counters start afresh, and only a printed date tells
+    /// their periods apart.
+    pub(super) fn notes_dates(&self) -> bool {
+        self.rule.mode.counts() && self.template.needs_date()
+    }
+
+    pub(super) fn scheme(&self) -> Option<Scheme> {
+        Scheme::of(&self.rule)
+    }
+
+    /// Lets requests in for dates up to `latest`, or for any date where dates do not matter.
+    pub(super) fn allow_until(&self, latest: Option<NaiveDate>) {
+        let day = match latest {
+            _ if !self.notes_dates() => i32::MAX,
+            Some(date) => date.num_days_from_ce(),
+            None => return,
+        };
+        self.usage.usable_until.fetch_max(day, Ordering::SeqCst);
+    }
+
+    /// Lets a request in that is about to draw.
+    pub(super) fn enter(self: &Arc<Self>, moment: Moment) -> Result<Usable, Refusal> {
+        let local = self.local(moment);
+        // First the count, then the flag; `retire` sets the flag, and only then somebody reads the count. So either this request
+        // sees the flag, or it is seen in the count (sequential consistency).
+        self.usage.drawing.fetch_add(1, Ordering::SeqCst);
+        let usable = Usable { rule: Arc::clone(self), local };
+        if self.usage.retired.load(Ordering::SeqCst) {
+            return Err(Refusal::Retired);
+        }
+        if self.usage.usable_until.load(Ordering::SeqCst) < local.date().num_days_from_ce() {
+            return Err(Refusal::Unprepared);
+        }
+        Ok(usable)
+    }
+
+    /// Lets nobody in any more.
+    pub(super) fn retire(&self) {
+        self.usage.retired.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a request is drawing, or looking whether it may.
+    pub(super) fn is_drawing(&self) -> bool {
+        self.usage.drawing.load(Ordering::SeqCst) > 0
+    }
+}
+
+/// The entity tag of an edition.
+pub(super) fn etag(edition: u64) -> String {
+    format!("\"{edition}\"")
+}
+
+impl fmt::Debug for CompiledRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CompiledRule")
+            .field("rule", &self.rule)
+            .field("revision", &self.revision)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A rule that numbers may be drawn under, at one moment. A change of the rule waits for it: keep it until the store has
+/// answered, and not longer.
+#[derive(Debug)]
+pub struct Usable {
+    rule: Arc<CompiledRule>,
+    local: NaiveDateTime,
+}
+
+impl Usable {
+    /// The rule, to be kept for rendering or longer.
+    pub fn compiled(&self) -> &Arc<CompiledRule> {
+        &self.rule
+    }
+
+    /// The local time of the moment that was asked for.
+    pub fn local(&self) -> NaiveDateTime {
+        self.local
+    }
+
+    /// The counter of that moment.
+    pub fn counter(&self) -> Counter {
+        self.rule.counter(self.local.date())
+    }
+
+    /// Within what that counter moves.
+    pub fn bounds(&self) -> Bounds {
+        self.rule.bounds(self.local.date())
+    }
+}
+
+impl Deref for Usable {
+    type Target = CompiledRule;
+
+    fn deref(&self) -> &CompiledRule {
+        &self.rule
+    }
+}
+
+impl Clone for Usable {
+    fn clone(&self) -> Self {
+        self.rule.usage.drawing.fetch_add(1, Ordering::SeqCst);
+        Self { rule: Arc::clone(&self.rule), local: self.local }
+    }
+}
+
+impl Drop for Usable {
+    fn drop(&mut self) {
+        self.rule.usage.drawing.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,209 @@
+//! The cache of rules, and the door to everything that changes them.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::BuildHasher,
+    sync::{Arc, Mutex, PoisonError, RwLock, Weak},
+};
+
+use foldhash::fast::RandomState;
+use tokio::sync::MutexGuard;
+
+use super::{catalog::Catalog, compiled::CompiledRule};
+use crate::{
+    clock::Clock,
+    prefix_key::PrefixKey,
+    store::{CounterStore, RuleRecord, RuleStore, StoreError},
+    template::Origin,
+};
+
+/// So many that neither a writer nor the growth of a map holds up readers of other keys.
+const SHARDS: usize = 64;
+
+/// What the deployment means for rules.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How many data centres there are: `NUMGEN_DATACENTERS`.
+    pub datacenters: u32,
+    /// How wide `{datacenter}` and `{worker}` are.
+    pub origin: Origin,
+    /// Where mode strict is not available: the name of the setting that is missing.
+    pub strict: Option<&'static str>,
+}
+
+/// What is known of a key. A deleted rule leaves its revision, so that a slow reader cannot bring it back.
+struct Slot {
+    revision: u64,
+    rule: Option<Arc<CompiledRule>>,
+}
+
+type Shard = HashMap<PrefixKey, Slot, RandomState>;
+
+/// The register of rules. Cheap to read, safe to change.
+pub struct Registry {
+    pub(super) rules: Arc<dyn RuleStore>,
+    pub(super) counters: Arc<dyn CounterStore>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) settings: Settings,
+    hasher: RandomState,
+    shards: Box<[RwLock<Shard>]>,
+    /// Locked after a shard, never before.
+    catalog: RwLock<Catalog>,
+    /// One writer at a time for each key of this process; the store arbitrates between processes.
+    turns: Box<[tokio::sync::Mutex<()>]>,
+    /// Rules that are no longer in force, as long as somebody holds them.
+    retired: Mutex<Vec<(PrefixKey, Weak<CompiledRule>)>>,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// What [`Registry::load`] found.
+#[derive(Debug)]
+pub struct Loaded {
+    /// How many rules are in force.
+    pub rules: usize,
+    /// Records that are not understood. The rule that was in force stays in force, if there was one.
+    pub refused: Vec<Refused>,
+}
+
+/// A record that is not understood.
+#[derive(Debug)]
+pub struct Refused {
+    /// Its key.
+    pub key: PrefixKey,
+    /// Why.
+    pub error: StoreError,
+}
+
+/// A part of the list of rules.
+#[derive(Debug)]
+pub struct Page {
+    /// In key order.
+    pub rules: Vec<Arc<CompiledRule>>,
+    /// Where the next page goes on (`after`), if there is one.
+    pub next: Option<PrefixKey>,
+}
+
+impl Registry {
+    /// An empty register over the stores; [`Self::load`] fills it.
+    pub fn new(
+        rules: Arc<dyn RuleStore>,
+        counters: Arc<dyn CounterStore>,
+        clock: Arc<dyn Clock>,
+        settings: Settings,
+    ) -> Self {
+        let hasher = RandomState::default();
+        let shard = || RwLock::new(HashMap::with_hasher(hasher.clone()));
+        Self {
+            rules,
+            counters,
+            clock,
+            settings,
+            shards: (0..SHARDS).map(|_| shard()).collect(),
+            hasher: hasher.clone(),
+            catalog: RwLock::default(),
+            turns: (0..SHARDS).map(|_| tokio::sync::Mutex::default()).collect(),
+            retired: Mutex::default(),
+        }
+    }
+
+    /// Reads every record: at the start, and whenever others may have written. One that is not understood does not hold up
+    /// the rest; the caller reports it.
+    ///
+    /// # Errors
+    ///
+    /// `StoreError` if the store does not answer; the rules that are known stay in force.
+    pub async fn load(&self) -> Result<Loaded, StoreError> {
+        let mut loaded = Loaded { rules: 0, refused: Vec::new() };
+        for record in self.rules.load_rules().await? {
+            match self.publish(&record) {
+                Ok(rule) => loaded.rules += usize::from(rule.is_some()),
+                Err(error) => loaded.refused.push(Refused { key: record.key, error }),
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// The rule of a key.
+    pub fn get(&self, key: &str) -> Option<Arc<CompiledRule>> {
+        let shard = self.shard(key).read().unwrap_or_else(PoisonError::into_inner);
+        shard.get(key)?.rule.clone()
+    }
+
+    /// Up to `limit` rules above `after` that are visible.
+    pub fn list(
+        &self,
+        after: Option<&PrefixKey>,
+        limit: usize,
+        visible: impl Fn(&PrefixKey) -> bool,
+    ) -> Page {
+        let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
+        let mut found = catalog.after(after).filter(|rule| visible(&rule.rule().prefix_key));
+        let rules: Vec<_> = found.by_ref().take(limit).cloned().collect();
+        let next = found.next().and(rules.last()).map(|rule| rule.rule().prefix_key.clone());
+        Page { rules, next }
+    }
+
+    /// Asks the catalogue.
+    pub(super) fn with_catalog<T>(&self, ask: impl FnOnce(&Catalog) -> T) -> T {
+        ask(&self.catalog.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits for the key's turn to be written.
+    pub(super) async fn turn(&self, key: &PrefixKey) -> MutexGuard<'_, ()> {
+        self.turns[self.index(key.as_str())].lock().await
+    }
+
+    /// Puts what a record says in force, unless something newer is; answers what is in force then.
+    pub(super) fn publish(&self, record: &RuleRecord) -> Result<Option<Arc<CompiledRule>>, StoreError> {
+        let key = &record.key;
+        let mut shard = self.shard(key.as_str()).write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = shard.get(key).filter(|slot| slot.revision >= record.revision) {
+            return Ok(slot.rule.clone());
+        }
+        let rule = CompiledRule::of_record(record)?.map(Arc::new);
+        let slot = Slot { revision: record.revision, rule: rule.clone() };
+        let before = shard.insert(key.clone(), slot).and_then(|slot| slot.rule);
+        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        match &rule {
+            Some(rule) => catalog.insert(Arc::clone(rule)),
+            None => catalog.remove(key),
+        }
+        if let Some(before) = before {
+            self.retire(&before);
+        }
+        Ok(rule)
+    }
+
+    /// Rules of the key that are no longer in force, and under which somebody may be drawing from other counters than under
+    /// `rule`.
+    pub(super) fn still_drawing(&self, rule: &CompiledRule) -> bool {
+        let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_key = retired.iter().filter(|(key, _)| *key == rule.rule().prefix_key);
+        of_key.filter_map(|(_, old)| old.upgrade()).any(|old| {
+            let draws = old.scheme().is_some_and(|scheme| Some(scheme) != rule.scheme());
+            draws && old.is_drawing()
+        })
+    }
+
+    fn retire(&self, rule: &Arc<CompiledRule>) {
+        rule.retire();
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.retain(|(_, old)| old.strong_count() > 0);
+        retired.push((rule.rule().prefix_key.clone(), Arc::downgrade(rule)));
+    }
+
+    fn shard(&self, key: &str) -> &RwLock<Shard> {
+        &self.shards[self.index(key)]
+    }
+
+    fn index(&self, key: &str) -> usize {
+        // The low bits choose the bucket inside a shard.
+        (self.hasher.hash_one(key) >> 58) as usize % SHARDS
+    }
+}

@@ -1,0 +1,392 @@
+//! Saving and deleting rules so that no text can come back.
+//!
+//! Each change is worked out from the record as it stands (pure), and written on condition that it still stands so.
+
+use std::sync::Arc;
+
+use chrono::NaiveDate;
+
+use super::{
+    compiled::{CompiledRule, Moment, etag},
+    error::{Reappearance, SaveError, Warning},
+    history::{History, Scheme, Values, corrupt},
+    if_match::IfMatch,
+    registry::Registry,
+    resolve::{Kept, resolve},
+    usage::{ATTEMPTS, contended},
+};
+use crate::{
+    counter::SequenceValue,
+    json::{Invalid, Message},
+    prefix_key::PrefixKey,
+    rule::{Mode, Rule, RuleDraft},
+    store::{RuleRecord, StoreError, Swap},
+    template::Template,
+};
+
+/// Warnings are for people; more than this are not read.
+const MAX_WARNINGS: usize = 10;
+
+/// Which other rules the caller may see.
+pub type Visible<'a> = &'a (dyn Fn(&PrefixKey) -> bool + Send + Sync);
+
+/// What saving did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// There was no rule.
+    Registered,
+    /// There was another rule.
+    Updated,
+    /// There was this rule.
+    Unchanged,
+}
+
+impl Status {
+    /// The word for it in an answer.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Registered => "registered",
+            Self::Updated => "updated",
+            Self::Unchanged => "unchanged",
+        }
+    }
+}
+
+/// A rule that is in force now.
+#[derive(Debug)]
+pub struct Saved {
+    /// What became of it.
+    pub status: Status,
+    /// The rule.
+    pub rule: Arc<CompiledRule>,
+    /// What the operator should know.
+    pub warnings: Vec<Warning>,
+}
+
+/// A rule that would be in force.
+#[derive(Debug)]
+pub struct Preview {
+    /// The rule; nothing of it is stored.
+    pub rule: Arc<CompiledRule>,
+    /// What the operator should know.
+    pub warnings: Vec<Warning>,
+}
+
+/// Whether a rule may be replaced.
+#[derive(Clone, Copy)]
+enum Intent<'a> {
+    /// `POST`.
+    Create,
+    /// `PUT`.
+    Replace(Option<&'a IfMatch>),
+}
+
+/// The record as it stands, read.
+struct Standing {
+    record: Option<RuleRecord>,
+    rule: Option<Rule>,
+    history: History,
+}
+
+/// What is to be written.
+struct Change {
+    status: Status,
+    rule: Rule,
+    template: Template,
+    history: History,
+}
+
+impl Registry {
+    /// Registers a rule for a key that has none (`POST`).
+    ///
+    /// # Errors
+    ///
+    /// `SaveError`; nothing has changed then, except that after a timeout of the store it may have.
+    pub async fn register(
+        &self,
+        key: &PrefixKey,
+        draft: &RuleDraft,
+        visible: Visible<'_>,
+    ) -> Result<Saved, SaveError> {
+        self.save(key, draft, Intent::Create, visible).await
+    }
+
+    /// Creates or replaces a rule (`PUT`).
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::register`], and `PreconditionFailed`.
+    pub async fn put(
+        &self,
+        key: &PrefixKey,
+        draft: &RuleDraft,
+        if_match: Option<&IfMatch>,
+        visible: Visible<'_>,
+    ) -> Result<Saved, SaveError> {
+        self.save(key, draft, Intent::Replace(if_match), visible).await
+    }
+
+    /// Takes a rule out of force. Its counters and its eras stay.
+    ///
+    /// # Errors
+    ///
+    /// `SaveError::NotRegistered`, `PreconditionFailed`, `Store`.
+    pub async fn delete(&self, key: &PrefixKey, if_match: Option<&IfMatch>) -> Result<(), SaveError> {
+        let _turn = self.turn(key).await;
+        for _ in 0..ATTEMPTS {
+            let standing = self.standing(key).await?;
+            let Some(record) = standing.record.as_ref().filter(|record| record.rule.is_some()) else {
+                return Err(match if_match {
+                    Some(_) => SaveError::PreconditionFailed(key.clone()),
+                    None => SaveError::NotRegistered(key.clone()),
+                });
+            };
+            standing.check(key, if_match)?;
+            let mut history = standing.history.clone();
+            standing.close_era(&mut history);
+            history.edition += 1;
+            let next = standing.next_record(key, None, &history);
+            if self.write(Some(record.clone()), next).await? == Swap::Done {
+                return Ok(());
+            }
+        }
+        Err(contended("swap_rule").into())
+    }
+
+    /// Works out what saving `draft` would give, with the same errors, and stores nothing. A draft with a prefix key is looked at
+    /// as a replacement of that key's rule.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::put`].
+    pub async fn preview(&self, draft: &RuleDraft, visible: Visible<'_>) -> Result<Preview, SaveError> {
+        let (standing, key) = match &draft.prefix_key {
+            Some(key) => (self.standing(key).await?, key.clone()),
+            None => (Standing::nothing(), anonymous()?),
+        };
+        let change = self.change(&key, draft, &standing).await?;
+        let rule = Arc::new(CompiledRule::draft(change.rule, change.template));
+        let warnings = self.warnings(&rule, visible);
+        Ok(Preview { rule, warnings })
+    }
+
+    async fn save(
+        &self,
+        key: &PrefixKey,
+        draft: &RuleDraft,
+        intent: Intent<'_>,
+        visible: Visible<'_>,
+    ) -> Result<Saved, SaveError> {
+        let _turn = self.turn(key).await;
+        for _ in 0..ATTEMPTS {
+            let standing = self.standing(key).await?;
+            match intent {
+                Intent::Create if standing.rule.is_some() => {
+                    // What is wrong with the body is worth more to the caller than that it comes too late.
+                    resolve(key, draft, Kept::default())?;
+                    return Err(SaveError::AlreadyExists(key.clone()));
+                }
+                Intent::Create => {}
+                Intent::Replace(if_match) => standing.check(key, if_match)?,
+            }
+            let Change { status, rule, history, .. } = self.change(key, draft, &standing).await?;
+            let next = standing.next_record(key, Some(&rule), &history);
+            let in_force = match (status, standing.record) {
+                (Status::Unchanged, Some(record)) => record,
+                (Status::Registered | Status::Updated | Status::Unchanged, expected) => {
+                    match self.write(expected, next.clone()).await? {
+                        Swap::Done => next,
+                        Swap::Changed(_) => continue,
+                    }
+                }
+            };
+            if let Some(rule) = self.publish(&in_force)? {
+                let warnings = self.warnings(&rule, visible);
+                return Ok(Saved { status, rule, warnings });
+            }
+        }
+        Err(contended("swap_rule").into())
+    }
+
+    /// Writes a record and puts it in force here.
+    async fn write(&self, expected: Option<RuleRecord>, next: RuleRecord) -> Result<Swap, StoreError> {
+        let key = next.key.clone();
+        let outcome = self.rules.swap_rule(expected, next.clone()).await;
+        match &outcome {
+            Ok(Swap::Done) => {
+                self.publish(&next)?;
+            }
+            Ok(Swap::Changed(_)) => {}
+            // It may have happened: what is in force here should not lag behind longer than needed.
+            Err(_) => {
+                if let Ok(Some(record)) = self.rules.rule(&key).await {
+                    self.publish(&record)?;
+                }
+            }
+        }
+        outcome
+    }
+
+    async fn standing(&self, key: &PrefixKey) -> Result<Standing, StoreError> {
+        let Some(record) = self.rules.rule(key).await? else { return Ok(Standing::nothing()) };
+        let history = History::read(&record)?;
+        let rule = CompiledRule::of_record(&record)?.map(|compiled| compiled.rule().clone());
+        Ok(Standing { record: Some(record), rule, history })
+    }
+
+    /// Works out the change, or why it must not be.
+    async fn change(
+        &self,
+        key: &PrefixKey,
+        draft: &RuleDraft,
+        standing: &Standing,
+    ) -> Result<Change, SaveError> {
+        let mut history = standing.history.clone();
+        standing.close_era(&mut history);
+        let begun_at = self.begun_at(key, draft, standing, &history).await?;
+        let (rule, template) = resolve(key, draft, Kept { rule: standing.rule.as_ref(), begun_at })?;
+        self.check_deployment(&rule, &template)?;
+        if standing.rule.as_ref() == Some(&rule) {
+            let history = standing.history.clone();
+            return Ok(Change { status: Status::Unchanged, rule, template, history });
+        }
+        self.check_eras(key, &rule, &template, &history)?;
+        history.changed = self.scheme_changed(&rule, standing, &history);
+        history.edition += 1;
+        let status = if standing.rule.is_some() { Status::Updated } else { Status::Registered };
+        Ok(Change { status, rule, template, history })
+    }
+
+    /// Where counters of the key have begun: by a used rule, or by an `advance` before the first number.
+    async fn begun_at(
+        &self,
+        key: &PrefixKey,
+        draft: &RuleDraft,
+        standing: &Standing,
+        history: &History,
+    ) -> Result<Option<SequenceValue>, StoreError> {
+        let counted = history.initial_seq.map(SequenceValue);
+        let (None, Some(rule), Some(_)) = (counted, &standing.rule, draft.initial_seq) else {
+            return Ok(counted);
+        };
+        let untouched = self.counters.counters(key).await?.is_empty();
+        Ok((rule.mode.counts() && !untouched).then_some(rule.initial_seq))
+    }
+
+    fn check_deployment(&self, rule: &Rule, template: &Template) -> Result<(), SaveError> {
+        if let (Mode::Strict, Some(setting)) = (rule.mode, self.settings.strict) {
+            return Err(SaveError::StrictUnavailable { setting });
+        }
+        if self.settings.datacenters > 1 && rule.mode.counts() && !template.uses_datacenter() {
+            let count = self.settings.datacenters;
+            let message = Message::new(
+                format!(
+                    "needs {{datacenter}}: each of the {count} data centres (NUMGEN_DATACENTERS) has counters of its own, \
+                     which would give the same numbers"
+                ),
+                format!(
+                    "须包含 {{datacenter}}：{count} 个数据中心（NUMGEN_DATACENTERS）各有自己的计数器，否则会产生相同的号码"
+                ),
+            );
+            return Err(Invalid::of("format", message).into());
+        }
+        Ok(())
+    }
+
+    /// Invariants 2 to 4 of the register.
+    fn check_eras(
+        &self,
+        key: &PrefixKey,
+        rule: &Rule,
+        template: &Template,
+        history: &History,
+    ) -> Result<(), SaveError> {
+        let values = Values::from(rule.mode);
+        for era in &history.eras {
+            let earlier = Template::parse(&era.format, Some(era.seq_length))
+                .map_err(|_| corrupt(format!("an earlier format of {key} cannot be read")))?;
+            let same_pieces = earlier.same_pieces(template);
+            if same_pieces && era.values == values {
+                continue;
+            }
+            let origin = self.settings.origin;
+            if let Some(example) = earlier.common_text(key.as_str(), template, key.as_str(), origin) {
+                let reason = if same_pieces { Reappearance::Values } else { Reappearance::Text };
+                return Err(SaveError::FormatConflict { earlier: era.format.clone(), example, reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// Invariant 5: since when counters are others than those that were drawn from, if they are.
+    fn scheme_changed(&self, rule: &Rule, standing: &Standing, history: &History) -> Option<NaiveDate> {
+        let scheme = Scheme::of(rule)?;
+        if history.scheme.is_none_or(|drawn| drawn == scheme) {
+            return None;
+        }
+        // A change that waits for its first number has happened when it was made.
+        let waiting = standing.rule.as_ref().is_some_and(|waiting| Scheme::of(waiting) == Some(scheme));
+        let waiting_since = history.changed.filter(|_| waiting);
+        let today = || Moment::Now(self.clock.now()).local(rule.timezone).date();
+        Some(waiting_since.unwrap_or_else(today))
+    }
+
+    fn warnings(&self, rule: &CompiledRule, visible: Visible<'_>) -> Vec<Warning> {
+        let (key, template) = (&rule.rule().prefix_key, rule.template());
+        let mut warnings = Vec::new();
+        let mut hidden = None;
+        self.with_catalog(|catalog| {
+            for (other, example) in catalog.colliding(key, template, self.settings.origin) {
+                if visible(&other) {
+                    warnings.push(Warning::SharedText { other: Some(other), example });
+                } else {
+                    // That there is one may be known; which and how many, not.
+                    hidden.get_or_insert(Warning::SharedText { other: None, example });
+                }
+                if warnings.len() == MAX_WARNINGS {
+                    break;
+                }
+            }
+        });
+        warnings.extend(hidden);
+        warnings.extend(rule.fits_nothing().then_some(Warning::NothingFits));
+        warnings
+    }
+}
+
+impl Standing {
+    fn nothing() -> Self {
+        Self { record: None, rule: None, history: History::default() }
+    }
+
+    /// Whether the caller has seen the rule as it stands.
+    fn check(&self, key: &PrefixKey, if_match: Option<&IfMatch>) -> Result<(), SaveError> {
+        let etag = self.rule.as_ref().map(|_| etag(self.history.edition));
+        match if_match {
+            Some(guard) if !guard.admits(etag.as_deref()) => Err(SaveError::PreconditionFailed(key.clone())),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Turns the rule into an era, if numbers may have been issued under it.
+    fn close_era(&self, history: &mut History) {
+        if let (Some(RuleRecord { used: true, .. }), Some(rule)) = (&self.record, &self.rule) {
+            history.close_era(rule);
+        }
+    }
+
+    fn next_record(&self, key: &PrefixKey, rule: Option<&Rule>, history: &History) -> RuleRecord {
+        RuleRecord {
+            key: key.clone(),
+            revision: self.record.as_ref().map_or(1, |record| record.revision + 1),
+            rule: rule.map(Rule::to_json),
+            history: history.to_json(),
+            used: false,
+        }
+    }
+}
+
+/// The key under which a format without one is looked at.
+fn anonymous() -> Result<PrefixKey, SaveError> {
+    PrefixKey::parse("PREVIEW").map_err(|error| Invalid::of("prefix_key", Message::of(&error)).into())
+}

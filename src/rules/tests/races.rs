@@ -1,0 +1,155 @@
+//! Several writers, and requests that are under way while a rule changes.
+
+use std::{collections::HashSet, time::Duration};
+
+use tokio::task::JoinSet;
+
+use super::*;
+
+const MONTHLY: &str = r#"{"format":"{year}{month}{day}-{SEQ:4}","reset":"monthly"}"#;
+const NEVER: &str = r#"{"format":"{year}{month}{day}-{SEQ:4}","reset":"never"}"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_of_many_registrations_wins() {
+    let desk = Desk::new();
+    let mut tasks = JoinSet::new();
+    for number in 0..16 {
+        // Half of them in another process.
+        let registry = if number % 2 == 0 { desk.registry.clone() } else { desk.another().await };
+        let body = draft(&format!(r#"{{"format":"A{number}-{{SEQ:4}}"}}"#));
+        tasks.spawn(async move { outcome(registry.register(&key("A"), &body, &|_| true).await) });
+    }
+    let mut outcomes = tasks.join_all().await;
+    outcomes.sort_unstable();
+    let (registered, refused): (Vec<&str>, Vec<&str>) =
+        outcomes.iter().copied().partition(|one| *one == "registered");
+    assert_eq!(registered.len(), 1, "{outcomes:?}");
+    assert!(refused.iter().all(|one| *one == "PrefixAlreadyExists"), "{outcomes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn guarded_updates_are_never_lost() {
+    let desk = Desk::new();
+    desk.put("A", r#"{"format":"A-{SEQ:4}","max_seq":1000}"#).await.expect("saved");
+    let mut tasks = JoinSet::new();
+    for number in 0..8 {
+        let registry = if number % 2 == 0 { desk.registry.clone() } else { desk.another().await };
+        tasks.spawn(async move {
+            // Each adds one to the limit, ten times: read, modify, write if nobody was faster.
+            for _ in 0..10 {
+                loop {
+                    registry.load().await.expect("loads");
+                    let seen = registry.get("A").expect("there");
+                    let raised = seen.rule().max_seq.0 + 1;
+                    let body = draft(&format!(r#"{{"format":"A-{{SEQ:4}}","max_seq":{raised}}}"#));
+                    let guard = IfMatch::parse(&seen.etag());
+                    match registry.put(&key("A"), &body, Some(&guard), &|_| true).await {
+                        Ok(_) => break,
+                        Err(SaveError::PreconditionFailed(_)) => {}
+                        Err(other) => panic!("{other:?}"),
+                    }
+                }
+            }
+        });
+    }
+    tasks.join_all().await;
+    assert_eq!(desk.another().await.get("A").expect("there").rule().max_seq.0, 1080);
+}
+
+#[tokio::test]
+async fn a_number_under_way_moves_the_request_to_the_new_rule() {
+    let desk = Desk::new();
+    desk.put("A", r#"{"format":"A-{SEQ:4}"}"#).await.expect("saved");
+    let seen = desk.rule("A");
+    // Nothing was issued yet, so the format is free to change.
+    desk.put("A", r#"{"format":"A-{year}{SEQ:4}"}"#).await.expect("changed");
+    let usable = desk.registry.ensure_used(seen, desk.now()).await.expect("usable");
+    assert_eq!(desk.draw(&usable).await, "A-20260001");
+}
+
+#[tokio::test]
+async fn a_rule_that_another_process_replaced_is_not_used_first() {
+    let desk = Desk::new();
+    desk.put("A", r#"{"format":"A-{SEQ:4}"}"#).await.expect("saved");
+    let elsewhere = desk.another().await;
+    elsewhere
+        .put(&key("A"), &draft(r#"{"format":"A-{year}{SEQ:4}"}"#), None, &|_| true)
+        .await
+        .expect("changed");
+    assert_eq!(desk.issue("A").await, "A-20260001", "this process had not heard of it");
+    let again = elsewhere.put(&key("A"), &draft(r#"{"format":"A-{SEQ:4}"}"#), None, &|_| true).await;
+    assert_eq!(outcome(again), "FormatConflict");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_floor_waits_for_numbers_under_way() {
+    let desk = Arc::new(Desk::new());
+    desk.put("A", MONTHLY).await.expect("saved");
+    let under_way = desk.enter("A", desk.now()).await.expect("usable");
+    desk.put("A", NEVER).await.expect("changed");
+    let waiting = tokio::spawn({
+        let desk = desk.clone();
+        async move { desk.issue("A").await }
+    });
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(!waiting.is_finished(), "the floor is not known yet");
+    assert_eq!(desk.draw(&under_way).await, "20261122-0001");
+    drop(under_way);
+    assert_eq!(waiting.await.expect("issued"), "20261122-0002");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_number_that_is_under_way_for_ever_does_not_hold_up_the_answer() {
+    let desk = Desk::new();
+    desk.put("A", MONTHLY).await.expect("saved");
+    let stuck = desk.enter("A", desk.now()).await.expect("usable");
+    desk.put("A", NEVER).await.expect("changed");
+    match desk.enter("A", desk.now()).await {
+        Err(UseError::Store(crate::store::StoreError::Timeout { .. })) => {}
+        other => panic!("{other:?}"),
+    }
+    drop(stuck);
+    assert_eq!(desk.issue("A").await, "20261122-0001");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_for_its_turn_does_not_block_the_floor() {
+    let desk = Arc::new(Desk::new());
+    desk.put("A", NEVER).await.expect("saved");
+    desk.issue("A").await;
+    let old = desk.rule("A");
+    desk.put("A", MONTHLY).await.expect("changed");
+    // Both hold the old rule; neither has entered it.
+    let later = Moment::Document(date("2027-01-01"));
+    let (one, other) = tokio::join!(
+        desk.registry.ensure_used(old.clone(), later),
+        desk.registry.ensure_used(old, desk.now()),
+    );
+    assert_eq!(desk.draw(&one.expect("usable")).await, "20270101-0001");
+    assert_eq!(desk.draw(&other.expect("usable")).await, "20261122-0002");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_number_repeats_while_the_reset_changes_under_load() {
+    let desk = Arc::new(Desk::new());
+    desk.put("A", MONTHLY).await.expect("saved");
+    let mut tasks = JoinSet::new();
+    for _ in 0..4 {
+        let desk = desk.clone();
+        tasks.spawn(async move {
+            let mut texts = Vec::new();
+            for _ in 0..1500 {
+                texts.push(desk.issue("A").await);
+                tokio::task::yield_now().await;
+            }
+            texts
+        });
+    }
+    for turn in 0..40 {
+        desk.put("A", if turn % 2 == 0 { NEVER } else { MONTHLY }).await.expect("changed");
+        tokio::task::yield_now().await;
+    }
+    let texts: Vec<_> = tasks.join_all().await.concat();
+    let distinct: HashSet<_> = texts.iter().collect();
+    assert_eq!(distinct.len(), 6000, "{} texts came twice", texts.len() - distinct.len());
+}
