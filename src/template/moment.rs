@@ -244,7 +244,7 @@ mod tests {
         let starts = ["01-01", "04-01", "12-31"].map(|start| FiscalYearStart::parse(start).expect("valid"));
         let first = NaiveDate::from_ymd_opt(2000, 1, 1).expect("a date");
         let turn_of_year =
-            |day: &NaiveDate| day.ordinal() < 5 || day.ordinal() > 361 || day.ordinal() % 37 == 0;
+            |day: &NaiveDate| day.ordinal() < 5 || day.ordinal() > 361 || day.ordinal().is_multiple_of(37);
         for day in first.iter_days().take_while(|day| day.year() < 2100).filter(turn_of_year) {
             let week = (Week, day.iso_week().week());
             let (month, number) = ((Month, day.month()), (Day, day.day()));
