@@ -15,10 +15,9 @@ pub(super) fn common_text(
 ) -> Option<String> {
     let one = Side { template: one.0, prefix: one.1, origin };
     let other = Side { template: other.0, prefix: other.1, origin };
-    // Nearly all pairs differ in their first letters. Neither test depends on the digits of `{SEQ}`.
-    let heads = one.bytes(&one.template.head).zip(other.bytes(&other.template.head));
-    let tails = one.bytes(&one.template.tail).rev().zip(other.bytes(&other.template.tail).rev());
-    if !meet(heads) || !meet(tails) {
+    // Nearly all pairs differ in their first letters, nearly all others in their last ones. Neither end depends on how many
+    // digits `{SEQ}` has.
+    if !meet(one.start().zip(other.start())) || !meet(one.end().zip(other.end())) {
         return None;
     }
     let (one_width, other_width) = (one.fixed_width(), other.fixed_width());
@@ -48,6 +47,21 @@ impl<'a> Side<'a> {
             let shape = piece.shape(self.prefix, self.origin);
             (0..shape.width()).map(move |index| shape.byte(index))
         })
+    }
+
+    /// The pieces before `{SEQ}` and the digits that it has at least.
+    fn start(self) -> impl Iterator<Item = ByteSet> {
+        self.bytes(&self.template.head).chain(self.fewest_digits())
+    }
+
+    /// The pieces after `{SEQ}` and the digits that it has at least, from right to left.
+    fn end(self) -> impl Iterator<Item = ByteSet> {
+        self.bytes(&self.template.tail).rev().chain(self.fewest_digits())
+    }
+
+    fn fewest_digits(self) -> impl Iterator<Item = ByteSet> {
+        let sequence = self.template.sequence;
+        std::iter::repeat_n(ByteSet::OneOf(sequence.encoding.characters()), sequence.width.into())
     }
 
     /// The width of everything but `{SEQ}`.

@@ -237,6 +237,32 @@ mod tests {
     }
 
     #[test]
+    fn every_day_of_the_century_fits_its_own_parts() {
+        use Variable::{Day, DayOfYear, IsoYear, Month, Quarter, Week};
+        let fiscal_year = Variable::FiscalYear(YearDigits::Four);
+        let short_fiscal_year = Variable::FiscalYear(YearDigits::Two);
+        let starts = ["01-01", "04-01", "12-31"].map(|start| FiscalYearStart::parse(start).expect("valid"));
+        let first = NaiveDate::from_ymd_opt(2000, 1, 1).expect("a date");
+        let turn_of_year =
+            |day: &NaiveDate| day.ordinal() < 5 || day.ordinal() > 361 || day.ordinal().is_multiple_of(37);
+        for day in first.iter_days().take_while(|day| day.year() < 2100).filter(turn_of_year) {
+            let week = (Week, day.iso_week().week());
+            let (month, number) = ((Month, day.month()), (Day, day.day()));
+            let without_year =
+                [month, number, (DayOfYear, day.ordinal()), week, (Quarter, calendar::quarter(day))];
+            assert!(parts(&without_year).is_some(), "{day}");
+            let by_week = [(IsoYear, day.iso_week().year() as u32), week, month, number];
+            assert!(parts(&by_week).is_some(), "{day}");
+            for start in starts {
+                let year = start.fiscal_year(day) as u32;
+                for fiscal in [(fiscal_year, year), (short_fiscal_year, year % 100)] {
+                    assert!(parts(&[fiscal, month, number, week]).is_some(), "{day} {start}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn short_years_lie_in_this_century() {
         let short = |year, number| {
             parts(&[

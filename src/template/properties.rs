@@ -139,7 +139,7 @@ fn value() -> impl Strategy<Value = u64> {
     prop_oneof![0_u64..2000, any::<u64>(), (0_u32..64).prop_map(|bits| u64::MAX >> bits)]
 }
 
-/// Calls `is_same` with each part that was decoded and what it should be.
+/// The names of the parts that were decoded as something else.
 fn differing(decoded: DecodedDate, expected: DecodedDate) -> Vec<&'static str> {
     fn differs<T: PartialEq>(
         name: &'static str,

@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn random_characters_follow_from_seed_value_and_place() {
         let moment = "2026-01-05T00:00:00";
-        let format = "{rand:8}-{SEQ:4}-{rand:8}";
+        let format = "{rand:8}{SEQ:4}{rand:8}";
         let first = rendered(format, moment, 1);
         assert_eq!(first, rendered(format, moment, 1));
         assert_ne!(first[..8], first[first.len() - 8..], "two places");
