@@ -7,8 +7,8 @@
 //! | F7 | `app` wires every part once; `cli` holds the other commands |
 //! | F6 | `stack`: the public and the admin stack of middleware, and the table that turns errors into problems |
 //! | F5 | `api`: routes and handlers, one file per resource |
-//! | F4 | `middleware`: one tower layer each; `generate`: the engine, one file per mode; `rules`: the register of rules |
-//! | F3 | `store`: traits and implementations; `worker`: holds a worker window; `auth`: tokens |
+//! | F4 | `middleware`: one tower layer each; `generate`: the engine, one file per mode; `rules`: the register of rules; `worker`: keeps a worker window |
+//! | F3 | `store`: traits and implementations; `auth`: tokens |
 //! | F2 | `config`, `telemetry`, `client`, `server` |
 //! | F1 | `template`, `snowflake`, `rule`, `counter`, `problem`, `body` |
 //! | F0 | `calendar`, `clock`, `json`, `language`, `lifecycle`, `prefix_key`, `scrub`, `secret` |

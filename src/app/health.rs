@@ -8,21 +8,21 @@ use std::sync::{
 use crate::{
     api::{Component, Health, Readiness},
     auth::Verifier,
+    snowflake::Ids,
     telemetry::Metrics,
-    worker::Worker,
 };
 
 /// Looks at the parts whose state changes while the service runs.
 pub(super) struct Status {
     draining: AtomicBool,
-    worker: Arc<Worker>,
+    ids: Arc<Ids>,
     verifier: Arc<Verifier>,
     metrics: Metrics,
 }
 
 impl Status {
-    pub(super) fn new(worker: Arc<Worker>, verifier: Arc<Verifier>, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { draining: AtomicBool::new(false), worker, verifier, metrics })
+    pub(super) fn new(ids: Arc<Ids>, verifier: Arc<Verifier>, metrics: Metrics) -> Arc<Self> {
+        Arc::new(Self { draining: AtomicBool::new(false), ids, verifier, metrics })
     }
 
     /// From now on traffic should go elsewhere.
@@ -34,8 +34,8 @@ impl Status {
     pub(super) fn measure(&self) {
         const SECONDS_PER_DAY: f64 = 86_400.0;
         let gauges = self.metrics.gauges();
-        gauges.worker_window_seconds.set(self.worker.window_left().as_secs_f64());
-        gauges.snowflake_days_left.set(self.worker.time_left().as_secs_f64() / SECONDS_PER_DAY);
+        gauges.worker_window_seconds.set(self.ids.window_left().as_secs_f64());
+        gauges.snowflake_days_left.set(self.ids.time_left().as_secs_f64() / SECONDS_PER_DAY);
     }
 }
 
@@ -43,7 +43,7 @@ impl Health for Status {
     fn readiness(&self) -> Readiness {
         let component = |name, state: &str| Component { name, state: state.to_owned() };
         // The window is renewed through the store twice a second: a window that has run out means that it does not answer.
-        let window = !self.worker.window_left().is_zero();
+        let window = !self.ids.window_left().is_zero();
         let mut components = vec![
             component("rules", "ok"),
             component("store", if window { "ok" } else { "does not answer" }),

@@ -28,11 +28,11 @@ use crate::{
     rules::{self, Registry},
     secret::Secret,
     server::{self, Server, Threads, Tls},
-    snowflake::Layout,
+    snowflake::{Ids, Layout},
     stack::{self, Public, PublicParts},
     store::{WorkerStore, sqlite::SqliteStore},
     telemetry::Metrics,
-    worker::{self, Holder, Worker},
+    worker::{self, Worker},
 };
 
 pub use error::BuildError;
@@ -58,7 +58,7 @@ pub struct App {
     background: Lifecycle,
     store: Arc<SqliteStore>,
     registry: Arc<Registry>,
-    holder: Holder,
+    worker: Worker,
     status: Arc<Status>,
     metrics: Metrics,
     public: Public,
@@ -84,8 +84,9 @@ impl App {
         let store = Arc::new(store);
         let layout = layout(&config)?;
         pin_layout(&*store, layout, &config).await?;
-        let (worker, holder) = hold_worker(Arc::clone(&store), layout, &config, Arc::clone(&clock), &background).await?;
-        let engine = engine(&store, layout, &config, Arc::clone(&worker), &background);
+        let worker = hold_worker(&store, layout, &config, &clock).await?;
+        background.spawn(worker.clone().keep(background.clone()));
+        let engine = engine(&store, layout, &config, Arc::clone(worker.ids()), &background);
         let registry = Arc::new(Registry::new(
             store.clone(),
             store.clone(),
@@ -99,7 +100,7 @@ impl App {
         let secret = if config.jwt.has_key() { config.jwt.secret.clone() } else { Some(data_dir.signing_secret()?) };
         let verifier = verifier(&config, secret.clone(), Arc::clone(&clock), &background)?;
         let metrics = Metrics::new();
-        let status = Status::new(Arc::clone(&worker), Arc::clone(&verifier), metrics.clone());
+        let status = Status::new(Arc::clone(worker.ids()), Arc::clone(&verifier), metrics.clone());
         let api = Api::new(Parts {
             rules: Arc::clone(&registry),
             engine: Arc::new(engine),
@@ -128,7 +129,7 @@ impl App {
             background,
             store,
             registry,
-            holder,
+            worker,
             status,
             metrics,
             public,
@@ -183,7 +184,7 @@ impl App {
         }
         self.background.drain();
         self.background.finished(Duration::from_secs(1)).await;
-        if let Err(error) = self.holder.release().await {
+        if let Err(error) = self.worker.release().await {
             tracing::warn!(error = &error as &dyn std::error::Error, "worker window not given back");
         }
         self.store.close().await;
@@ -210,12 +211,11 @@ async fn pin_layout(store: &SqliteStore, layout: Layout, config: &Config) -> Res
 }
 
 async fn hold_worker(
-    store: Arc<SqliteStore>,
+    store: &Arc<SqliteStore>,
     layout: Layout,
     config: &Config,
-    clock: Arc<dyn Clock>,
-    lifecycle: &Lifecycle,
-) -> Result<(Arc<Worker>, Holder), BuildError> {
+    clock: &Arc<dyn Clock>,
+) -> Result<Worker, BuildError> {
     let slot = config.worker.worker_id.unwrap_or(0);
     let settings = worker::Settings {
         layout,
@@ -226,14 +226,14 @@ async fn hold_worker(
         ttl: config.worker.ttl,
         max_ahead: config.worker.max_ahead,
     };
-    Worker::start(store, settings, clock, lifecycle).await.map_err(BuildError::Window)
+    Worker::start(store.clone(), settings, Arc::clone(clock)).await.map_err(BuildError::Window)
 }
 
 fn engine(
     store: &Arc<SqliteStore>,
     layout: Layout,
     config: &Config,
-    worker: Arc<Worker>,
+    ids: Arc<Ids>,
     lifecycle: &Lifecycle,
 ) -> Engine {
     let settings = generate::Settings {
@@ -244,7 +244,7 @@ fn engine(
         idempotency_ttl: config.storage.idempotency_ttl,
     };
     let stores = Stores { counters: store.clone(), ledgers: store.clone(), idempotency: store.clone() };
-    Engine::new(settings, stores, worker, lifecycle)
+    Engine::new(settings, stores, ids, lifecycle)
 }
 
 fn verifier(

@@ -28,10 +28,9 @@ use crate::{
     language::{Language, Localized},
     lifecycle::Lifecycle,
     rule::{Mode, Rule},
-    snowflake::{IdParts, Layout},
+    snowflake::{IdParts, Ids, Layout},
     store::{Bounds, CounterStore, IdempotencyStore, LedgerStore, StoreError, Taken},
     template::{Origin, Template},
-    worker::Worker,
 };
 
 use stamp::Stamp;
@@ -223,7 +222,7 @@ impl Localized for IssueError {
 /// Issues numbers in every mode.
 pub struct Engine {
     settings: Settings,
-    worker: Arc<Worker>,
+    ids: Arc<Ids>,
     idempotency: Arc<dyn IdempotencyStore>,
     continuous: continuous::Continuous,
     strict: strict::Strict,
@@ -231,10 +230,10 @@ pub struct Engine {
 
 impl Engine {
     /// An engine over `stores` and a worker window.
-    pub fn new(settings: Settings, stores: Stores, worker: Arc<Worker>, lifecycle: &Lifecycle) -> Self {
+    pub fn new(settings: Settings, stores: Stores, ids: Arc<Ids>, lifecycle: &Lifecycle) -> Self {
         Self {
             settings,
-            worker,
+            ids,
             idempotency: stores.idempotency,
             continuous: continuous::Continuous::new(stores.counters, lifecycle),
             strict: strict::Strict::new(stores.ledgers, lifecycle),
@@ -275,7 +274,7 @@ impl Engine {
     pub fn origin(&self) -> Origin {
         Origin {
             datacenter: self.settings.datacenter,
-            worker: self.worker.id(),
+            worker: self.ids.worker(),
             max_datacenter: self.settings.layout.max_datacenter(),
             max_worker: self.settings.layout.max_worker(),
         }
@@ -296,7 +295,7 @@ impl Engine {
     pub fn preview(&self, order: &Order<'_>) -> Result<Vec<String>, IssueError> {
         let first = match order.rule.mode {
             Mode::Snowflake => {
-                let timestamp = self.worker.now().min(self.settings.layout.max_timestamp());
+                let timestamp = self.ids.now().min(self.settings.layout.max_timestamp());
                 let Origin { datacenter, worker, .. } = self.origin();
                 self.settings.layout.compose(IdParts { timestamp, datacenter, worker, sequence: 0 }).saturating_sub(1)
             }

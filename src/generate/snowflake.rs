@@ -18,7 +18,7 @@ const TICK: Duration = Duration::from_millis(1);
 impl Engine {
     /// Draws the whole order now, or nothing: `None` where it would have to wait.
     pub(super) fn draw_at_once<'a>(&self, order: &Order<'a>) -> Option<Result<Issued<'a>, IssueError>> {
-        let sequencer = self.worker.sequencer();
+        let sequencer = self.ids.sequencer();
         let sequencer = sequencer.as_deref()?;
         let mut values = Ranges::new();
         match self.draw(sequencer, u64::from(order.count), &mut values) {
@@ -76,7 +76,7 @@ impl Engine {
 
     /// Draws towards `count`; answers how many are missing.
     fn draw_more(&self, count: u32, values: &mut Ranges) -> Result<u64, DrawError> {
-        let sequencer = self.worker.sequencer();
+        let sequencer = self.ids.sequencer();
         let sequencer = sequencer.as_deref().ok_or(DrawError::BeyondMark)?;
         // Another window may have been taken since the last round: its IDs lie elsewhere, and an answer ascends.
         if values.last().is_some_and(|last| !sequencer.draws_above(last)) {
@@ -87,7 +87,7 @@ impl Engine {
 
     /// Draws up to `count`; answers how many are missing.
     fn draw(&self, sequencer: &Sequencer, count: u64, values: &mut Ranges) -> Result<u64, DrawError> {
-        let drawn = sequencer.draw(self.worker.now(), count)?;
+        let drawn = sequencer.draw(self.ids.now(), count)?;
         sequencer.ids(&drawn, values);
         Ok(count - drawn.count())
     }

@@ -12,19 +12,14 @@
 
 use std::{
     ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-
-use arc_swap::{ArcSwapOption, Guard};
 
 use crate::{
     clock::Clock,
     lifecycle::Lifecycle,
-    snowflake::{IdClock, Layout, Sequencer},
+    snowflake::{Ids, Layout, Sequencer},
     store::{AcquireRequest, Acquired, Holding, Nonce, Renewed, StoreError, WorkerStore},
 };
 
@@ -50,17 +45,6 @@ pub struct Settings {
     pub max_ahead: Duration,
 }
 
-/// A process's claim to a worker ID.
-#[derive(Debug)]
-pub struct Worker {
-    settings: Settings,
-    clock: Arc<dyn Clock>,
-    id_clock: IdClock,
-    current: ArcSwapOption<Sequencer>,
-    /// The worker ID held last: what `{worker}` shows in numbers that are not snowflakes.
-    id: AtomicU32,
-}
-
 /// Why there is no window.
 #[derive(Debug, thiserror::Error)]
 pub enum AcquireError {
@@ -75,8 +59,17 @@ pub enum AcquireError {
     Store(#[from] StoreError),
 }
 
+/// A process's claim to a worker ID: keeps a window alive, publishes it in [`Ids`].
+#[derive(Clone)]
+pub struct Worker {
+    settings: Settings,
+    store: Arc<dyn WorkerStore>,
+    ids: Arc<Ids>,
+    holding: Arc<Mutex<Option<Holding>>>,
+}
+
 impl Worker {
-    /// Acquires a window and keeps renewing it until `lifecycle` drains; then call [`Worker::release`].
+    /// Acquires a window; call [`Worker::keep`] to keep it.
     ///
     /// # Errors
     ///
@@ -85,77 +78,36 @@ impl Worker {
         store: Arc<dyn WorkerStore>,
         settings: Settings,
         clock: Arc<dyn Clock>,
-        lifecycle: &Lifecycle,
-    ) -> Result<(Arc<Self>, Holder), AcquireError> {
+    ) -> Result<Self, AcquireError> {
         let holding = acquire(&*store, &settings).await?;
-        let id_clock = IdClock::new(holding.now.max(holding.start), clock.monotonic());
-        let worker = Arc::new(Self { settings, clock, id_clock, current: ArcSwapOption::empty(), id: AtomicU32::new(holding.slot) });
-        worker.publish(&holding);
-        let holder = Holder { worker: Arc::clone(&worker), store, holding: Arc::new(std::sync::Mutex::new(Some(holding))) };
-        lifecycle.spawn(holder.clone().keep(lifecycle.clone()));
-        Ok((worker, holder))
+        let ids = Arc::new(Ids::new(settings.layout, holding.now.max(holding.start), clock));
+        let worker = Self { settings, store, ids, holding: Arc::default() };
+        worker.publish(holding);
+        Ok(worker)
     }
 
-    /// The sequencer to draw from, `None` while no window is held. No lock, no reference count.
-    pub fn sequencer(&self) -> Guard<Option<Arc<Sequencer>>> {
-        self.current.load()
+    /// Where the engine draws from.
+    pub fn ids(&self) -> &Arc<Ids> {
+        &self.ids
     }
 
-    /// The worker ID that is held, or was held last.
-    pub fn id(&self) -> u32 {
-        self.id.load(Ordering::Relaxed)
-    }
-
-    /// The time that goes into IDs, in milliseconds since the epoch.
-    pub fn now(&self) -> u64 {
-        self.id_clock.now(&*self.clock)
-    }
-
-    /// How long issuing could go on without another renewal.
-    pub fn window_left(&self) -> Duration {
-        let mark = self.current.load().as_ref().map_or(0, |sequencer| sequencer.mark());
-        Duration::from_millis(mark.saturating_sub(self.now()))
-    }
-
-    /// How long until the time bits of the layout run out.
-    pub fn time_left(&self) -> Duration {
-        Duration::from_millis(self.settings.layout.max_timestamp().saturating_sub(self.now()))
-    }
-
-    fn publish(&self, holding: &Holding) {
-        let Settings { layout, datacenter, max_ahead, .. } = self.settings;
-        let sequencer = Sequencer::new(layout, datacenter, holding.slot, holding.start, holding.mark, max_ahead);
-        self.id.store(holding.slot, Ordering::Relaxed);
-        self.current.store(Some(Arc::new(sequencer)));
-    }
-}
-
-/// The side of a worker that talks to the store.
-#[derive(Clone)]
-pub struct Holder {
-    worker: Arc<Worker>,
-    store: Arc<dyn WorkerStore>,
-    holding: Arc<std::sync::Mutex<Option<Holding>>>,
-}
-
-impl Holder {
-    /// Renews until the drain begins. A store that fails is asked again; the window bridges the time.
-    async fn keep(self, lifecycle: Lifecycle) {
-        let mut ticks = tokio::time::interval(self.worker.settings.renew_every);
+    /// Renews until the drain begins; then call [`Worker::release`]. A store that fails is asked again; the window bridges
+    /// the time.
+    pub async fn keep(self, lifecycle: Lifecycle) {
+        let mut ticks = tokio::time::interval(self.settings.renew_every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = lifecycle.draining() => return,
-                _ = ticks.tick() => {
-                    if let Err(error) = self.renew_or_acquire().await {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "worker window not renewed");
-                    }
-                }
+                _ = ticks.tick() => {}
+            }
+            if let Err(error) = self.renew_or_acquire().await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "worker window not renewed");
             }
         }
     }
 
-    /// One round: extends the window, or takes another holding where the old one is lost.
+    /// One round: extends the window, or takes another where it is lost.
     ///
     /// # Errors
     ///
@@ -166,29 +118,15 @@ impl Holder {
                 Renewed::Extended { .. } => return Ok(()),
                 Renewed::Lost => {
                     tracing::warn!(worker = holding.slot, "worker window lost, taking another");
-                    self.close();
+                    self.ids.close();
                     self.hold(None);
                 }
             }
         }
-        let holding = acquire(&*self.store, &self.worker.settings).await?;
-        self.worker.id_clock.learn(holding.now.max(holding.start), Duration::MAX, &*self.worker.clock);
-        self.worker.publish(&holding);
-        self.hold(Some(holding));
+        let holding = acquire(&*self.store, &self.settings).await?;
+        self.ids.learn(holding.now.max(holding.start), Duration::MAX);
+        self.publish(holding);
         Ok(())
-    }
-
-    async fn renew(&self, holding: Holding) -> Result<Renewed, StoreError> {
-        let Settings { window, ttl, .. } = self.worker.settings;
-        let renewed = self.store.renew(holding, self.worker.now(), millis(window), millis(ttl)).await?;
-        if let Renewed::Extended { mark, now } = renewed {
-            if let Some(sequencer) = &*self.worker.current.load() {
-                sequencer.extend(mark);
-            }
-            self.worker.id_clock.learn(now, FOLLOW, &*self.worker.clock);
-            self.hold(Some(Holding { mark, ..holding }));
-        }
-        Ok(renewed)
     }
 
     /// Stops issuing and gives the window back, so that the slot is free at once. Call after the last request was served.
@@ -197,27 +135,38 @@ impl Holder {
     ///
     /// [`StoreError`]: the slot then rests until real time has passed its mark; no harm is done.
     pub async fn release(&self) -> Result<(), StoreError> {
-        let last = self.close();
-        match self.held() {
-            Some(holding) => {
-                self.hold(None);
-                self.store.release(holding, last.unwrap_or(holding.start)).await
-            }
-            None => Ok(()),
-        }
+        let last = self.ids.close();
+        let Some(holding) = self.held() else { return Ok(()) };
+        self.hold(None);
+        self.store.release(holding, last.unwrap_or(holding.start)).await
     }
 
-    /// Closes the sequencer; answers the highest timestamp that was issued from it.
-    fn close(&self) -> Option<u64> {
-        self.worker.current.swap(None).map(|sequencer| sequencer.close())
+    async fn renew(&self, holding: Holding) -> Result<Renewed, StoreError> {
+        let Settings { window, ttl, .. } = self.settings;
+        let renewed = self.store.renew(holding, self.ids.now(), millis(window), millis(ttl)).await?;
+        if let Renewed::Extended { mark, now } = renewed {
+            if let Some(sequencer) = &*self.ids.sequencer() {
+                sequencer.extend(mark);
+            }
+            self.ids.learn(now, FOLLOW);
+            self.hold(Some(Holding { mark, ..holding }));
+        }
+        Ok(renewed)
+    }
+
+    fn publish(&self, holding: Holding) {
+        let Settings { layout, datacenter, max_ahead, .. } = self.settings;
+        let Holding { slot, start, mark, .. } = holding;
+        self.hold(Some(holding));
+        self.ids.publish(Sequencer::new(layout, datacenter, slot, start, mark, max_ahead));
     }
 
     fn held(&self) -> Option<Holding> {
-        *self.holding.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        *self.holding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn hold(&self, holding: Option<Holding>) {
-        *self.holding.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = holding;
+        *self.holding.lock().unwrap_or_else(PoisonError::into_inner) = holding;
     }
 }
 
