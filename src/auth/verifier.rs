@@ -52,7 +52,7 @@ pub enum SetupError {
     #[error("NUMGEN_JWT_PUBLIC_KEY_FILE: {0}")]
     PublicKey(#[source] UnfitKey),
     /// The PEM file cannot be read.
-    #[error("NUMGEN_JWT_PUBLIC_KEY_FILE: {} cannot be read", file.display())]
+    #[error("NUMGEN_JWT_PUBLIC_KEY_FILE: cannot read {}: {source}", file.display())]
     Unreadable {
         /// Which file.
         file: PathBuf,

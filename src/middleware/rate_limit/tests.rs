@@ -190,7 +190,7 @@ fn from(subject: &str, path: &str) -> Request<()> {
 /// Takes a batch of 10 where numbers are counted.
 async fn draw(request: Request<()>) -> Result<Response<()>, Exceeded> {
     if let Some(quota) = request.extensions().get::<IssuedQuota>() {
-        quota.check(per_second(10))?;
+        quota.check(10)?;
     }
     Ok(Response::new(()))
 }
