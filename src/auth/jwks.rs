@@ -8,7 +8,6 @@
 
 use std::{
     error::Error,
-    fmt,
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -29,6 +28,7 @@ use crate::{
     client::{Client, ClientError, Limits},
     clock::{Clock, UnixMillis},
     lifecycle::Lifecycle,
+    telemetry::fields::chain,
 };
 
 /// How often the set is fetched when nothing calls for it.
@@ -190,7 +190,7 @@ impl Refresher {
                 (status, Ok(()))
             }
             Err(error) => {
-                let failure = Chain(&*error).to_string();
+                let failure = chain(&*error);
                 if before.failure.is_none() {
                     tracing::warn!(error = %failure, "key set (JWKS) cannot be fetched; the last good one stays");
                 }
@@ -205,21 +205,6 @@ impl Refresher {
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// An error with its causes in one line.
-struct Chain<'a>(&'a dyn Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
     }
 }
 

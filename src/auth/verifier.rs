@@ -1,6 +1,6 @@
 //! Verifies tokens.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{fmt, fs, future::Future, io, path::PathBuf, pin::Pin, sync::Arc};
 
 use super::{
     MAX_TOKEN_BYTES,
@@ -14,6 +14,7 @@ use super::{
 use crate::{
     client::ClientError,
     clock::{Clock, UnixMillis},
+    config::Jwt,
     lifecycle::Lifecycle,
     secret::Secret,
 };
@@ -50,9 +51,38 @@ pub enum SetupError {
     /// The PEM file cannot serve.
     #[error("NUMGEN_JWT_PUBLIC_KEY_FILE: {0}")]
     PublicKey(#[source] UnfitKey),
+    /// The PEM file cannot be read.
+    #[error("NUMGEN_JWT_PUBLIC_KEY_FILE: cannot read {}: {source}", file.display())]
+    Unreadable {
+        /// Which file.
+        file: PathBuf,
+        /// What the operating system says.
+        #[source]
+        source: io::Error,
+    },
     /// The JWKS URL cannot serve.
     #[error("NUMGEN_JWT_JWKS_URL: {0}")]
     Jwks(#[source] ClientError),
+}
+
+impl Settings {
+    /// Reads the configuration, the PEM file included. Where it names no key at all, add the secret of the data directory.
+    ///
+    /// # Errors
+    ///
+    /// `SetupError::Unreadable` names the file.
+    pub fn read(jwt: &Jwt) -> Result<Self, SetupError> {
+        let read = |file: &PathBuf| {
+            fs::read_to_string(file).map_err(|source| SetupError::Unreadable { file: file.clone(), source })
+        };
+        Ok(Self {
+            secret: jwt.secret.clone(),
+            public_key_pem: jwt.public_key_file.as_ref().map(read).transpose()?,
+            jwks_url: jwt.jwks_url.clone(),
+            issuer: jwt.issuer.clone(),
+            audience: jwt.audience.clone(),
+        })
+    }
 }
 
 /// Verifies tokens against the configured keys. Share it in an `Arc`.
@@ -181,8 +211,8 @@ impl Verifier {
 }
 
 /// Says nothing of the keys.
-impl std::fmt::Debug for Verifier {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verifier").field("expected", &self.expected).finish_non_exhaustive()
     }
 }

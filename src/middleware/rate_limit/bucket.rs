@@ -122,12 +122,12 @@ impl IssuedQuota {
         Self(bucket)
     }
 
-    /// Takes a batch off the caller's allowance, all of it or nothing. Call it before anything is drawn.
+    /// Takes a batch of `count` numbers off the caller's allowance, all of it or nothing. Call it before anything is drawn.
     ///
     /// # Errors
     ///
     /// `Exceeded` if the allowance does not cover `count` now.
-    pub fn check(&self, count: NonZeroU32) -> Result<(), Exceeded> {
-        self.0.take_many(count)
+    pub fn check(&self, count: u32) -> Result<(), Exceeded> {
+        NonZeroU32::new(count).map_or(Ok(()), |asked| self.0.take_many(asked))
     }
 }

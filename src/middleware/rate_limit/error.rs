@@ -42,7 +42,7 @@ pub struct Exceeded {
     pub policy: Policy,
     /// The allowance for a second.
     pub limit: u32,
-    /// What is left of it now.
+    /// What is left of it now; 0 where a batch is above `limit`.
     pub remaining: u32,
     /// How much was asked for: 1, or the numbers of a batch.
     pub asked: u32,

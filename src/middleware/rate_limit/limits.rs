@@ -12,7 +12,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{Policy, bucket::Bucket, registry::Registry};
-use crate::clock::Clock;
+use crate::{clock::Clock, config::RateLimits};
 
 /// How many subjects, and how many addresses, are counted at a time.
 const CAPACITY: usize = 100_000;
@@ -38,6 +38,13 @@ impl Default for Rates {
             management: NonZeroU32::new(100),
             address: NonZeroU32::new(20_000),
         }
+    }
+}
+
+impl From<&RateLimits> for Rates {
+    fn from(configured: &RateLimits) -> Self {
+        let RateLimits { numbers, issued, management, address } = *configured;
+        Self { numbers, issued, management, address }
     }
 }
 

@@ -66,10 +66,12 @@ impl<K: Hash + Eq + Clone> Registry<K> {
         if let Some(bucket) = shard.young.get(key).filter(|bucket| fits(bucket)) {
             return Arc::clone(bucket);
         }
+        // Taken out before a generation ends, which may move it or drop it.
+        let known = shard.old.remove(key).filter(|bucket| fits(bucket));
         if shard.young.len() >= self.generation_size {
             shard.begin_generation(now, self.generation_size);
         }
-        let bucket = shard.old.remove(key).filter(|bucket| fits(bucket)).unwrap_or_else(|| Arc::new(make()));
+        let bucket = known.unwrap_or_else(|| Arc::new(make()));
         shard.young.insert(key.clone(), Arc::clone(&bucket));
         bucket
     }
