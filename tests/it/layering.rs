@@ -55,17 +55,33 @@ fn a_planted_violation_is_found() {
 
     assert_eq!(complaints("store/mod.rs", "use crate::rules::Rules;"), 1, "upward");
     assert_eq!(complaints("rules/mod.rs", "use crate::generate::Engine;"), 1, "sideways");
-    assert_eq!(complaints("store/a.rs", "use crate::{clock::Clock, rules::{A, B}, generate};"), 2, "in a group");
+    assert_eq!(
+        complaints("store/a.rs", "use crate::{clock::Clock, rules::{A, B}, generate};"),
+        2,
+        "in a group"
+    );
     assert_eq!(complaints("store/a.rs", "fn f() { crate::rules::go() }"), 1, "inline");
     assert_eq!(complaints("store/sqlite/a.rs", "use super::super::super::rules::X;"), 1, "by way of super");
-    assert_eq!(complaints("store/a.rs", "mod tests { use super::super::super::rules::X; }"), 1, "in a module");
+    assert_eq!(
+        complaints("store/a.rs", "mod tests { use super::super::super::rules::X; }"),
+        1,
+        "in a module"
+    );
     assert_eq!(complaints("store/a.rs", "use crate::cellar::X;"), 1, "no floor");
     assert_eq!(complaints("store/a.rs", "use crate::*;"), 1, "everything");
     assert_eq!(complaints("secret.rs", "use crate::clock::Clock;"), 1, "sideways on the ground");
 
-    assert_eq!(complaints("store/a.rs", "use crate::clock::Clock; use crate::store::b;"), 0, "down, and home");
+    assert_eq!(
+        complaints("store/a.rs", "use crate::clock::Clock; use crate::store::b;"),
+        0,
+        "down, and home"
+    );
     assert_eq!(complaints("secret.rs", "use crate::language::Language;"), 0, "vocabulary");
-    assert_eq!(complaints("store/a.rs", "// crate::rules\n/* crate::rules /* crate::rules */ */"), 0, "comments");
+    assert_eq!(
+        complaints("store/a.rs", "// crate::rules\n/* crate::rules /* crate::rules */ */"),
+        0,
+        "comments"
+    );
     assert_eq!(complaints("store/a.rs", r###"const A: &str = r#"crate::rules"#; const B: char = '"';"###), 0);
     assert_eq!(complaints("store/a.rs", "fn f<'a>(x: &'a str) { \"\\\"crate::rules\" }"), 0, "strings");
     assert_eq!(complaints("store/a.rs", r###"const A: &[u8] = br#"" crate::rules"#;"###), 0, "bytes");
