@@ -18,6 +18,7 @@ pub mod app;
 pub mod auth;
 pub mod body;
 pub mod calendar;
+pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;

@@ -2,8 +2,10 @@
 
 use super::{
     error::ConfigError,
+    jwt::Jwt,
     parse::{open_url, text},
     section::{Default, Unset, section},
+    storage::Storage,
     values::Values,
 };
 use crate::secret::Secret;
@@ -17,16 +19,30 @@ section! {
     token: Option<Secret<String>> = "NUMGEN_TOKEN", Unset("one signed with the configured secret"), text().secret();
 }
 
-impl Client {
-    /// Reads this section alone.
+/// All that the commands read; what only the service needs may be wrong.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// Where the service is, and who asks.
+    pub client: Client,
+    /// What a token for it is signed with.
+    pub jwt: Jwt,
+    /// Where the service keeps its own secret.
+    pub storage: Storage,
+}
+
+impl ClientConfig {
+    /// Reads these sections alone.
     ///
     /// # Errors
     ///
-    /// Every mistake of this section.
-    pub fn load(values: &Values) -> Result<Self, ConfigError> {
+    /// Every mistake in them.
+    pub fn read(values: &Values) -> Result<Self, ConfigError> {
         let mut mistakes = Vec::new();
-        match Self::read(values, &mut mistakes) {
-            Some(client) if mistakes.is_empty() => Ok(client),
+        let client = Client::read(values, &mut mistakes);
+        let jwt = Jwt::read(values, &mut mistakes);
+        let storage = Storage::read(values, &mut mistakes);
+        match (client, jwt, storage) {
+            (Some(client), Some(jwt), Some(storage)) => Ok(Self { client, jwt, storage }),
             _ => Err(ConfigError { mistakes }),
         }
     }

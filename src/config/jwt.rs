@@ -29,7 +29,19 @@ section! {
 impl Jwt {
     /// Whether any key is configured; if none is, the secret of the data directory serves.
     pub fn has_key(&self) -> bool {
-        self.secret.is_some() || self.public_key_file.is_some() || self.jwks_url.is_some()
+        !self.configured_keys().is_empty()
+    }
+
+    /// The settings of keys that are configured.
+    pub fn configured_keys(&self) -> Vec<&'static str> {
+        [
+            (self.secret.is_some(), "NUMGEN_JWT_SECRET"),
+            (self.public_key_file.is_some(), "NUMGEN_JWT_PUBLIC_KEY_FILE"),
+            (self.jwks_url.is_some(), "NUMGEN_JWT_JWKS_URL"),
+        ]
+        .into_iter()
+        .filter_map(|(configured, variable)| configured.then_some(variable))
+        .collect()
     }
 }
 

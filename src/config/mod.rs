@@ -34,7 +34,7 @@ use std::sync::LazyLock;
 
 pub use self::{
     cidr::Cidr,
-    client::Client,
+    client::{Client, ClientConfig},
     data_dir::{DataDir, DataDirError, existing_signing_secret},
     duration::parse_duration,
     error::{ConfigError, Mistake, Origin, Warning},
@@ -49,7 +49,7 @@ pub use self::{
     source::{FixedSource, ProcessSource, Source},
     storage::{Storage, StrictLocking},
     values::{Flags, Values},
-    worker::{LayoutBits, Worker},
+    worker::Worker,
 };
 
 /// Everything that the service is told, checked.
@@ -76,6 +76,18 @@ pub struct Config {
 }
 
 impl Config {
+    /// Gathers and reads all that the service needs, and refuses what this build cannot serve.
+    ///
+    /// # Errors
+    ///
+    /// As [`Values::gather`], [`Config::read`] and [`Config::check_profile`].
+    pub fn load(flags: &Flags, source: &impl Source) -> Result<(Self, Vec<Warning>), ConfigError> {
+        let values = Values::gather(flags, source)?;
+        let config = Self::read(&values)?;
+        config.check_profile(&values)?;
+        Ok((config, values.warnings().to_vec()))
+    }
+
     /// Reads every section that the service needs.
     ///
     /// # Errors

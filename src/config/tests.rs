@@ -3,7 +3,7 @@
 use std::{ffi::OsString, os::unix::ffi::OsStringExt, time::Duration};
 
 use super::*;
-use crate::secret::Secret;
+use crate::{secret::Secret, snowflake::Layout};
 
 fn flags(given: &[(&str, &str)]) -> Flags {
     let given = given.iter().map(|(flag, value)| ((*flag).to_owned(), Secret::new((*value).to_owned())));
@@ -47,8 +47,7 @@ fn nothing_configured_is_the_documented_default() {
     );
     assert_eq!(config.worker.ttl, Duration::from_secs(15));
     assert_eq!(config.worker.window, Duration::from_secs(600));
-    assert_eq!(config.worker.layout, LayoutBits { time: 41, datacenter: 5, worker: 5, sequence: 12 });
-    assert_eq!(config.worker.worker_slots(), 32);
+    assert_eq!(config.worker.layout, Layout::DEFAULT);
     assert_eq!(config.worker.max_ahead, Duration::from_millis(50));
     assert_eq!(config.worker.epoch.to_rfc3339(), "2024-01-01T00:00:00.000Z");
     assert!(!config.jwt.has_key());
@@ -118,22 +117,22 @@ fn each_kind_of_mistake_says_where_what_and_what_would_be_right() {
         (
             "NUMGEN_SNOWFLAKE_LAYOUT",
             "41/5/5/13",
-            r#"environment variable NUMGEN_SNOWFLAKE_LAYOUT: "41/5/5/13" is invalid (adds up to 64), expected: bits for time/data centre/worker/sequence that add up to 63, such as 41/5/5/12"#,
+            r#"environment variable NUMGEN_SNOWFLAKE_LAYOUT: "41/5/5/13" is invalid (the bits of a snowflake layout add up to 63, these to 64), expected: bits for time/data centre/worker/sequence that add up to 63, such as 41/5/5/12"#,
         ),
         (
             "NUMGEN_SNOWFLAKE_LAYOUT",
-            "61/0/1/1",
-            r#"environment variable NUMGEN_SNOWFLAKE_LAYOUT: "61/0/1/1" is invalid (time takes 36 to 50 bits), expected: bits for time/data centre/worker/sequence that add up to 63, such as 41/5/5/12"#,
+            "63/0/0/0",
+            r#"environment variable NUMGEN_SNOWFLAKE_LAYOUT: "63/0/0/0" is invalid (time takes 31 to 62 bits, not 63), expected: bits for time/data centre/worker/sequence that add up to 63, such as 41/5/5/12"#,
         ),
         (
             "NUMGEN_DATACENTER_ID",
             "32",
-            "environment variable NUMGEN_DATACENTER_ID: 32 is too high: at most 31, since layout 41/5/5/12 has 5 bits for it (NUMGEN_SNOWFLAKE_LAYOUT)",
+            "environment variable NUMGEN_DATACENTER_ID: 32 is too high: layout 41/5/5/12 (NUMGEN_SNOWFLAKE_LAYOUT) has room up to 31",
         ),
         (
             "NUMGEN_WORKER_ID",
             "32",
-            "environment variable NUMGEN_WORKER_ID: 32 is too high: at most 31, since layout 41/5/5/12 has 5 bits for it (NUMGEN_SNOWFLAKE_LAYOUT)",
+            "environment variable NUMGEN_WORKER_ID: 32 is too high: layout 41/5/5/12 (NUMGEN_SNOWFLAKE_LAYOUT) has room up to 31",
         ),
         (
             "NUMGEN_SNOWFLAKE_EPOCH",
@@ -340,7 +339,7 @@ fn no_secret_is_ever_shown() {
                 Ok(values) => {
                     let outcome = Config::read(&values);
                     let profile = outcome.as_ref().ok().map(|config| config.check_profile(&values));
-                    let client = Client::load(&values);
+                    let client = ClientConfig::read(&values);
                     let chain = outcome.as_ref().err().map(ToString::to_string);
                     let client_chain = client.as_ref().err().map(ToString::to_string);
                     format!(

@@ -1,6 +1,6 @@
 //! Data centre, worker ID and how both fit into a snowflake ID.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use chrono::DateTime;
 
@@ -10,26 +10,10 @@ use super::{
     section::{Default, Unset, section},
     values::Values,
 };
-use crate::clock::UnixMillis;
-
-/// How the 63 bits of a snowflake ID are divided, from the highest down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LayoutBits {
-    /// Milliseconds since the epoch.
-    pub time: u8,
-    /// Data centre ID.
-    pub datacenter: u8,
-    /// Worker ID.
-    pub worker: u8,
-    /// Sequence within a millisecond.
-    pub sequence: u8,
-}
-
-impl fmt::Display for LayoutBits {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}/{}", self.time, self.datacenter, self.worker, self.sequence)
-    }
-}
+use crate::{
+    clock::UnixMillis,
+    snowflake::{InvalidLayout, Layout},
+};
 
 section! {
     /// Worker ID, window and snowflake layout.
@@ -45,44 +29,21 @@ section! {
     /// How long IDs go on without the store that leases worker IDs.
     window: Duration = "NUMGEN_WORKER_WINDOW_MS", Default("600000"), millis(1_000..=86_400_000);
     /// Bits for time, data centre, worker and sequence; fixed once numbers have been issued.
-    layout: LayoutBits = "NUMGEN_SNOWFLAKE_LAYOUT", Default("41/5/5/12"), layout();
+    layout: Layout = "NUMGEN_SNOWFLAKE_LAYOUT", Default("41/5/5/12"), layout();
     /// How far a burst may run ahead of the clock.
     max_ahead: Duration = "NUMGEN_SNOWFLAKE_MAX_AHEAD_MS", Default("50"), millis(0..=10_000);
     /// Where snowflake time begins; fixed once numbers have been issued.
     epoch: UnixMillis = "NUMGEN_SNOWFLAKE_EPOCH", Default("2024-01-01T00:00:00Z"), epoch();
 }
 
-/// The parts in their order, with the fewest and the most bits that make sense: below 36 bits time ends within two
-/// years, and above 22 bits of sequence no clock is precise enough to need them.
-const PARTS: [(&str, u8, u8); 4] =
-    [("time", 36, 50), ("data centre", 0, 16), ("worker", 0, 16), ("sequence", 1, 22)];
-
-/// The sign bit stays clear.
-const BITS: u32 = 63;
-
-fn layout() -> Parser<LayoutBits> {
+fn layout() -> Parser<Layout> {
     Parser::explaining(
         "bits for time/data centre/worker/sequence that add up to 63, such as 41/5/5/12",
         |text| {
-            let parts: Vec<u8> = text
-                .trim()
-                .split('/')
-                .map(str::parse)
-                .collect::<Result<_, _>>()
-                .map_err(|_| Fault::default())?;
-            let &[time, datacenter, worker, sequence] = parts.as_slice() else {
-                return Err(Fault::default());
-            };
-            let sum: u32 = parts.iter().map(|&bits| u32::from(bits)).sum();
-            if sum != BITS {
-                return Err(Fault(Some(format!("adds up to {sum}"))));
-            }
-            for (bits, (name, fewest, most)) in parts.iter().zip(PARTS) {
-                if !(fewest..=most).contains(bits) {
-                    return Err(Fault(Some(format!("{name} takes {fewest} to {most} bits"))));
-                }
-            }
-            Ok(LayoutBits { time, datacenter, worker, sequence })
+            text.trim().parse().map_err(|error: InvalidLayout| match error {
+                InvalidLayout::Shape => Fault::default(),
+                InvalidLayout::Sum(_) | InvalidLayout::Field { .. } => Fault(Some(error.to_string())),
+            })
         },
     )
 }
@@ -98,27 +59,25 @@ fn epoch() -> Parser<UnixMillis> {
 }
 
 impl Worker {
-    /// How many worker slots the layout has.
-    pub fn worker_slots(&self) -> u32 {
-        1 << self.layout.worker
+    /// What a store records at first use and never changes: numbers of another layout, epoch or data centre could collide.
+    pub fn pinned_layout(&self) -> String {
+        format!("{} since {}, data centre {}", self.layout, self.epoch.to_rfc3339(), self.datacenter_id)
     }
 
     pub(super) fn check(&self, values: &Values, mistakes: &mut Vec<Mistake>) {
-        let mut bounded = |variable: &str, value: u32, highest: u32, bits: u8| {
+        let layout = self.layout;
+        let mut bounded = |variable: &str, value: u32, highest: u32| {
             if value > highest {
-                let layout = self.layout;
                 let problem = format!(
-                    "{value} is too high: at most {highest}, since layout {layout} has {bits} bits for it \
-                     (NUMGEN_SNOWFLAKE_LAYOUT)"
+                    "{value} is too high: layout {layout} (NUMGEN_SNOWFLAKE_LAYOUT) has room up to {highest}"
                 );
                 mistakes.push(Mistake::Unfitting { origin: values.origin(variable), problem });
             }
         };
-        let (datacenter_bits, worker_bits) = (self.layout.datacenter, self.layout.worker);
-        bounded("NUMGEN_DATACENTER_ID", self.datacenter_id, (1 << datacenter_bits) - 1, datacenter_bits);
-        bounded("NUMGEN_DATACENTERS", self.datacenters, 1 << datacenter_bits, datacenter_bits);
+        bounded("NUMGEN_DATACENTER_ID", self.datacenter_id, layout.max_datacenter());
+        bounded("NUMGEN_DATACENTERS", self.datacenters, layout.max_datacenter() + 1);
         if let Some(worker_id) = self.worker_id {
-            bounded("NUMGEN_WORKER_ID", worker_id, (1 << worker_bits) - 1, worker_bits);
+            bounded("NUMGEN_WORKER_ID", worker_id, layout.max_worker());
         }
     }
 }

@@ -1,0 +1,118 @@
+//! `numgen check`: may the service issue, if it is started now with this configuration?
+//!
+//! It reads and changes nothing: no directory, no secret and no database is made, and a service that is running goes on.
+
+mod data_dir;
+mod database;
+mod report;
+
+use super::{CliError, Terminal};
+use crate::{
+    clock::{Clock, UnixMillis},
+    config::{Config, Flags, Source, Values, existing_signing_secret},
+};
+
+use report::Report;
+
+pub(super) fn run(
+    flags: &Flags,
+    source: &impl Source,
+    clock: &dyn Clock,
+    terminal: &mut Terminal<'_>,
+) -> Result<(), CliError> {
+    let values = Values::gather(flags, source)?;
+    let config = Config::read(&values)?;
+    config.check_profile(&values)?;
+
+    let mut report = Report::default();
+    report.ok("profile", "embedded (SQLite)");
+    for warning in values.warnings() {
+        report.note("configuration", warning.to_string());
+    }
+    keys(&config, &mut report);
+    certificate(&config, source, &mut report);
+    data_dir::look(&config.storage.data_dir, &mut report);
+    let facts = database::look(&config.storage.data_dir, &mut report);
+    layout(&config, facts.pinned_layout.as_deref(), &mut report);
+    time(&config, clock.now(), facts.highest_mark, &mut report);
+
+    report.write(terminal.out)?;
+    match report.failures() {
+        0 => Ok(()),
+        failures => Err(CliError::Unfit(failures)),
+    }
+}
+
+fn keys(config: &Config, report: &mut Report) {
+    let configured = config.jwt.configured_keys();
+    if !configured.is_empty() {
+        report.ok("keys", configured.join(", "));
+        return;
+    }
+    match existing_signing_secret(&config.storage.data_dir) {
+        Ok(_secret) => report.ok("keys", "the secret in the data directory"),
+        Err(crate::config::DataDirError::NoSecret { .. }) => {
+            report.ok(
+                "keys",
+                "none configured: a secret is made at the first start and kept in the data directory",
+            );
+        }
+        Err(error) => report.fail("keys", error.to_string()),
+    }
+}
+
+/// Whether the files of keys and certificates can be read; what is in them, the service checks.
+fn certificate(config: &Config, source: &impl Source, report: &mut Report) {
+    let files = [
+        ("NUMGEN_JWT_PUBLIC_KEY_FILE", &config.jwt.public_key_file),
+        ("NUMGEN_TLS_CERT_FILE", &config.listen.tls_cert_file),
+        ("NUMGEN_TLS_KEY_FILE", &config.listen.tls_key_file),
+    ];
+    for (variable, path) in files.into_iter().filter_map(|(variable, path)| Some((variable, path.as_ref()?)))
+    {
+        match source.read_file(path) {
+            Ok(_content) => report.ok("file", format!("{variable} {}", path.display())),
+            Err(error) => report.fail("file", format!("{variable}: cannot read {}: {error}", path.display())),
+        }
+    }
+}
+
+fn layout(config: &Config, pinned: Option<&str>, report: &mut Report) {
+    let configured = config.worker.pinned_layout();
+    match pinned {
+        Some(pinned) if pinned != configured => report.fail(
+            "layout",
+            format!(
+                "configured is {configured}, but numbers were issued with {pinned}: set NUMGEN_SNOWFLAKE_LAYOUT, \
+                 NUMGEN_SNOWFLAKE_EPOCH and NUMGEN_DATACENTER_ID to that"
+            ),
+        ),
+        Some(_same) => report.ok("layout", configured),
+        None => report.ok("layout", format!("{configured} (no snowflake was issued yet)")),
+    }
+}
+
+/// What the clock says, against the epoch, the end of the time bits and the highest timestamp that may have been issued.
+fn time(config: &Config, now: UnixMillis, highest_mark: Option<u64>, report: &mut Report) {
+    let epoch = config.worker.epoch;
+    let Ok(id_now) = u64::try_from(now.0 - epoch.0) else {
+        let message = format!("{} is before NUMGEN_SNOWFLAKE_EPOCH {}", now.to_rfc3339(), epoch.to_rfc3339());
+        return report.fail("clock", message);
+    };
+    let last = config.worker.layout.max_timestamp();
+    let end = UnixMillis(epoch.0.saturating_add_unsigned(last));
+    if id_now.max(highest_mark.unwrap_or(0)) >= last {
+        return report.fail("clock", format!("the time bits of the layout ended at {}", end.to_rfc3339()));
+    }
+    report.ok("clock", format!("{}; the time bits last until {}", now.to_rfc3339(), end.to_rfc3339()));
+    // The window runs about a second ahead of a service that is up; more means that the clock was set back.
+    const AHEAD_MS: u64 = 5_000;
+    if let Some(ahead_ms) = highest_mark.and_then(|mark| mark.checked_sub(id_now)).filter(|ms| *ms > AHEAD_MS)
+    {
+        let message = format!(
+            "{} s behind the last window: snowflake IDs go on above it, with a time that is ahead by that much",
+            ahead_ms / 1000
+        );
+        report.note("clock", message);
+    }
+}
