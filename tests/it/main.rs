@@ -3,5 +3,16 @@
 //! Everything here sees the service from outside: its sources as text, or the built binary as a process that is
 //! spoken to over real sockets, killed and started again.
 
+mod harness;
+
+mod clock;
 mod contract;
+mod crash;
 mod layering;
+mod limits;
+mod observe;
+mod openapi;
+mod process;
+mod redaction;
+mod tenants;
+mod wire;

@@ -81,7 +81,8 @@ impl Connection {
         response.body = if response.header("transfer-encoding").is_some() {
             self.chunks()?
         } else {
-            let length = response.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+            let length =
+                response.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
             let mut body = vec![0; length];
             self.reader.read_exact(&mut body)?;
             body
@@ -98,6 +99,14 @@ impl Connection {
         };
         self.reader.get_ref().set_read_timeout(Some(PATIENCE)).expect("a timeout");
         closed
+    }
+
+    /// Whether an answer begins to arrive within `patience`.
+    pub(crate) fn has_answer_within(&mut self, patience: Duration) -> bool {
+        self.reader.get_ref().set_read_timeout(Some(patience)).expect("a timeout");
+        let arrived = self.reader.fill_buf().is_ok_and(|bytes| !bytes.is_empty());
+        self.reader.get_ref().set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        arrived
     }
 
     fn line(&mut self) -> io::Result<String> {
@@ -147,7 +156,7 @@ impl Response {
 
     /// Fails the test unless this is a complete problem document with this status and code.
     #[track_caller]
-    pub(crate) fn expect_problem(self, status: u16, code: &str) -> Value {
+    pub(crate) fn expect_problem(&self, status: u16, code: &str) -> Value {
         assert_eq!(self.status, status, "{}", self.text());
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{}", self.text());
         let problem = self.json();

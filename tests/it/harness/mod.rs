@@ -3,12 +3,13 @@
 //! Invariants: the process sees only the environment that the test gave it; whatever a test does, its server is gone
 //! when the test ends, and nothing but its own server.
 
+mod check;
 mod http;
 
 use std::{
     fs,
     net::{SocketAddr, TcpListener},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{
         Arc,
@@ -22,6 +23,7 @@ use numgen::clock::{Clock, SystemClock};
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub(crate) use check::{Observation, assert_no_value_twice, assert_real_time_order, value_of};
 pub(crate) use http::{Connection, Response};
 
 /// What signs the tokens of a test; also the canary that must never appear in a log.
@@ -55,7 +57,6 @@ impl Stopwatch {
 pub(crate) struct Site {
     dir: Arc<TempDir>,
     settings: Vec<(String, String)>,
-    wrapper: Vec<String>,
 }
 
 /// A running server.
@@ -71,7 +72,7 @@ impl Site {
     pub(crate) fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("numgen-it-").tempdir().expect("a directory");
         fs::write(dir.path().join("secret"), format!("{SECRET}\n")).expect("a secret file");
-        let site = Self { dir: Arc::new(dir), settings: Vec::new(), wrapper: Vec::new() };
+        let site = Self { dir: Arc::new(dir), settings: Vec::new() };
         let (secret, data) = (site.path("secret"), site.path("data"));
         site.with("NUMGEN_JWT_SECRET_FILE", &secret.to_string_lossy())
             .with("NUMGEN_DATA_DIR", &data.to_string_lossy())
@@ -86,9 +87,9 @@ impl Site {
         self
     }
 
-    /// The same, started through another program, such as one that bends its clock.
-    pub(crate) fn through(mut self, wrapper: &[&str]) -> Self {
-        self.wrapper = wrapper.iter().map(|&part| part.to_owned()).collect();
+    /// The same without one setting.
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.settings.retain(|(other, _)| other != name);
         self
     }
 
@@ -104,10 +105,8 @@ impl Site {
 
     /// The binary with these settings and no other environment.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let binary = env!("CARGO_BIN_EXE_numgen").to_owned();
-        let mut words = self.wrapper.iter().chain([&binary]);
-        let mut command = Command::new(words.next().expect("a program"));
-        command.args(words).args(arguments).current_dir(self.dir.path()).env_clear().stdin(Stdio::null());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_numgen"));
+        command.args(arguments).current_dir(self.dir.path()).env_clear().stdin(Stdio::null());
         // Coverage runs tell the process where to write what it executed.
         for name in ["PATH", "LLVM_PROFILE_FILE", "RUST_BACKTRACE"] {
             if let Some(value) = std::env::var_os(name) {
@@ -175,7 +174,7 @@ impl TestServer {
     /// Waits until the admin listener says that numbers can be issued.
     #[track_caller]
     pub(crate) fn wait_ready(&self) {
-        Stopwatch::wait_until(Duration::from_secs(20), &format!("ready; log:\n{}", self.log()), || {
+        Stopwatch::wait_until(Duration::from_secs(20), "ready", || {
             self.admin("/readyz").is_ok_and(|answer| answer.status == 200)
         });
     }
@@ -307,7 +306,8 @@ impl Caller {
         headers: &[(&str, &str)],
         body: Option<&Value>,
     ) -> Response {
-        self.try_send(method, target, headers, body).unwrap_or_else(|error| panic!("{method} {target}: {error}"))
+        self.try_send(method, target, headers, body)
+            .unwrap_or_else(|error| panic!("{method} {target}: {error}"))
     }
 
     #[track_caller]
@@ -347,10 +347,4 @@ fn free_address() -> SocketAddr {
             return address;
         }
     }
-}
-
-/// Whether a program can be found.
-pub(crate) fn has_program(name: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
-        || Path::new(name).is_file()
 }

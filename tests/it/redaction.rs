@@ -1,0 +1,87 @@
+//! Nothing secret in the log, not even at level trace, and not when things go wrong.
+
+use serde_json::json;
+
+use crate::harness::{Caller, SECRET, Site};
+
+#[test]
+fn canaries_never_reach_the_log() {
+    let server = Site::new().with("NUMGEN_LOG", "trace").start();
+    let mut caller = server.caller();
+    let token = caller.authorization().trim_start_matches("Bearer ").to_owned();
+
+    // Registered in every way, and refused in some.
+    caller.register("MASK", &json!({ "format": "M-{SEQ:4}", "initial_seq": 7_771_234_561_u64 }));
+    caller.register("MASK2", &json!({ "format": "N-{SEQ:4}", "initialSeq": "7771234562" }));
+    let put = json!({ "format": "M-{SEQ:5}", "initial_seq": 7_771_234_563_u64 });
+    caller.send("PUT", "/prefix-configs/MASK", &[], Some(&put)).expect(200);
+    caller
+        .post("/prefix-configs/MASK", &json!({ "format": "X{SEQ:4}", "initial_seq": 7_771_234_564_u64 }))
+        .expect(409);
+    let beyond = json!({ "format": "X{SEQ:4}", "initial_seq": "7771234565", "max_seq": 10 });
+    let refused = caller.post("/prefix-configs/MASK3", &beyond).expect(400);
+    assert!(!refused.text().contains("7771234565"), "nor an error body: {}", refused.text());
+    let nonsense = json!({ "format": "X{SEQ:4}", "initial_seq": "canary-7771234566" });
+    assert!(!caller.post("/prefix-configs/MASK3", &nonsense).expect(400).text().contains("7771234566"));
+    let preview = json!({ "format": "X{SEQ:12}", "initial_seq": 7_771_234_567_u64 });
+    caller.post("/formats/preview", &preview).expect(200);
+
+    // Tokens where they belong, and where they do not.
+    caller.get(&format!("/prefix-configs?access_token={token}"));
+    let forged = format!("{token}canaryforged");
+    Caller::new(server.listen, Some(forged.clone())).get("/prefix-configs").expect(401);
+    server
+        .stranger()
+        .send("GET", "/prefix-configs", &[("Cookie", "session=canary-cookie")], None)
+        .expect(401);
+    let basic = [("Authorization", "Basic Y2FuYXJ5OmNhbmFyeQ==")];
+    server.stranger().send("GET", "/prefix-configs", &basic, None).expect(401);
+
+    let log = server.stop().log();
+    for canary in [
+        SECRET,
+        &token,
+        &forged,
+        "7771234561",
+        "7771234562",
+        "7771234563",
+        "7771234564",
+        "7771234565",
+        "7771234566",
+        "7771234567",
+        "canary-cookie",
+        "Y2FuYXJ5OmNhbmFyeQ",
+    ] {
+        let line = log.lines().find(|line| line.contains(canary));
+        assert_eq!(line, None, "{canary} is in the log");
+    }
+    // The token's signature alone would do as well.
+    let signature = token.rsplit('.').next().expect("three parts");
+    assert!(!log.contains(signature));
+
+    // What is there instead. In JSON logs a document inside a field has its quotes escaped.
+    let plain = log.replace('\\', "").replace("\": ", "\":");
+    assert!(plain.contains(r#""initial_seq":"****""#), "the registration shows that there was one:\n{log}");
+    assert!(plain.contains(r#""status":"registered""#), "and what became of it:\n{log}");
+}
+
+#[test]
+fn security_events_are_logged_with_reason_address_and_route() {
+    let server = Site::new().start();
+    server
+        .stranger()
+        .post("/prefix-configs/SECURE", &json!({ "format": "S-{SEQ:4}" }))
+        .expect_problem(401, "Unauthorized");
+    let mut reader = server.caller_with(&["--scope", "prefixes:read", "--sub", "reader"]);
+    reader.post("/prefix-configs/SECURE", &json!({ "format": "S-{SEQ:4}" })).expect_problem(403, "Forbidden");
+    let log = server.stop().log();
+    for status in ["401", "403"] {
+        let event = log.lines().find(|line| {
+            line.contains(status)
+                && line.contains("/prefix-configs/{prefixKey}")
+                && line.contains("127.0.0.1")
+        });
+        assert!(event.is_some(), "a {status} is logged with its route and address:\n{log}");
+    }
+    assert!(log.contains("prefixes:write"), "the reason names the scope:\n{log}");
+}
