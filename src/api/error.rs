@@ -75,7 +75,9 @@ pub enum Error {
         last: SequenceValue,
     },
     /// `advance` of a strict counter over more integers than one call may void.
-    #[error("a strict counter moves at most {limit} a call, since each integer passed becomes a void row of its ledger")]
+    #[error(
+        "a strict counter moves at most {limit} a call, since each integer passed becomes a void row of its ledger"
+    )]
     AdvanceTooFar {
         /// How many.
         limit: u64,
@@ -127,7 +129,9 @@ impl Localized for Error {
             (Language::Chinese, Self::IssueUnregistered(key) | Self::NotRegistered(key)) => {
                 format!("前缀 {key} 未注册")
             }
-            (Language::Chinese, Self::BelowHighWater { last }) => format!("计数器已到 {last}，`to` 不得低于该值"),
+            (Language::Chinese, Self::BelowHighWater { last }) => {
+                format!("计数器已到 {last}，`to` 不得低于该值")
+            }
             (Language::Chinese, Self::AdvanceTooFar { limit }) => {
                 format!("strict 计数器每次最多前移 {limit}，因为跳过的每个整数都会成为台账中的作废行")
             }

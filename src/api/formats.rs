@@ -4,7 +4,12 @@ use chrono::{DateTime, NaiveDate, Utc};
 use http::{Response, StatusCode};
 use serde_json::json;
 
-use super::{Error, Parts, numbers::{Wishes, order}, prefix_configs::warnings_to_json, request::Incoming};
+use super::{
+    Error, Parts,
+    numbers::{Wishes, order},
+    prefix_configs::warnings_to_json,
+    request::Incoming,
+};
 use crate::{
     auth::Scope,
     body::{self, Body},
@@ -18,24 +23,20 @@ use crate::{
 /// The most numbers of one preview.
 const MAX_COUNT: i64 = 100;
 
-/// The key that `{prefix}` shows where the body names none.
-const SAMPLE_KEY: &str = "PREVIEW";
-
 pub(super) async fn preview(parts: &Parts, request: &Incoming<'_>) -> Result<Response<Body>, Error> {
     let claims = request.caller(Scope::PrefixesRead)?;
     request.query()?.finish()?;
     let mut object = request.object()?;
     let at = object.parsed("at", moment);
-    let count = object.bounded("count", 1..=MAX_COUNT).and_then(|count| u32::try_from(count).ok()).unwrap_or(3);
-    let mut draft = RuleDraft::from_json(&mut object);
+    let count =
+        object.bounded("count", 1..=MAX_COUNT).and_then(|count| u32::try_from(count).ok()).unwrap_or(3);
+    let draft = RuleDraft::from_json(&mut object);
     object.finish()?;
-    let key = match draft.prefix_key.take() {
-        Some(key) => key,
-        None => PrefixKey::parse(SAMPLE_KEY)?,
-    };
-    claims.may_touch(key.as_str()).or_else(|error| if key.as_str() == SAMPLE_KEY { Ok(()) } else { Err(error) })?;
+    if let Some(key) = &draft.prefix_key {
+        claims.may_touch(key.as_str())?;
+    }
     let visible = |other: &PrefixKey| claims.may_touch(other.as_str()).is_ok();
-    let preview = parts.rules.preview(&key, &draft, &visible).await?;
+    let preview = parts.rules.preview(&draft, &visible).await?;
     let at = at.unwrap_or(Moment::Now(parts.clock.now()));
     let wishes = Wishes { count, ..Wishes::default() };
     let local = preview.rule.local(at);
@@ -56,9 +57,12 @@ impl Localized for NotAMoment {
     fn localized(&self, language: Language) -> String {
         match language {
             Language::English => {
-                "must be a date such as 2026-11-22 or a time such as 2026-11-22T02:10:27Z, from 2000 to 2099".into()
+                "must be a date such as 2026-11-22 or a time such as 2026-11-22T02:10:27Z, from 2000 to 2099"
+                    .into()
             }
-            Language::Chinese => "须为 2000 至 2099 年间的日期（如 2026-11-22）或时间（如 2026-11-22T02:10:27Z）".into(),
+            Language::Chinese => {
+                "须为 2000 至 2099 年间的日期（如 2026-11-22）或时间（如 2026-11-22T02:10:27Z）".into()
+            }
         }
     }
 }

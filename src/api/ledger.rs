@@ -83,7 +83,10 @@ pub(super) async fn certificate(
     let period = period.unwrap_or_else(|| rule.period_of(rule.local(parts.clock.now()).date()));
     let counter = Counter { key: key.clone(), period: period.clone() };
     let certificate = parts.ledgers.certificate(counter).await?.ok_or_else(|| {
-        Error::missing(format!("{key} has no ledger rows in period {period:?}"), format!("{key} 在期间 {period:?} 没有台账行"))
+        Error::missing(
+            format!("{key} has no ledger rows in period {period:?}"),
+            format!("{key} 在期间 {period:?} 没有台账行"),
+        )
     })?;
     let holes: Vec<Value> = certificate
         .holes

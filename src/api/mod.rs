@@ -98,7 +98,9 @@ impl Future for Answer {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = match &mut *self {
-            Self::Ready(answer) => answer.take().unwrap_or(Err(Error::Internal("an answer was polled twice"))),
+            Self::Ready(answer) => {
+                answer.take().unwrap_or(Err(Error::Internal("an answer was polled twice")))
+            }
             Self::Slow(slow) => match slow.as_mut().poll(cx) {
                 Poll::Ready(answer) => answer,
                 Poll::Pending => return Poll::Pending,
@@ -156,7 +158,9 @@ where
 async fn handle(parts: &Parts, route: Route<'_>, request: &Incoming<'_>) -> Result<Response<Body>, Error> {
     let method = &request.head.method;
     match route {
-        Route::PrefixConfigs if method == Method::POST => prefix_configs::register(parts, request, None).await,
+        Route::PrefixConfigs if method == Method::POST => {
+            prefix_configs::register(parts, request, None).await
+        }
         Route::PrefixConfigs => prefix_configs::list(parts, request),
         Route::PrefixConfig { key } => match *method {
             Method::POST => prefix_configs::register(parts, request, Some(&key)).await,

@@ -1,6 +1,6 @@
 //! `/numbers`: issuing, and reading a number back.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chrono::{NaiveDate, NaiveDateTime};
@@ -36,7 +36,7 @@ const MAX_RESERVE_S: i64 = 30 * 24 * 3600;
 struct Wanted {
     key: PrefixKey,
     /// `None`: one number, answered as `number` instead of `numbers`.
-    count: Option<NonZeroU32>,
+    count: Option<u32>,
     date: Option<NaiveDate>,
     reserve: Option<Duration>,
     idempotency_key: Option<Arc<str>>,
@@ -59,7 +59,7 @@ pub(super) fn at_once<B>(parts: &Parts, request: &Request<B>) -> Option<Result<R
     let usable = parts.rules.use_at_once(&rule, Moment::Now(now))?;
     let order = order(&usable, usable.local(), &claims.subject, now, Wishes::default());
     let issued = parts.engine.issue_at_once(&order)?;
-    Some(quota(request.extensions(), NonZeroU32::MIN).and_then(|()| Ok(issued?)).map(|issued| {
+    Some(quota(request.extensions(), 1).and_then(|()| Ok(issued?)).map(|issued| {
         parts.meter.issued(usable.rule(), issued.source, 1);
         answer(&issued, None)
     }))
@@ -104,7 +104,6 @@ pub(super) async fn post(parts: &Parts, request: &Incoming<'_>) -> Result<Respon
 /// What query and body have in common. `None` where a field is wrong, which `finish` then reports.
 fn wanted(object: &mut Object, key: Option<String>, request: &Incoming<'_>) -> Result<Option<Wanted>, Error> {
     let count = object.bounded("count", 1..=MAX_COUNT).and_then(|count| u32::try_from(count).ok());
-    let count = count.and_then(NonZeroU32::new);
     let date = object.parsed("date", document_date);
     let idempotency_key = idempotency_key(&request.head.headers)?;
     let Some(key) = key else { return Ok(None) };
@@ -153,11 +152,11 @@ async fn issue(
         let message = Message::new("only strict prefixes can reserve", "只有 strict 前缀可以预留");
         return Err(Invalid::of("reserve_seconds", message).into());
     }
-    quota(&request.head.extensions, wanted.count.unwrap_or(NonZeroU32::MIN))?;
+    quota(&request.head.extensions, wanted.count.unwrap_or(1))?;
     let moment = wanted.date.map_or(Moment::Now(now), Moment::Document);
     let usable = parts.rules.ensure_used(rule, moment).await?;
     let wishes = Wishes {
-        count: wanted.count.map_or(1, NonZeroU32::get),
+        count: wanted.count.unwrap_or(1),
         date: wanted.date,
         reserve: wanted.reserve,
         idempotency_key: wanted.idempotency_key,
@@ -172,7 +171,7 @@ async fn issue(
 }
 
 /// Takes `count` from the caller's quota of issued numbers, where there is one.
-fn quota(extensions: &http::Extensions, count: NonZeroU32) -> Result<(), Error> {
+fn quota(extensions: &http::Extensions, count: u32) -> Result<(), Error> {
     match extensions.get::<IssuedQuota>() {
         Some(quota) => Ok(quota.check(count)?),
         None => Ok(()),
@@ -217,7 +216,7 @@ pub(super) fn order<'a>(
 }
 
 /// `{"number":...}`, or `{"numbers":[...]}` where a count was given, written straight into the answer's buffer.
-fn answer(issued: &Issued<'_>, count: Option<NonZeroU32>) -> Response<Body> {
+fn answer(issued: &Issued<'_>, count: Option<u32>) -> Response<Body> {
     let mut out = String::with_capacity(64 + 32 * usize::try_from(issued.count()).unwrap_or(0));
     match count {
         None => {
@@ -258,7 +257,9 @@ pub(super) fn decode(parts: &Parts, request: &Incoming<'_>) -> Result<Response<B
     let number = query.text("number");
     let number = required(&mut query, "number", number);
     query.finish()?;
-    let (Some(key), Some(number)) = (key, number) else { return Err(Error::Internal("a checked field is missing")) };
+    let (Some(key), Some(number)) = (key, number) else {
+        return Err(Error::Internal("a checked field is missing"));
+    };
     claims.may_touch(key.as_str())?;
     let rule = request::rule(parts, &key)?;
     let origin = parts.engine.origin();
@@ -272,7 +273,8 @@ pub(super) fn decode(parts: &Parts, request: &Incoming<'_>) -> Result<Response<B
     let mut document = serde_json::Map::new();
     document.insert("prefix_key".into(), json!(key.as_str()));
     document.insert("sequence".into(), json!(decoded.sequence.to_string()));
-    document.insert("period".into(), json!(period.as_ref().map(|period| period.as_str()).unwrap_or_default()));
+    document
+        .insert("period".into(), json!(period.as_ref().map(|period| period.as_str()).unwrap_or_default()));
     if let Some((issued_at, id)) = &snowflake {
         document.insert("issued_at".into(), json!(issued_at.to_rfc3339()));
         document.insert("datacenter".into(), json!(id.datacenter));
@@ -300,7 +302,16 @@ mod tests {
     #[test]
     fn document_dates_lie_in_this_century() {
         assert!(document_date("2000-01-01").is_ok() && document_date("2099-12-31").is_ok());
-        for wrong in ["1999-12-31", "2100-01-01", "2026-02-30", "2026-2-3", "26-02-03", "2026-02-03T00:00", "+2026-1-01", ""] {
+        for wrong in [
+            "1999-12-31",
+            "2100-01-01",
+            "2026-02-30",
+            "2026-2-3",
+            "26-02-03",
+            "2026-02-03T00:00",
+            "+2026-1-01",
+            "",
+        ] {
             assert!(document_date(wrong).is_err(), "{wrong}");
         }
     }

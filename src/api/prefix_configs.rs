@@ -25,14 +25,14 @@ pub(super) async fn register(
 ) -> Result<Response<Body>, Error> {
     let (claims, key, draft) = draft(request, path)?;
     let saved = parts.rules.register(&key, &draft, &visible(claims)).await?;
-    Ok(saved_answer(request, claims, &saved, "registered"))
+    Ok(saved_answer(request, claims, &saved))
 }
 
 /// `PUT /prefix-configs/{prefixKey}`.
 pub(super) async fn put(parts: &Parts, request: &Incoming<'_>, path: &str) -> Result<Response<Body>, Error> {
     let (claims, key, draft) = draft(request, Some(path))?;
-    let (status, saved) = parts.rules.put(&key, &draft, if_match(request)?.as_ref(), &visible(claims)).await?;
-    Ok(saved_answer(request, claims, &saved, status.as_str()))
+    let saved = parts.rules.put(&key, &draft, if_match(request)?.as_ref(), &visible(claims)).await?;
+    Ok(saved_answer(request, claims, &saved))
 }
 
 /// `GET /prefix-configs/{prefixKey}`.
@@ -112,7 +112,8 @@ fn if_match(request: &Incoming<'_>) -> Result<Option<IfMatch>, Error> {
     Ok((!fields.is_empty()).then(|| IfMatch::parse(&fields.join(","))))
 }
 
-fn saved_answer(request: &Incoming<'_>, claims: &Claims, saved: &Saved, status: &str) -> Response<Body> {
+fn saved_answer(request: &Incoming<'_>, claims: &Claims, saved: &Saved) -> Response<Body> {
+    let status = saved.status.as_str();
     let rule = saved.rule.rule();
     // The log of a registration names its fields; what must not be read shows as ****.
     tracing::info!(

@@ -61,7 +61,8 @@ impl Incoming<'_> {
 
 /// The caller that `authenticate` found.
 pub(super) fn caller(extensions: &http::Extensions, scope: Scope) -> Result<&Arc<Claims>, Error> {
-    let claims = extensions.get::<Arc<Claims>>().ok_or(Error::Internal("a route was served without a caller"))?;
+    let claims =
+        extensions.get::<Arc<Claims>>().ok_or(Error::Internal("a route was served without a caller"))?;
     claims.require(scope)?;
     Ok(claims)
 }
@@ -76,7 +77,8 @@ fn is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return true };
     let media_type = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
     let media_type = media_type.to_ascii_lowercase();
-    media_type == "application/json" || (media_type.starts_with("application/") && media_type.ends_with("+json"))
+    media_type == "application/json"
+        || (media_type.starts_with("application/") && media_type.ends_with("+json"))
 }
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -87,7 +89,9 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<Arc<str>>, E
     let Some(value) = values.next() else { return Ok(None) };
     let visible = value.as_bytes().iter().all(u8::is_ascii_graphic);
     match value.to_str() {
-        Ok(text) if visible && (1..=255).contains(&text.len()) && values.next().is_none() => Ok(Some(text.into())),
+        Ok(text) if visible && (1..=255).contains(&text.len()) && values.next().is_none() => {
+            Ok(Some(text.into()))
+        }
         _ => Err(Invalid::of(
             "Idempotency-Key",
             Message::new(

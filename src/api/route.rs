@@ -41,7 +41,8 @@ impl<'a> Route<'a> {
         let mut segments = path.split('/');
         let mut next = || segments.next();
         let parts = [next(), next(), next(), next(), next()];
-        let text = |segment: &'a str| percent_decode_str(segment).decode_utf8().ok().filter(|text| !text.is_empty());
+        let text =
+            |segment: &'a str| percent_decode_str(segment).decode_utf8().ok().filter(|text| !text.is_empty());
         Some(match parts {
             [Some("prefix-configs"), None, ..] => Self::PrefixConfigs,
             [Some("prefix-configs"), Some(key), None, ..] => Self::PrefixConfig { key: text(key)? },
@@ -59,7 +60,9 @@ impl<'a> Route<'a> {
             [Some("sequences"), Some(key), Some("advance"), None, ..] => Self::Advance { key: text(key)? },
             [Some("sequences"), Some(key), Some("abandon"), None, ..] => Self::Abandon { key: text(key)? },
             [Some("ledger"), Some(key), None, ..] => Self::Ledger { key: text(key)? },
-            [Some("ledger"), Some(key), Some("certificate"), None, ..] => Self::Certificate { key: text(key)? },
+            [Some("ledger"), Some(key), Some("certificate"), None, ..] => {
+                Self::Certificate { key: text(key)? }
+            }
             [Some("temporary-numbers"), None, ..] => Self::TemporaryNumbers,
             [Some("temporary-numbers"), Some(number), Some("resolve"), None, ..] => {
                 Self::ResolveTemporary { number: text(number)? }
@@ -188,7 +191,17 @@ mod tests {
 
     #[test]
     fn what_is_no_route_is_unknown() {
-        for path in ["", "/", "/api", "/api/api/numbers", "/numbers/", "/numbers/A/B", "/numbers/A/1/confirm/x", "/docs/x", "/numbers/%FF"] {
+        for path in [
+            "",
+            "/",
+            "/api",
+            "/api/api/numbers",
+            "/numbers/",
+            "/numbers/A/B",
+            "/numbers/A/1/confirm/x",
+            "/docs/x",
+            "/numbers/%FF",
+        ] {
             assert_eq!(label(path).1, UNKNOWN, "{path}");
         }
     }

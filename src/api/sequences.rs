@@ -62,7 +62,11 @@ fn counter_to_json(rule: &CompiledRule, counter: &CounterState) -> Value {
 }
 
 /// `POST /sequences/{prefixKey}/advance`.
-pub(super) async fn advance(parts: &Parts, request: &Incoming<'_>, key: &str) -> Result<Response<Body>, Error> {
+pub(super) async fn advance(
+    parts: &Parts,
+    request: &Incoming<'_>,
+    key: &str,
+) -> Result<Response<Body>, Error> {
     let (claims, key) = request.caller_of(Scope::SequencesWrite, key)?;
     let mut object = request.object()?;
     let to = object.u64("to");
@@ -82,7 +86,10 @@ pub(super) async fn advance(parts: &Parts, request: &Incoming<'_>, key: &str) ->
     let date = day_of(parts, &rule, &mut object, period.as_deref());
     let limit = rule.max();
     if to.is_some_and(|to| to > limit.0) {
-        let message = Message::new(format!("must be at most {limit}, the rule's limit"), format!("不得超过规则上限 {limit}"));
+        let message = Message::new(
+            format!("must be at most {limit}, the rule's limit"),
+            format!("不得超过规则上限 {limit}"),
+        );
         object.error("to", message);
     }
     object.finish()?;
@@ -101,7 +108,12 @@ pub(super) async fn advance(parts: &Parts, request: &Incoming<'_>, key: &str) ->
     drop(usable);
     match outcome {
         Advanced::Done => {
-            tracing::info!(prefix_key = key.as_str(), period = period.as_str(), actor = &*actor, "counter advanced");
+            tracing::info!(
+                prefix_key = key.as_str(),
+                period = period.as_str(),
+                actor = &*actor,
+                "counter advanced"
+            );
             let document =
                 json!({"prefix_key": key.as_str(), "period": period.as_str(), "last_value": to.to_string()});
             Ok(body::json(StatusCode::OK, document.to_string()))
@@ -112,7 +124,12 @@ pub(super) async fn advance(parts: &Parts, request: &Incoming<'_>, key: &str) ->
 }
 
 /// A day of the period that is meant: of the present one where none is named.
-fn day_of(parts: &Parts, rule: &CompiledRule, object: &mut Object, period: Option<&str>) -> Option<NaiveDate> {
+fn day_of(
+    parts: &Parts,
+    rule: &CompiledRule,
+    object: &mut Object,
+    period: Option<&str>,
+) -> Option<NaiveDate> {
     let today = rule.local(parts.clock.now()).date();
     let Some(text) = period else { return Some(today) };
     let Rule { reset, fiscal_year_start, .. } = *rule.rule();
@@ -132,7 +149,11 @@ fn day_of(parts: &Parts, rule: &CompiledRule, object: &mut Object, period: Optio
 }
 
 /// `POST /sequences/{prefixKey}/abandon`: `node`, or `from` and `to`.
-pub(super) async fn abandon(parts: &Parts, request: &Incoming<'_>, key: &str) -> Result<Response<Body>, Error> {
+pub(super) async fn abandon(
+    parts: &Parts,
+    request: &Incoming<'_>,
+    key: &str,
+) -> Result<Response<Body>, Error> {
     let (_, key) = request.caller_of(Scope::SequencesWrite, key)?;
     let mut object = request.object()?;
     let node = object.text("node");
@@ -143,7 +164,10 @@ pub(super) async fn abandon(parts: &Parts, request: &Incoming<'_>, key: &str) ->
         (None, Some(from), Some(to)) if from <= to => {}
         _ => object.error(
             "node",
-            Message::new("give either node, or from and to in that order", "请给出 node，或依次给出 from 和 to"),
+            Message::new(
+                "give either node, or from and to in that order",
+                "请给出 node，或依次给出 from 和 to",
+            ),
         ),
     }
     object.finish()?;

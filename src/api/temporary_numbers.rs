@@ -6,7 +6,11 @@
 use http::{Response, StatusCode};
 use serde_json::json;
 
-use super::{Error, request::{Incoming, required}, transitions::reason};
+use super::{
+    Error,
+    request::{Incoming, required},
+    transitions::reason,
+};
 use crate::{
     auth::Scope,
     body::{self, Body},

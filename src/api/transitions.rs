@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use http::{Response, StatusCode};
 
-use super::{Error, Parts, ledger::row_to_json, request::{Incoming, required}};
+use super::{
+    Error, Parts,
+    ledger::row_to_json,
+    request::{Incoming, required},
+};
 use crate::{
     auth::Scope,
     body::{self, Body},
@@ -22,7 +26,10 @@ pub(super) fn reason(object: &mut Object) -> Option<String> {
     if reason.trim().is_empty() || reason.chars().count() > MAX_REASON {
         object.error(
             "reason",
-            Message::new(format!("must have 1 to {MAX_REASON} characters"), format!("须为 1 至 {MAX_REASON} 个字符")),
+            Message::new(
+                format!("must have 1 to {MAX_REASON} characters"),
+                format!("须为 1 至 {MAX_REASON} 个字符"),
+            ),
         );
         return None;
     }
@@ -67,8 +74,10 @@ async fn step(
         Transition::Void { .. } => "voided",
     };
     let actor = Arc::clone(&claims.subject);
-    let outcome =
-        parts.ledgers.transition(key.clone(), number.to_owned(), step, Arc::clone(&actor), parts.clock.now()).await?;
+    let outcome = parts
+        .ledgers
+        .transition(key.clone(), number.to_owned(), step, Arc::clone(&actor), parts.clock.now())
+        .await?;
     match outcome {
         Transitioned::Done(row) => {
             tracing::info!(prefix_key = key.as_str(), number, actor = &*actor, "{word}");

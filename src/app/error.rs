@@ -1,12 +1,11 @@
 //! Why the service does not start.
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{io, net::SocketAddr};
 
 use crate::{
     auth::SetupError,
     config::DataDirError,
     server::TlsError,
-    snowflake::InvalidLayout,
     store::{StoreError, sqlite::OpenError},
     worker::AcquireError,
 };
@@ -20,9 +19,6 @@ pub enum BuildError {
     /// The database cannot be opened, or another process has it.
     #[error("NUMGEN_DATA_DIR: {0}")]
     Open(#[from] OpenError),
-    /// The layout makes no sense.
-    #[error("NUMGEN_SNOWFLAKE_LAYOUT: {0}")]
-    Layout(#[source] InvalidLayout),
     /// The IDs issued so far were laid out otherwise.
     #[error(
         "NUMGEN_SNOWFLAKE_LAYOUT, NUMGEN_SNOWFLAKE_EPOCH, NUMGEN_DATACENTER_ID: this data directory was used with {recorded}; \
@@ -46,15 +42,6 @@ pub enum BuildError {
     /// The demonstration rule could not be registered.
     #[error("the DEMO rule could not be registered")]
     Demo(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A key file cannot be read.
-    #[error("NUMGEN_JWT_PUBLIC_KEY_FILE: cannot read {path}")]
-    PublicKeyFile {
-        /// Which file.
-        path: PathBuf,
-        /// What the operating system says.
-        #[source]
-        source: io::Error,
-    },
     /// Tokens cannot be verified.
     #[error(transparent)]
     Auth(#[from] SetupError),
@@ -83,9 +70,7 @@ impl BuildError {
         match self {
             Self::DataDir(_)
             | Self::Open(_)
-            | Self::Layout(_)
             | Self::LayoutDiffers { .. }
-            | Self::PublicKeyFile { .. }
             | Self::Auth(_)
             | Self::Tls(_)
             | Self::Bind { .. } => true,

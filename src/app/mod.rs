@@ -82,7 +82,7 @@ impl App {
             config.storage.storage_timeout,
         )?;
         let store = Arc::new(store);
-        let layout = layout(&config)?;
+        let layout = config.worker.layout;
         pin_layout(&*store, layout, &config).await?;
         let worker = hold_worker(&store, layout, &config, &clock).await?;
         background.spawn(worker.clone().keep(background.clone()));
@@ -97,7 +97,8 @@ impl App {
         for refused in &loaded.refused {
             tracing::error!(prefix_key = refused.key.as_str(), error = %refused.error, "rule not understood, left out");
         }
-        let secret = if config.jwt.has_key() { config.jwt.secret.clone() } else { Some(data_dir.signing_secret()?) };
+        let secret =
+            if config.jwt.has_key() { config.jwt.secret.clone() } else { Some(data_dir.signing_secret()?) };
         let verifier = verifier(&config, secret.clone(), Arc::clone(&clock), &background)?;
         let metrics = Metrics::new();
         let status = Status::new(Arc::clone(worker.ids()), Arc::clone(&verifier), metrics.clone());
@@ -115,7 +116,7 @@ impl App {
             cors: cors(&config.http.cors_origins),
             metrics: metrics.clone(),
             verifier,
-            limits: Limits::new(rates(&config), Arc::clone(&clock)),
+            limits: Limits::new(Rates::from(&config.rate_limits), Arc::clone(&clock)),
             max_in_flight: config.limits.max_connections.saturating_mul(IN_FLIGHT_PER_CONNECTION),
             clock: Arc::clone(&clock),
         });
@@ -166,11 +167,13 @@ impl App {
         let http_threads = Arc::new(Threads::start(cores()).map_err(BuildError::Threads)?);
         let admin_threads = Arc::new(Threads::start(1).map_err(BuildError::Threads)?);
         let public = self.public.clone();
-        let serve = self.public_server.serve(http_threads, self.serving.clone(), move |peer| public.connection(peer));
+        let serve =
+            self.public_server.serve(http_threads, self.serving.clone(), move |peer| public.connection(peer));
         self.serving.spawn(serve);
         let admin = Admin::new(self.status.clone());
-        let serve_admin =
-            self.admin_server.serve(admin_threads, self.background.clone(), move |_| stack::admin(admin.clone()));
+        let serve_admin = self
+            .admin_server
+            .serve(admin_threads, self.background.clone(), move |_| stack::admin(admin.clone()));
         self.background.spawn(serve_admin);
         upkeep::start(&self.background, &self.store, &self.status, &self.metrics, &self.clock);
 
@@ -197,15 +200,13 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-fn layout(config: &Config) -> Result<Layout, BuildError> {
-    let bits = config.worker.layout;
-    Layout::new(bits.time, bits.datacenter, bits.worker, bits.sequence).map_err(BuildError::Layout)
-}
-
 /// What decides which ID means what must never change under IDs that were issued.
 async fn pin_layout(store: &SqliteStore, layout: Layout, config: &Config) -> Result<(), BuildError> {
-    let wanted =
-        format!("{layout} epoch {} data centre {}", config.worker.epoch.to_rfc3339(), config.worker.datacenter_id);
+    let wanted = format!(
+        "{layout} epoch {} data centre {}",
+        config.worker.epoch.to_rfc3339(),
+        config.worker.datacenter_id
+    );
     let recorded = store.pin_layout(&wanted).await.map_err(BuildError::Worker)?;
     if recorded == wanted { Ok(()) } else { Err(BuildError::LayoutDiffers { recorded, wanted }) }
 }
@@ -253,31 +254,8 @@ fn verifier(
     clock: Arc<dyn Clock>,
     lifecycle: &Lifecycle,
 ) -> Result<Arc<Verifier>, BuildError> {
-    let public_key_pem = match &config.jwt.public_key_file {
-        Some(path) => Some(std::fs::read_to_string(path).map_err(|source| BuildError::PublicKeyFile {
-            path: path.clone(),
-            source,
-        })?),
-        None => None,
-    };
-    let settings = auth::Settings {
-        secret,
-        public_key_pem,
-        jwks_url: config.jwt.jwks_url.clone(),
-        issuer: config.jwt.issuer.clone(),
-        audience: config.jwt.audience.clone(),
-    };
+    let settings = auth::Settings { secret, ..auth::Settings::read(&config.jwt)? };
     Ok(Verifier::start(&settings, clock, lifecycle)?)
-}
-
-fn rates(config: &Config) -> Rates {
-    let limits = &config.rate_limits;
-    Rates {
-        numbers: limits.numbers,
-        issued: limits.issued,
-        management: limits.management,
-        address: limits.address,
-    }
 }
 
 /// Which browsers may call: none unless configured.
@@ -299,7 +277,8 @@ async fn bind(config: &Config) -> Result<(Server, Server), BuildError> {
         header_timeout: config.limits.header_timeout,
         idle_timeout: config.limits.idle_timeout,
     };
-    let tls = config.listen.tls().map(|files| Tls::from_files(files.cert.into(), files.key.into())).transpose()?;
+    let tls =
+        config.listen.tls().map(|files| Tls::from_files(files.cert.into(), files.key.into())).transpose()?;
     let in_use = |setting, address| move |source| BuildError::Bind { setting, address, source };
     let public = Server::bind(config.listen.public, tls, limits)
         .await

@@ -22,8 +22,9 @@ use tokio::sync::oneshot;
 use crate::{counter::Counter, lifecycle::Lifecycle, store::StoreError};
 
 /// The call of one batch: as many answers as requests, in their order.
-pub(super) type Call<R, A> =
-    Box<dyn Fn(Counter, Vec<R>) -> Pin<Box<dyn Future<Output = Result<Vec<A>, StoreError>> + Send>> + Send + Sync>;
+pub(super) type Call<R, A> = Box<
+    dyn Fn(Counter, Vec<R>) -> Pin<Box<dyn Future<Output = Result<Vec<A>, StoreError>> + Send>> + Send + Sync,
+>;
 
 /// Why a request of a batch got no answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -195,11 +196,19 @@ mod tests {
                 Ok(requests)
             })
         });
-        Fake { combiner: Combiner::new(call, together, max_batch, Lifecycle::new()), gate, batches, in_flight }
+        Fake {
+            combiner: Combiner::new(call, together, max_batch, Lifecycle::new()),
+            gate,
+            batches,
+            in_flight,
+        }
     }
 
     impl Fake {
-        async fn submit_all(&self, requests: &[u32]) -> Vec<tokio::task::JoinHandle<Result<u32, CombineError>>> {
+        async fn submit_all(
+            &self,
+            requests: &[u32],
+        ) -> Vec<tokio::task::JoinHandle<Result<u32, CombineError>>> {
             let mut handles = Vec::new();
             for &request in requests {
                 let combiner = Arc::clone(&self.combiner);

@@ -206,7 +206,9 @@ impl Localized for IssueError {
             (Language::Chinese, Self::Overflow { key, count, limit }) => {
                 format!("再取 {count} 个将使 {key} 的计数器超过上限 {limit}")
             }
-            (Language::Chinese, Self::TimeExhausted) => "雪花布局的时间位已用尽，需要更宽的布局或更晚的纪元".into(),
+            (Language::Chinese, Self::TimeExhausted) => {
+                "雪花布局的时间位已用尽，需要更宽的布局或更晚的纪元".into()
+            }
             (Language::Chinese, Self::NoWindow) => "本节点目前没有可用的工作窗口".into(),
             (Language::Chinese, Self::Busy(count)) => format!("生成器繁忙，未能及时签发 {count} 个号码"),
             (Language::Chinese, Self::IdempotencyMismatch) => {
@@ -297,7 +299,10 @@ impl Engine {
             Mode::Snowflake => {
                 let timestamp = self.ids.now().min(self.settings.layout.max_timestamp());
                 let Origin { datacenter, worker, .. } = self.origin();
-                self.settings.layout.compose(IdParts { timestamp, datacenter, worker, sequence: 0 }).saturating_sub(1)
+                self.settings
+                    .layout
+                    .compose(IdParts { timestamp, datacenter, worker, sequence: 0 })
+                    .saturating_sub(1)
             }
             Mode::Continuous | Mode::Strict => order.bounds.base.max(order.bounds.floor).0,
         };
@@ -327,8 +332,8 @@ fn answer<'a>(order: &Order<'a>, taken: Taken, stamp: Stamp) -> Result<Issued<'a
             Ok(Issued { prefix, template: IssuedTemplate::InForce(order.template), stamp, values, source })
         }
         Taken::Replayed(recorded) => {
-            let (template, stamp) =
-                Stamp::recall(&recorded.stamp).ok_or(IssueError::Internal("an idempotency record is damaged"))?;
+            let (template, stamp) = Stamp::recall(&recorded.stamp)
+                .ok_or(IssueError::Internal("an idempotency record is damaged"))?;
             let template = IssuedTemplate::Replayed(Box::new(template));
             Ok(Issued { prefix, template, stamp, values: recorded.values, source })
         }

@@ -98,8 +98,10 @@ impl Engine {
     /// The claim on an order's idempotency key, if it has one.
     pub(super) fn claim(&self, order: &Order<'_>, stamp: &Stamp) -> Result<Option<Claim>, IssueError> {
         let Some(key) = &order.idempotency_key else { return Ok(None) };
-        let stamp = stamp.write(order.template).ok_or(IssueError::Internal("a stamp could not be written"))?;
-        let scope = digest(&[order.subject.as_bytes(), order.rule.prefix_key.as_str().as_bytes(), key.as_bytes()]);
+        let stamp =
+            stamp.write(order.template).ok_or(IssueError::Internal("a stamp could not be written"))?;
+        let scope =
+            digest(&[order.subject.as_bytes(), order.rule.prefix_key.as_str().as_bytes(), key.as_bytes()]);
         Ok(Some(Claim {
             scoped_key: hex(&scope).into(),
             fingerprint: digest(&[

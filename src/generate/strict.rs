@@ -50,7 +50,8 @@ impl Strict {
         claim: Option<Claim>,
         stamp: &Stamp,
     ) -> Result<Taken, IssueError> {
-        let (template, stamp, key) = (Arc::clone(order.template), stamp.clone(), order.rule.prefix_key.clone());
+        let (template, stamp, key) =
+            (Arc::clone(order.template), stamp.clone(), order.rule.prefix_key.clone());
         let request = IssueRequest {
             count: order.count,
             claim,

@@ -190,6 +190,11 @@ impl Object {
         self.errors.push(FieldError { field: field.to_owned(), message });
     }
 
+    /// Whether an error was noted for a field.
+    pub fn has_error(&self, field: &str) -> bool {
+        self.errors.iter().any(|error| error.field == field)
+    }
+
     /// Ends the reading: nothing was wrong, and nothing was sent that nobody asked for.
     ///
     /// # Errors

@@ -68,7 +68,9 @@ where
     type Output = Result<T, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(future) = self.project().future.as_pin_mut() else { return Poll::Ready(Err(Panicked.into())) };
+        let Some(future) = self.project().future.as_pin_mut() else {
+            return Poll::Ready(Err(Panicked.into()));
+        };
         match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
             Ok(polled) => polled.map_err(Into::into),
             Err(_panic) => Poll::Ready(Err(Panicked.into())),
@@ -86,10 +88,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_becomes_an_error() {
-        let mut service = ServiceBuilder::new().layer(CatchPanicLayer).service(service_fn(async |divisor: u32| {
-            assert_ne!(divisor, 0, "planted");
-            Ok::<_, Infallible>(10 / divisor)
-        }));
+        let mut service =
+            ServiceBuilder::new().layer(CatchPanicLayer).service(service_fn(async |divisor: u32| {
+                assert_ne!(divisor, 0, "planted");
+                Ok::<_, Infallible>(10 / divisor)
+            }));
         let error = service.ready().await.expect("ready").call(0).await.expect_err("it panics");
         assert!(error.is::<Panicked>());
         assert_eq!(service.ready().await.expect("ready").call(5).await.expect("it lives on"), 2);

@@ -9,6 +9,8 @@ use futures_util::future::Either;
 use http::Request;
 use tower::{BoxError, Layer, Service};
 
+use crate::language::{Language, Localized};
+
 /// The longest URL, in bytes.
 pub const MAX_URL_BYTES: usize = 8 * 1024;
 
@@ -24,6 +26,16 @@ pub enum HeadTooLarge {
     /// The header fields.
     #[error("the header fields are larger than {} KiB", MAX_HEADER_BYTES / 1024)]
     Headers,
+}
+
+impl Localized for HeadTooLarge {
+    fn localized(&self, language: Language) -> String {
+        match (language, self) {
+            (Language::English, _) => self.to_string(),
+            (Language::Chinese, Self::Url) => format!("URL 超过 {} KiB", MAX_URL_BYTES / 1024),
+            (Language::Chinese, Self::Headers) => format!("请求头超过 {} KiB", MAX_HEADER_BYTES / 1024),
+        }
+    }
 }
 
 /// Bounds the head of a request.
@@ -70,7 +82,8 @@ fn check<B>(request: &Request<B>) -> Result<(), HeadTooLarge> {
     if url_bytes > MAX_URL_BYTES {
         return Err(HeadTooLarge::Url);
     }
-    let field = |(name, value): (&http::HeaderName, &http::HeaderValue)| name.as_str().len() + value.len() + 4;
+    let field =
+        |(name, value): (&http::HeaderName, &http::HeaderValue)| name.as_str().len() + value.len() + 4;
     if request.headers().iter().map(field).sum::<usize>() > MAX_HEADER_BYTES {
         return Err(HeadTooLarge::Headers);
     }

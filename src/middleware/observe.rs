@@ -144,16 +144,16 @@ mod tests {
         let label = |path: &str| if path == "/a" { (0, "/a") } else { (1, "unknown") };
         let http = HttpMetrics::new(&metrics, &["/a", "unknown"]);
         let inner = Arc::clone(&clock);
-        let service =
-            ServiceBuilder::new().layer(ObserveLayer::new(http, label, clock)).service(service_fn(
-                move |request: Request<()>| {
-                    inner.advance(Duration::from_millis(7));
-                    let status = if request.uri().path() == "/a" { StatusCode::OK } else { StatusCode::NOT_FOUND };
-                    let mut response = Response::new(());
-                    *response.status_mut() = status;
-                    std::future::ready(Ok::<_, Infallible>(response))
-                },
-            ));
+        let service = ServiceBuilder::new().layer(ObserveLayer::new(http, label, clock)).service(service_fn(
+            move |request: Request<()>| {
+                inner.advance(Duration::from_millis(7));
+                let status =
+                    if request.uri().path() == "/a" { StatusCode::OK } else { StatusCode::NOT_FOUND };
+                let mut response = Response::new(());
+                *response.status_mut() = status;
+                std::future::ready(Ok::<_, Infallible>(response))
+            },
+        ));
         for path in ["/a", "/b"] {
             let request = Request::get(path).body(()).expect("valid");
             service.clone().oneshot(request).await.expect("infallible");

@@ -13,12 +13,23 @@ use std::{
 use pin_project_lite::pin_project;
 use tower::{BoxError, Layer, Service};
 
+use crate::language::{Language, Localized};
+
 /// More requests in flight than are allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{limit} requests are being served already")]
 pub struct Overloaded {
     /// How many are allowed.
     pub limit: usize,
+}
+
+impl Localized for Overloaded {
+    fn localized(&self, language: Language) -> String {
+        match language {
+            Language::English => self.to_string(),
+            Language::Chinese => format!("已有 {} 个请求正在处理", self.limit),
+        }
+    }
 }
 
 /// Bounds requests in flight over all connections.

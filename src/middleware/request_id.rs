@@ -135,10 +135,11 @@ mod tests {
     use super::*;
 
     async fn echoed(header: Option<&str>) -> String {
-        let service = ServiceBuilder::new().layer(RequestIdLayer).service(service_fn(async |request: Request<()>| {
-            let id = request.extensions().get::<RequestId>().expect("set").clone();
-            Ok::<_, Infallible>(Response::new(id.as_str().to_owned()))
-        }));
+        let service =
+            ServiceBuilder::new().layer(RequestIdLayer).service(service_fn(async |request: Request<()>| {
+                let id = request.extensions().get::<RequestId>().expect("set").clone();
+                Ok::<_, Infallible>(Response::new(id.as_str().to_owned()))
+            }));
         let mut request = Request::new(());
         if let Some(header) = header {
             request.headers_mut().insert(X_REQUEST_ID, HeaderValue::from_str(header).expect("valid"));

@@ -154,7 +154,8 @@ mod tests {
         let service = ServiceBuilder::new().layer(RescueLayer::new(write)).service(service_fn(
             async |_: Request<()>| Err::<Response<String>, BoxError>("gone wrong".into()),
         ));
-        let request = Request::get("/numbers/A?secret=1").header("accept-language", "zh").body(()).expect("valid");
+        let request =
+            Request::get("/numbers/A?secret=1").header("accept-language", "zh").body(()).expect("valid");
         let response = service.oneshot(request).await.expect("infallible");
         assert_eq!(response.body(), "gone wrong /numbers/A Chinese");
     }

@@ -61,7 +61,7 @@ impl From<UnixMillis> for Moment {
 /// A rule in force, or the one that a draft would become.
 pub struct CompiledRule {
     rule: Rule,
-    template: Template,
+    template: Arc<Template>,
     revision: u64,
     edition: u64,
     floor: Option<Floor>,
@@ -117,7 +117,15 @@ impl CompiledRule {
             retired: AtomicBool::new(false),
             drawing: AtomicU32::new(0),
         };
-        Self { rule, template, revision: 0, edition: 0, floor: None, unsettled: false, usage }
+        Self {
+            rule,
+            template: Arc::new(template),
+            revision: 0,
+            edition: 0,
+            floor: None,
+            unsettled: false,
+            usage,
+        }
     }
 
     /// The rule.
@@ -126,7 +134,7 @@ impl CompiledRule {
     }
 
     /// Its parsed format.
-    pub fn template(&self) -> &Template {
+    pub fn template(&self) -> &Arc<Template> {
         &self.template
     }
 

@@ -26,6 +26,11 @@ const REST_LIMIT: Duration = Duration::from_secs(10);
 const REST_POLL: Duration = Duration::from_millis(1);
 
 impl Registry {
+    /// As [`Registry::ensure_used`], where that needs no store: the usual case.
+    pub fn use_at_once(&self, rule: &Arc<CompiledRule>, moment: impl Into<Moment>) -> Option<Usable> {
+        rule.enter(moment.into()).ok()
+    }
+
     /// Makes sure that numbers of that moment may be drawn under `rule`, or under the rule that has taken its place. The answer
     /// tells which, and holds off changes that must wait until the draw is over.
     ///

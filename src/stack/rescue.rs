@@ -13,10 +13,7 @@ use crate::{
     json::Invalid,
     language::{Language, Localized},
     middleware::{
-        authenticate::Unauthenticated,
-        head_limits::HeadTooLarge,
-        overload::Overloaded,
-        rate_limit::Exceeded,
+        authenticate::Unauthenticated, head_limits::HeadTooLarge, overload::Overloaded, rate_limit::Exceeded,
         rescue::Head,
     },
     problem::{Code, Problem},
@@ -265,7 +262,10 @@ mod tests {
         let source = "password=hunter2 in the driver's words".into();
         let error = StoreError::Unavailable { store: "sqlite", operation: "take", source };
         for language in [Language::English, Language::Chinese] {
-            let problem = problem(&api::Error::Store(StoreError::Corrupt { store: "s", what: "hunter2".into() }), language);
+            let problem = problem(
+                &api::Error::Store(StoreError::Corrupt { store: "s", what: "hunter2".into() }),
+                language,
+            );
             assert!(!problem.detail.contains("hunter2"));
         }
         assert!(!problem(&api::Error::Store(error), Language::English).detail.contains("hunter2"));

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::Method;
 use tower::Layer;
 
 use super::Authenticate;
@@ -11,12 +12,12 @@ use crate::auth::Verifier;
 #[derive(Clone, Debug)]
 pub struct AuthenticateLayer {
     verifier: Arc<Verifier>,
-    is_open: fn(&str) -> bool,
+    is_open: fn(&Method, &str) -> bool,
 }
 
 impl AuthenticateLayer {
     /// Lets in what `verifier` accepts, and everybody to paths for which `is_open` says yes.
-    pub fn new(verifier: Arc<Verifier>, is_open: fn(&str) -> bool) -> Self {
+    pub fn new(verifier: Arc<Verifier>, is_open: fn(&Method, &str) -> bool) -> Self {
         Self { verifier, is_open }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use http::{
-    HeaderMap, HeaderValue, Request,
+    HeaderMap, HeaderValue, Method, Request,
     header::{AUTHORIZATION, Entry},
 };
 use tower::{BoxError, Service};
@@ -20,7 +20,7 @@ use crate::auth::{Claims, Reconsideration, Rejection, Verifier};
 pub struct Authenticate<S> {
     inner: S,
     verifier: Arc<Verifier>,
-    is_open: fn(&str) -> bool,
+    is_open: fn(&Method, &str) -> bool,
     memo: Option<Arc<Memo>>,
 }
 
@@ -41,7 +41,7 @@ enum Judgement {
 }
 
 impl<S> Authenticate<S> {
-    pub(super) fn new(inner: S, verifier: Arc<Verifier>, is_open: fn(&str) -> bool) -> Self {
+    pub(super) fn new(inner: S, verifier: Arc<Verifier>, is_open: fn(&Method, &str) -> bool) -> Self {
         Self { inner, verifier, is_open, memo: None }
     }
 
@@ -89,7 +89,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let field = take_field(request.headers_mut());
-        if (self.is_open)(request.uri().path()) {
+        if (self.is_open)(request.method(), request.uri().path()) {
             return ResponseFuture::calling(self.inner.call(request));
         }
         let judgement = match &field {

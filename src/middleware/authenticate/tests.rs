@@ -50,7 +50,7 @@ impl Bench {
     }
 
     fn layer(&self) -> AuthenticateLayer {
-        AuthenticateLayer::new(Arc::clone(&self.verifier), |path| path == "/openapi.json")
+        AuthenticateLayer::new(Arc::clone(&self.verifier), |_, path| path == "/openapi.json")
     }
 }
 
@@ -162,7 +162,7 @@ async fn a_token_with_a_new_key_waits_and_the_memo_ends_with_its_key() {
         format!("Bearer {}", forge.token(Some(kid), &payload))
     };
     let (old_field, new_field) = (field(&old, "old"), field(&new, "new"));
-    let mut connection = AuthenticateLayer::new(verifier, |_| false).layer(service_fn(who));
+    let mut connection = AuthenticateLayer::new(verifier, |_, _| false).layer(service_fn(who));
     for (field, expected) in [
         (&old_field, Ok("erp".to_owned())),
         (&old_field, Ok("erp".to_owned())),
