@@ -168,5 +168,21 @@ pub fn settings() -> impl Iterator<Item = &'static Setting> {
     SETTINGS.iter()
 }
 
+/// The settings as a Markdown table, for README; a test holds README to it.
+pub fn markdown_table() -> String {
+    let mut table = "| variable | default | takes | what for |\n| --- | --- | --- | --- |\n".to_owned();
+    for setting in settings() {
+        let names: Vec<_> = setting.spellings().map(|(_, env, _)| format!("`{env}`")).collect();
+        let default = match (setting.default, setting.unset) {
+            (Some(""), _) => "none".to_owned(),
+            (Some(default), _) => format!("`{default}`"),
+            (None, unset) => unset.unwrap_or_default().to_owned(),
+        };
+        let (expects, help) = (&setting.expects, setting.help);
+        table.push_str(&format!("| {} | {default} | {expects} | {help} |\n", names.join(" or ")));
+    }
+    table
+}
+
 #[cfg(test)]
 mod tests;

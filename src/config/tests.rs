@@ -305,6 +305,22 @@ fn a_variable_that_is_not_text_is_named() {
 }
 
 #[test]
+fn the_table_for_readme_has_a_row_for_each_setting() {
+    let table = markdown_table();
+    assert!(table.contains(
+        "| `NUMGEN_SEGMENT_SIZE` | `1000` | whole number from 1 to 1000000 | Numbers of each continuous counter"
+    ));
+    assert!(
+        table.contains("| `NUMGEN_JWT_SECRET` or `NUMGEN_JWT_SECRET_FILE` | with no key at all, "),
+        "{table}"
+    );
+    assert_eq!(table.lines().filter(|line| line.starts_with("| `")).count(), settings().count());
+    for row in table.lines().filter(|line| line.starts_with('|')) {
+        assert_eq!(row.matches(" | ").count(), 3, "{row}");
+    }
+}
+
+#[test]
 fn names_follow_from_one_another_and_are_unique() {
     let mut seen = std::collections::HashSet::new();
     for setting in settings() {
@@ -351,6 +367,8 @@ fn no_secret_is_ever_shown() {
             assert!(!shown.contains("canary-5f3a"), "{}: {shown}", setting.key);
         }
     }
+    let long = format!("redis://u:canary-5f3a{}@host", "x".repeat(200));
+    assert!(!error("NUMGEN_LISTEN", &long).contains("canary-5f3a"));
     // Settings that are no secrets may be shown, but not what somebody pasted there by mistake.
     for setting in settings().filter(|setting| !setting.secret) {
         let shown = load(

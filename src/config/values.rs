@@ -153,13 +153,15 @@ fn nearest_of<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     nearest(name, known.into_iter()).unwrap_or_default().to_owned()
 }
 
-/// A value for an error message: in quotes, cut, without credentials.
+/// A value for an error message: in quotes, without credentials, and only then cut, since a cut could take away the `@`
+/// by which credentials are known.
 fn show(text: &str) -> String {
-    let mut cut: String = text.chars().take(SHOWN_CHARACTERS).collect();
-    if cut.len() < text.len() {
+    let clean = scrub(text);
+    let mut cut: String = clean.chars().take(SHOWN_CHARACTERS).collect();
+    if cut.len() < clean.len() {
         cut.push_str("...");
     }
-    format!("{:?}", scrub(&cut))
+    format!("{cut:?}")
 }
 
 fn flag_level(flags: &Flags) -> Level {

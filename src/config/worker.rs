@@ -61,7 +61,7 @@ fn epoch() -> Parser<UnixMillis> {
 impl Worker {
     /// What a store records at first use and never changes: numbers of another layout, epoch or data centre could collide.
     pub fn pinned_layout(&self) -> String {
-        format!("{} since {}, data centre {}", self.layout, self.epoch.to_rfc3339(), self.datacenter_id)
+        format!("{} epoch {} data centre {}", self.layout, self.epoch.to_rfc3339(), self.datacenter_id)
     }
 
     pub(super) fn check(&self, values: &Values, mistakes: &mut Vec<Mistake>) {
