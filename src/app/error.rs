@@ -59,6 +59,9 @@ pub enum BuildError {
         #[source]
         source: io::Error,
     },
+    /// No way to be told to stop.
+    #[error("signals cannot be listened for")]
+    Signals(#[from] io::Error),
     /// No threads.
     #[error("the operating system gives no more threads")]
     Threads(#[source] io::Error),
@@ -74,7 +77,12 @@ impl BuildError {
             | Self::Auth(_)
             | Self::Tls(_)
             | Self::Bind { .. } => true,
-            Self::Worker(_) | Self::Window(_) | Self::Rules(_) | Self::Demo(_) | Self::Threads(_) => false,
+            Self::Worker(_)
+            | Self::Window(_)
+            | Self::Rules(_)
+            | Self::Demo(_)
+            | Self::Signals(_)
+            | Self::Threads(_) => false,
         }
     }
 }
