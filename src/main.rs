@@ -1,67 +1,118 @@
 //! The program: arguments, exit codes, runtime, signals.
 
-use std::{error::Error, process::ExitCode, sync::Arc};
+use std::{error::Error, io, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use numgen::{
-    cli::{Cli, Command, Errand, Terminal},
+    app::{App, BuildError},
+    cli::{Cli, CliError, Command, Errand, Terminal},
     clock::{Clock, SystemClock},
-    config::{Config, Flags, LogFormat, ProcessSource},
-    telemetry::{self, Style},
+    config::{Config, ConfigError, Flags, LogFormat, ProcessSource},
+    scrub::scrub,
+    telemetry::{self, Style, TelemetryError, fields::chain},
+};
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{SignalKind, signal},
 };
 
 /// Many short-lived allocations on few threads are what it is good at.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// For arguments and configuration; clap uses the same.
-const USAGE: u8 = 2;
-const FAILURE: u8 = 1;
-
 fn main() -> ExitCode {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    match Cli::parse().into_command() {
+    let outcome = match Cli::parse().into_command() {
         Command::Serve(flags) => serve(&flags, clock),
         Command::Errand(errand) => run(errand, clock),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
     }
 }
 
-fn serve(flags: &Flags, clock: Arc<dyn Clock>) -> ExitCode {
-    let (config, warnings) = match Config::load(flags, &ProcessSource) {
-        Ok(loaded) => loaded,
-        Err(error) => return fail(USAGE, &error),
-    };
+fn serve(flags: &Flags, clock: Arc<dyn Clock>) -> Result<(), Failure> {
+    let (config, warnings) = Config::load(flags, &ProcessSource)?;
     let style = match config.log.format {
         Some(LogFormat::Json) => Style::Json,
         Some(LogFormat::Pretty) => Style::pretty(),
         None => Style::detect(),
     };
-    if let Err(error) = telemetry::install(&config.log.filter, style, clock) {
-        return fail(FAILURE, &error);
-    }
+    telemetry::install(&config.log.filter, style, Arc::clone(&clock))?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    // App::build(config, clock) and run() stand here once app.rs has landed.
-    fail(FAILURE, &std::io::Error::other("the service is not part of this build yet"))
+    runtime()?.block_on(async {
+        // Before anything is opened, so that a signal during the start still ends in order.
+        let stop = stop()?;
+        Ok(App::build(config, clock).await?.run(stop).await?)
+    })
 }
 
-fn run(errand: Errand, clock: Arc<dyn Clock>) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(FAILURE, &error),
-    };
-    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+fn run(errand: Errand, clock: Arc<dyn Clock>) -> Result<(), Failure> {
+    let (mut out, mut err) = (io::stdout(), io::stderr());
     let mut terminal = Terminal { out: &mut out, err: &mut err };
-    match runtime.block_on(errand.run(&ProcessSource, clock, &mut terminal)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is_broken_pipe() => ExitCode::from(error.exit_code()),
-        Err(error) => fail(error.exit_code(), &error),
+    Ok(runtime()?.block_on(errand.run(&ProcessSource, clock, &mut terminal))?)
+}
+
+/// One thread for what runs in the background; requests have threads of their own.
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+/// Resolves when the process is asked to end (SIGTERM), or somebody presses Ctrl-C (SIGINT).
+fn stop() -> io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// How the process ends that did not do what it was asked for: 2 for what the operator has to change in arguments or
+/// settings (clap uses the same), else 1.
+struct Failure(u8, Box<dyn Error>);
+
+impl Failure {
+    /// A line on standard error for each thing that is wrong, unless nobody reads any more (`| head -1`).
+    fn report(self) -> ExitCode {
+        let Self(code, error) = self;
+        if !error.downcast_ref::<CliError>().is_some_and(CliError::is_broken_pipe) {
+            eprintln!("numgen: {}", scrub(&chain(&*error)).replace('\n', "\nnumgen: "));
+        }
+        ExitCode::from(code)
     }
 }
 
-/// A line on standard error for each thing that is wrong.
-fn fail(code: u8, error: &dyn Error) -> ExitCode {
-    eprintln!("numgen: {}", error.to_string().replace('\n', "\nnumgen: "));
-    ExitCode::from(code)
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self(2, error.into())
+    }
+}
+
+impl From<CliError> for Failure {
+    fn from(error: CliError) -> Self {
+        Self(error.exit_code(), error.into())
+    }
+}
+
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Self {
+        Self(if error.is_configuration() { 2 } else { 1 }, error.into())
+    }
+}
+
+impl From<TelemetryError> for Failure {
+    fn from(error: TelemetryError) -> Self {
+        Self(1, error.into())
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self(1, error.into())
+    }
 }

@@ -47,12 +47,12 @@ pub fn scrub(text: &str) -> Cow<'_, str> {
     let mut kept = 0; // everything before is in `clean`
     let mut at = 0;
     while let Some(secret) = find_secret(text, at) {
-        clean.push_str(&text[kept..secret.start]);
-        clean.push_str(MASK);
-        kept = secret.end;
-        at = secret.end;
+        clean.push_str(&text[kept..secret.span.start]);
+        clean.extend([secret.quote, MASK, secret.quote]);
+        kept = secret.span.end;
+        at = secret.span.end;
     }
-    if kept == 0 && clean.is_empty() {
+    if clean.is_empty() {
         return Cow::Borrowed(text);
     }
     clean.push_str(&text[kept..]);
@@ -61,22 +61,34 @@ pub fn scrub(text: &str) -> Cow<'_, str> {
 
 type Span = std::ops::Range<usize>;
 
+/// What is to be masked, and the quotes that the mask then needs so that JSON stays JSON.
+struct Found {
+    span: Span,
+    quote: &'static str,
+}
+
+impl From<Span> for Found {
+    fn from(span: Span) -> Self {
+        Self { span, quote: "" }
+    }
+}
+
 /// The first secret that starts at or behind `from`.
-fn find_secret(text: &str, from: usize) -> Option<Span> {
+fn find_secret(text: &str, from: usize) -> Option<Found> {
     let bytes = text.as_bytes();
     let mut at = from;
     while at < bytes.len() {
         let found = match bytes[at] {
-            b':' if bytes[at..].starts_with(b"://") => user_info(bytes, at + 3),
+            b':' if bytes[at..].starts_with(b"://") => user_info(bytes, at + 3).map(Found::from),
             b':' | b'=' => named_value(text, at, from),
-            b'e' if starts_a_word(bytes, at) => jwt(bytes, at),
-            b'B' | b'b' if starts_a_word(bytes, at) => bearer(bytes, at),
+            b'e' if starts_a_word(bytes, at) => jwt(bytes, at).map(Found::from),
+            b'B' | b'b' if starts_a_word(bytes, at) => bearer(bytes, at).map(Found::from),
             _ => None,
         };
         match found {
             // Already masked: pass it, or the search would never end.
-            Some(span) if &text[span.clone()] == MASK => at = span.end,
-            Some(span) => return Some(span),
+            Some(found) if &text[found.span.clone()] == MASK => at = found.span.end,
+            Some(found) => return Some(found),
             None => at += 1,
         }
     }
@@ -146,7 +158,7 @@ fn bearer(bytes: &[u8], start: usize) -> Option<Span> {
 }
 
 /// The value behind `name:`, `name=`, `"name":` where the name is a secret one and ends directly before `separator`.
-fn named_value(text: &str, separator: usize, from: usize) -> Option<Span> {
+fn named_value(text: &str, separator: usize, from: usize) -> Option<Found> {
     let bytes = text.as_bytes();
     let before = text[from..separator].trim_end_matches([' ', '\\', '"', '\'']);
     let quoted = text[from..separator].ends_with(['"', '\'']);
@@ -171,7 +183,18 @@ fn named_value(text: &str, separator: usize, from: usize) -> Option<Span> {
     let blanks = bytes[separator + 1..].iter().take_while(|&&b| b == b' ').count();
     let start = separator + 1 + blanks;
     let end = value_end(text, start, name);
-    (end > start).then_some(start..end)
+    let value = &text[start..end];
+    for quote in ["\\\"", "\""] {
+        // The quotes of a value stay; a bare value under a quoted name gets the quotes of the name.
+        if let Some(inner) = value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote)) {
+            let start = start + quote.len();
+            return (!inner.is_empty()).then_some(Found { span: start..start + inner.len(), quote: "" });
+        }
+        if !value.is_empty() && value != MASK && text[..separator].ends_with(quote) {
+            return Some(Found { span: start..end, quote });
+        }
+    }
+    (end > start).then_some(Found { span: start..end, quote: "" })
 }
 
 /// Where the value that starts at `start` ends: its closing quote or bracket, or the next separator.
@@ -260,11 +283,13 @@ mod tests {
                 "Draft { initial_seq: Some(SequenceValue(1000)), max: 1 }",
                 "Draft { initial_seq: ****, max: 1 }",
             ),
-            (r#"{"initial_seq":1000,"max_seq":5}"#, r#"{"initial_seq":****,"max_seq":5}"#),
-            (r#"{"initialSeq": "1000"}"#, r#"{"initialSeq": ****}"#),
-            (r#""{\"initial_seq\":\"1000\",\"a\":1}""#, r#""{\"initial_seq\":****,\"a\":1}""#),
+            (r#"{"initial_seq":1000,"max_seq":5}"#, r#"{"initial_seq":"****","max_seq":5}"#),
+            (r#"{"initialSeq": "1000"}"#, r#"{"initialSeq": "****"}"#),
+            (r#""{\"initial_seq\":\"1000\",\"a\":1}""#, r#""{\"initial_seq\":\"****\",\"a\":1}""#),
+            (r#"{\"initial_seq\":1000,\"a\":1}"#, r#"{\"initial_seq\":\"****\",\"a\":1}"#),
+            (r#"{"password":"","a":["x"],"token":null}"#, r#"{"password":"","a":["x"],"token":"****"}"#),
             ("GET /x?token=abc&a=1", "GET /x?token=****&a=1"),
-            ("Claims { token: \"a, b\", sub: 1 }", "Claims { token: ****, sub: 1 }"),
+            ("Claims { token: \"a, b\", sub: 1 }", "Claims { token: \"****\", sub: 1 }"),
             ("invalid token: it has expired", "invalid token: it has expired"),
             ("Authorization: Basic dTpw\nHost: a", "Authorization: ****\nHost: a"),
             ("Secret { password: [1, 2] }", "Secret { password: **** }"),

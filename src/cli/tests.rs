@@ -276,3 +276,50 @@ fn commands_that_ask_the_service_need_a_token_they_can_make() {
     let (done, _) = run(&["temporary", "list"], &source, NOW);
     assert!(done.unwrap_err().to_string().contains("NUMGEN_JWT_PUBLIC_KEY_FILE only verifies tokens"));
 }
+
+/// The names of files and tables that `check` reads are those that the store writes.
+#[tokio::test]
+async fn check_reads_a_real_store_while_it_is_used_and_afterwards() {
+    use crate::store::{WorkerStore, sqlite::SqliteStore};
+
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("data");
+    DataDir::prepare(&path).unwrap().signing_secret().unwrap();
+    let check = |arguments: &'static [&'static str]| {
+        let source = FixedSource::new().variable("NUMGEN_DATA_DIR", path.as_os_str());
+        // On a thread of its own, which has no runtime yet.
+        std::thread::scope(|scope| scope.spawn(|| run(arguments, &source, NOW)).join().unwrap())
+    };
+    let (config, _) = crate::config::Config::load(&Flags::default(), &FixedSource::new()).unwrap();
+    let clock = Arc::new(ManualClock::at(NOW));
+    let store = SqliteStore::open(&path, clock, config.worker.epoch, config.storage.storage_timeout).unwrap();
+    store.pin_layout(&config.worker.pinned_layout()).await.unwrap();
+    let request = crate::store::AcquireRequest {
+        nonce: crate::store::Nonce([7; 16]),
+        slots: 0..1,
+        window_ms: 60_000,
+        ttl_ms: 1_000,
+    };
+    store.acquire(request).await.unwrap();
+
+    let (done, out) = check(&["check"]);
+    done.unwrap_or_else(|error| panic!("{error}\n{out}"));
+    assert!(out.contains("a service is running on it"), "{out}");
+    store.close().await;
+    drop(store);
+
+    let (done, out) = check(&["check"]);
+    done.unwrap_or_else(|error| panic!("{error}\n{out}"));
+    for line in [
+        "no service is running on it",
+        "the secret in the data directory",
+        "schema 1, journal wal, 0 rules",
+        "ok    layout          41/5/5/12 epoch 2024-01-01T00:00:00.000Z data centre 0\n",
+        "note  clock           60 s behind the last window",
+    ] {
+        assert!(out.contains(line), "{line} in\n{out}");
+    }
+    let (done, out) = check(&["check", "--snowflake-layout", "42/4/5/12"]);
+    assert_eq!(done.unwrap_err().exit_code(), 1);
+    assert!(out.contains("FAIL  layout          configured is 42/4/5/12 "), "{out}");
+}

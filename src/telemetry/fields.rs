@@ -87,13 +87,16 @@ impl Visit for Fields {
     }
 }
 
-/// An error and its causes: `a: b: c`.
+/// An error and its causes: `a: b: c`. A cause that the text names already is not repeated.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
         cause = error.source();
     }
     text

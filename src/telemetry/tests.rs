@@ -54,6 +54,18 @@ struct Outer(#[source] Inner);
 #[error("refused with token=canary-2")]
 struct Inner;
 
+#[derive(Debug, thiserror::Error)]
+#[error("while starting: {0}")]
+struct Told(#[source] Outer);
+
+#[test]
+fn a_chain_says_everything_once() {
+    let told = Told(Outer(Inner));
+    let text =
+        "while starting: cannot connect to postgres://numgen:canary-1@db/numgen: refused with token=canary-2";
+    assert_eq!(fields::chain(&told), text);
+}
+
 #[expect(dead_code, reason = "only its Debug is used")]
 #[derive(Debug)]
 struct Draft {
