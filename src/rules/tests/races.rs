@@ -83,19 +83,17 @@ async fn a_rule_that_another_process_replaced_is_not_used_first() {
 
 #[tokio::test(start_paused = true)]
 async fn the_floor_waits_for_numbers_under_way() {
-    let desk = Arc::new(Desk::new());
+    let desk = Desk::new();
     desk.put("A", MONTHLY).await.expect("saved");
     let under_way = desk.enter("A", desk.now()).await.expect("usable");
     desk.put("A", NEVER).await.expect("changed");
-    let waiting = tokio::spawn({
-        let desk = desk.clone();
-        async move { desk.issue("A").await }
-    });
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(!waiting.is_finished(), "the floor is not known yet");
+    let waiting = desk.issue("A");
+    tokio::pin!(waiting);
+    let early = tokio::time::timeout(Duration::from_secs(3), &mut waiting).await;
+    assert!(early.is_err(), "the floor is not known yet");
     assert_eq!(desk.draw(&under_way).await, "20261122-0001");
     drop(under_way);
-    assert_eq!(waiting.await.expect("issued"), "20261122-0002");
+    assert_eq!(waiting.await, "20261122-0002");
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,7 +112,7 @@ async fn a_number_that_is_under_way_for_ever_does_not_hold_up_the_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_waits_for_its_turn_does_not_block_the_floor() {
-    let desk = Arc::new(Desk::new());
+    let desk = Desk::new();
     desk.put("A", NEVER).await.expect("saved");
     desk.issue("A").await;
     let old = desk.rule("A");

@@ -278,3 +278,18 @@ async fn a_preview_stores_nothing() {
     assert_eq!(code(&error), "Missing {SEQ} tag");
     assert_eq!(desk.registry.list(None, 10, |_| true).rules.len(), 1);
 }
+
+#[tokio::test]
+async fn only_a_rule_in_use_is_usable_at_once() {
+    let desk = Desk::new();
+    desk.put("A", r#"{"format":"A-{year}-{SEQ:4}"}"#).await.expect("saved");
+    let rule = desk.rule("A");
+    assert!(desk.registry.use_at_once(&rule, desk.now()).is_none(), "not marked as used");
+    desk.issue("A").await;
+    let rule = desk.rule("A");
+    assert!(desk.registry.use_at_once(&rule, desk.now()).is_some());
+    let later = Moment::Document(date("2026-11-23"));
+    assert!(desk.registry.use_at_once(&rule, later).is_none(), "a later date is not noted");
+    desk.put("A", r#"{"format":"A-{year}-{SEQ:5}"}"#).await.expect("saved");
+    assert!(desk.registry.use_at_once(&rule, desk.now()).is_none(), "replaced");
+}
