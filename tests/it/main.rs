@@ -13,6 +13,7 @@ mod limits;
 mod observe;
 mod openapi;
 mod process;
+mod readme;
 mod redaction;
 mod tenants;
 mod wire;

@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Ratios, never a test:  tests/stages/bench.sh     (BENCH_SECONDS=10, BENCH_CONNECTIONS="64 1000")
+#
+# First the pure parts by criterion; then HTTP, one after the other in one run: a bare hyper server that answers a constant, and the
+# service in each mode with its whole stack on (token, rate limit, metrics, tracing). Absolute figures on shared machines mean little.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+tests/stages/tools.sh bench
+seconds=${BENCH_SECONDS:-10}
+read -ra connections <<<"${BENCH_CONNECTIONS:-64 1000}"
+
+cargo build --quiet --release --locked --bin numgen --example bare
+[ "${BENCH_PURE:-yes}" = no ] || cargo bench --quiet --locked --bench pure
+
+work=$(mktemp -d)
+pids=()
+cleanup() {
+  [ ${#pids[@]} = 0 ] || kill "${pids[@]}" 2>/dev/null || true
+  wait
+  rm -rf "$work"
+}
+trap cleanup EXIT
+
+free_port() {
+  local port
+  while port=$((12000 + RANDOM % 18000)); do
+    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
+  done
+}
+wait_for() {
+  local _
+  for _ in $(seq 2000); do
+    (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null && return
+    sleep 0.005
+  done
+  echo "nobody listens on $1" >&2
+  exit 1
+}
+resident() { awk '/^VmRSS/ { printf "%.1f", $2 / 1024 }' "/proc/$1/status"; }
+now_ms() { date +%s%3N; }
+
+bare_port=$(free_port)
+target/release/examples/bare "127.0.0.1:$bare_port" >"$work/bare.log" 2>&1 &
+bare=$!
+pids+=("$bare")
+wait_for "$bare_port"
+
+port=$(free_port)
+admin=$(free_port)
+export NUMGEN_DATA_DIR="$work/data" NUMGEN_LISTEN="127.0.0.1:$port" NUMGEN_ADMIN_LISTEN="127.0.0.1:$admin" NUMGEN_LOG_FORMAT=json
+numgen=$PWD/target/release/numgen
+cd "$work"
+began=$(now_ms)
+"$numgen" serve >"$work/numgen.log" 2>&1 &
+server=$!
+pids+=("$server")
+wait_for "$admin"
+echo "ready after start: $(($(now_ms) - began)) ms; resident when idle: $(resident $server) MiB"
+token=$("$numgen" token --scope admin --ttl 2h)
+url=http://127.0.0.1:$port
+
+# A rule by way of bash alone: what it prints matters only when it fails.
+register() {
+  local body=$2
+  exec 3<>"/dev/tcp/127.0.0.1/$port"
+  printf 'PUT /prefix-configs/%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s' \
+    "$1" "$token" ${#body} "$body" >&3
+  grep -q ' 200 ' <<<"$(cat <&3)" || { echo "$1 was refused" >&2; exit 1; }
+}
+register SNOW '{"format":"EVT-{SEQ:19}"}'
+register COUNT '{"format":"CNT-{SEQ:9}"}'
+register STRICT '{"format":"INV-{SEQ:9}","mode":"strict"}'
+
+declare -A base=()
+measure() { # name, connections, process, URL
+  local out rate
+  out=$(wrk -t2 -c"$2" -d"${seconds}s" --latency -H "Authorization: Bearer $token" "$4")
+  rate=$(awk '/^Requests\/sec/ { print $2 }' <<<"$out")
+  [ "$1" = bare ] && base[$2]=$rate
+  printf '%-24s %6s %12.0f %10s %10s %8s %8.2f%s\n' "$1" "$2" "$rate" \
+    "$(awk '$1 == "50%" { print $2 }' <<<"$out")" "$(awk '$1 == "99%" { print $2 }' <<<"$out")" "$(resident "$3")" \
+    "$(awk -v a="$rate" -v b="${base[$2]}" 'BEGIN { print a / b }')" \
+    "$(awk '/Non-2xx/ { printf "  %s refused!", $NF } /Socket errors/ { printf "  %s", $0 }' <<<"$out")"
+}
+printf '\n%-24s %6s %12s %10s %10s %8s %8s\n' what conns requests/s p50 p99 MiB ratio
+for count in "${connections[@]}"; do
+  measure bare "$count" "$bare" "http://127.0.0.1:$bare_port/"
+  measure snowflake "$count" "$server" "$url/numbers/SNOW"
+  measure continuous "$count" "$server" "$url/numbers/COUNT"
+  measure strict "$count" "$server" "$url/numbers/STRICT"
+done
+batch=$(wrk -t2 -c8 -d"${seconds}s" -H "Authorization: Bearer $token" "$url/numbers/SNOW?count=1000" | awk '/^Requests\/sec/ { print $2 }')
+awk -v rate="$batch" 'BEGIN { printf "\nsnowflake, count=1000: %.0f numbers/s\n", rate * 1000 }'
