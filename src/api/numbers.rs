@@ -161,7 +161,8 @@ async fn issue(
         reserve: wanted.reserve,
         idempotency_key: wanted.idempotency_key,
     };
-    let order = order(&usable, usable.local(), &claims.subject, now, wishes);
+    let mut order = order(&usable, usable.local(), &claims.subject, now, wishes);
+    order.hold = Some(Arc::new(usable.clone()));
     let issued = match parts.engine.issue_at_once(&order) {
         Some(issued) => issued?,
         None => parts.engine.issue(&order).await?,
@@ -212,6 +213,7 @@ pub(super) fn order<'a>(
         idempotency_key: wishes.idempotency_key,
         date: wishes.date,
         reserve: wishes.reserve,
+        hold: None,
     }
 }
 

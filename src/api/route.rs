@@ -165,9 +165,9 @@ pub fn label(path: &str) -> (usize, &'static str) {
     (index.unwrap_or(LABELS.len() - 1), label)
 }
 
-/// Whether a request to `path` is served without a token.
+/// Whether a request is answered without a token: the documentation, which methods a route has, and that a path is no route.
 pub fn is_public(method: &Method, path: &str) -> bool {
-    method == Method::OPTIONS || Route::of(path).is_some_and(|route| route.is_public())
+    method == Method::OPTIONS || Route::of(path).is_none_or(|route| route.is_public())
 }
 
 /// Whether a path is one of those that issue numbers.

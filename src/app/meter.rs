@@ -18,8 +18,11 @@ use crate::{
 /// Counters by prefix key, then by mode and source. A key has one entry, whatever becomes of its rule.
 pub(super) struct Issued {
     metrics: Metrics,
-    counters: RwLock<HashMap<PrefixKey, Vec<(Mode, Source, Counter)>, RandomState>>,
+    counters: RwLock<HashMap<PrefixKey, Handles, RandomState>>,
 }
+
+/// The counters of one prefix key: one for each mode and source that it has had, so a handful.
+type Handles = Vec<(Mode, Source, Counter)>;
 
 impl Issued {
     pub(super) fn new(metrics: Metrics) -> Self {

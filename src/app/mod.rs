@@ -83,7 +83,7 @@ impl App {
         )?;
         let store = Arc::new(store);
         let layout = config.worker.layout;
-        pin_layout(&*store, layout, &config).await?;
+        pin_layout(&store, &config).await?;
         let worker = hold_worker(&store, layout, &config, &clock).await?;
         background.spawn(worker.clone().keep(background.clone()));
         let engine = engine(&store, layout, &config, Arc::clone(worker.ids()), &background);
@@ -113,6 +113,7 @@ impl App {
         });
         let public = Public::new(PublicParts {
             api,
+            proxies: config.http.trusted_proxies.clone().into(),
             cors: cors(&config.http.cors_origins),
             metrics: metrics.clone(),
             verifier,
@@ -167,13 +168,15 @@ impl App {
         let http_threads = Arc::new(Threads::start(cores()).map_err(BuildError::Threads)?);
         let admin_threads = Arc::new(Threads::start(1).map_err(BuildError::Threads)?);
         let public = self.public.clone();
-        let serve =
-            self.public_server.serve(http_threads, self.serving.clone(), move |peer| public.connection(peer));
+        let serve = self
+            .public_server
+            .serve(Arc::clone(&http_threads), self.serving.clone(), move |peer| public.connection(peer));
         self.serving.spawn(serve);
         let admin = Admin::new(self.status.clone());
-        let serve_admin = self
-            .admin_server
-            .serve(admin_threads, self.background.clone(), move |_| stack::admin(admin.clone()));
+        let serve_admin =
+            self.admin_server.serve(Arc::clone(&admin_threads), self.background.clone(), move |_| {
+                stack::admin(admin.clone())
+            });
         self.background.spawn(serve_admin);
         upkeep::start(&self.background, &self.store, &self.status, &self.metrics, &self.clock);
 
@@ -187,6 +190,8 @@ impl App {
         }
         self.background.drain();
         self.background.finished(Duration::from_secs(1)).await;
+        // Only now: dropping the threads drops the connections that run on them.
+        drop((http_threads, admin_threads));
         if let Err(error) = self.worker.release().await {
             tracing::warn!(error = &error as &dyn std::error::Error, "worker window not given back");
         }
@@ -201,12 +206,8 @@ fn cores() -> usize {
 }
 
 /// What decides which ID means what must never change under IDs that were issued.
-async fn pin_layout(store: &SqliteStore, layout: Layout, config: &Config) -> Result<(), BuildError> {
-    let wanted = format!(
-        "{layout} epoch {} data centre {}",
-        config.worker.epoch.to_rfc3339(),
-        config.worker.datacenter_id
-    );
+async fn pin_layout(store: &SqliteStore, config: &Config) -> Result<(), BuildError> {
+    let wanted = config.worker.pinned_layout();
     let recorded = store.pin_layout(&wanted).await.map_err(BuildError::Worker)?;
     if recorded == wanted { Ok(()) } else { Err(BuildError::LayoutDiffers { recorded, wanted }) }
 }

@@ -21,8 +21,6 @@ section! {
     body_timeout: Duration = "NUMGEN_BODY_TIMEOUT", Default("10s"), duration(SHORTEST..=HOUR);
     /// How long a connection may stay open without a request.
     idle_timeout: Duration = "NUMGEN_IDLE_TIMEOUT", Default("75s"), duration(SHORTEST..=HOUR);
-    /// How long a request may take altogether.
-    request_deadline: Duration = "NUMGEN_REQUEST_DEADLINE", Default("30s"), duration(SHORTEST..=HOUR);
     /// How long requests in flight may go on after SIGTERM.
     shutdown_grace: Duration = "NUMGEN_SHUTDOWN_GRACE", Default("10s"), duration(Duration::ZERO..=HOUR);
 }

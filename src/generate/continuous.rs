@@ -8,7 +8,7 @@ use crate::{
 };
 
 use super::{
-    IssueError, Order,
+    Hold, IssueError, Order,
     combine::{Call, CombineError, Combiner},
 };
 
@@ -22,6 +22,7 @@ pub(super) struct Continuous {
 struct Take {
     bounds: Bounds,
     request: TakeRequest,
+    hold: Option<Hold>,
 }
 
 impl Continuous {
@@ -31,8 +32,11 @@ impl Continuous {
             Box::pin(async move {
                 let Some(Take { bounds, .. }) = takes.first() else { return Ok(Vec::new()) };
                 let bounds = *bounds;
-                let requests = takes.into_iter().map(|take| take.request).collect();
-                store.take(counter, bounds, requests).await
+                let (requests, holds): (Vec<_>, Vec<_>) =
+                    takes.into_iter().map(|take| (take.request, take.hold)).unzip();
+                let taken = store.take(counter, bounds, requests).await;
+                drop(holds);
+                taken
             })
         });
         // After a change of the rule, old and new bounds may meet in one lane; they are served by calls of their own.
@@ -41,7 +45,11 @@ impl Continuous {
     }
 
     pub(super) async fn take(&self, order: &Order<'_>, claim: Option<Claim>) -> Result<Taken, IssueError> {
-        let take = Take { bounds: order.bounds, request: TakeRequest { count: order.count, claim } };
+        let take = Take {
+            bounds: order.bounds,
+            request: TakeRequest { count: order.count, claim },
+            hold: order.hold.clone(),
+        };
         Ok(self.combiner.submit(order.counter(), take).await?)
     }
 }

@@ -62,7 +62,7 @@ pub struct Stores {
 }
 
 /// What a caller asks for, with everything that follows from its moment.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Order<'a> {
     /// The rule in force.
     pub rule: &'a Rule,
@@ -86,7 +86,12 @@ pub struct Order<'a> {
     pub date: Option<NaiveDate>,
     /// Reserve for so long instead of issuing; strict only.
     pub reserve: Option<Duration>,
+    /// Kept until the store has answered, even where the caller has gone by then: what must not change under a draw.
+    pub hold: Option<Hold>,
 }
+
+/// Something that is only to be kept for a while.
+pub type Hold = Arc<dyn std::any::Any + Send + Sync>;
 
 impl Order<'_> {
     fn counter(&self) -> Counter {

@@ -9,7 +9,7 @@ use crate::{
 };
 
 use super::{
-    IssueError, Order,
+    Hold, IssueError, Order,
     combine::{Call, Combiner},
     stamp::Stamp,
 };
@@ -25,6 +25,7 @@ struct Issue {
     bounds: Bounds,
     request: IssueRequest,
     render: Arc<dyn Fn(SequenceValue) -> String + Send + Sync>,
+    hold: Option<Hold>,
 }
 
 impl Strict {
@@ -34,10 +35,13 @@ impl Strict {
             Box::pin(async move {
                 let Some(Issue { bounds, .. }) = issues.first() else { return Ok(Vec::new()) };
                 let bounds = *bounds;
-                let (requests, renders): (Vec<_>, Vec<_>) =
-                    issues.into_iter().map(|issue| (issue.request, issue.render)).unzip();
+                let (requests, rest): (Vec<_>, Vec<_>) =
+                    issues.into_iter().map(|issue| (issue.request, (issue.render, issue.hold))).unzip();
+                let (renders, holds): (Vec<_>, Vec<_>) = rest.into_iter().unzip();
                 let render: RenderNumber = Arc::new(move |index, value| renders[index](value));
-                store.issue(counter, bounds, requests, render).await
+                let issued = store.issue(counter, bounds, requests, render).await;
+                drop(holds);
+                issued
             })
         });
         let together = |a: &Issue, b: &Issue| a.bounds == b.bounds;
@@ -65,7 +69,8 @@ impl Strict {
             template.render(&stamp.context(key.as_str()), value, &mut number);
             number
         };
-        let issue = Issue { bounds: order.bounds, request, render: Arc::new(render) };
+        let issue =
+            Issue { bounds: order.bounds, request, render: Arc::new(render), hold: order.hold.clone() };
         Ok(self.combiner.submit(order.counter(), issue).await?)
     }
 }

@@ -86,10 +86,13 @@ impl Server {
         lifecycle.spawn(Arc::clone(&watchers).patrol(lifecycle.clone()));
         loop {
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-            let (stream, peer) = tokio::select! {
-                () = lifecycle.draining() => return,
-                accepted = accept(&self.listener) => accepted,
+            let accepted = tokio::select! {
+                biased;
+                accepted = accept(&self.listener) => Some(accepted),
+                // Those that were waiting when the drain began are still served.
+                () = lifecycle.draining() => None,
             };
+            let Some((stream, peer)) = accepted else { return };
             let Some(stream) = detach(stream) else { continue };
             let connection = Connection {
                 watcher: watchers.watch(),

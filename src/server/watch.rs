@@ -25,6 +25,9 @@ use crate::lifecycle::Lifecycle;
 
 const TICK: Duration = Duration::from_millis(250);
 
+/// How many ticks a request that is just arriving has at the drain.
+const FAREWELL_ROUNDS: u32 = 4;
+
 /// What a connection is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command {
@@ -89,6 +92,13 @@ impl Watcher {
         if raised {
             self.waker.wake();
         }
+    }
+
+    /// What the drain calls for, in its `round`-th tick. Whoever is sending a request, or has just been accepted, has a second
+    /// for it: its request is served, and no other after it.
+    fn farewell(&self, round: u32) -> Command {
+        let arriving = self.reading.load(Ordering::Relaxed) && self.serving.load(Ordering::Relaxed) == 0;
+        if arriving && round < FAREWELL_ROUNDS { Command::Stay } else { Command::Finish }
     }
 
     /// What the time that has passed calls for.
@@ -166,9 +176,8 @@ impl Watchers {
                 () = lifecycle.draining() => break,
             }
         }
-        // A connection that was accepted in the very last moment is told in the next round.
-        loop {
-            self.each(|_| Command::Finish);
+        for round in 0_u32.. {
+            self.each(|watcher| watcher.farewell(round));
             if self.lock().is_empty() {
                 return;
             }
@@ -324,6 +333,18 @@ mod tests {
         watcher.bytes_came();
         pass(&watchers, 3);
         assert_eq!(command(&watcher), Command::Stay);
+    }
+
+    #[test]
+    fn the_drain_waits_a_second_for_a_request_that_is_arriving() {
+        let watchers = watchers();
+        let (arriving, idle) = (watchers.watch(), watchers.watch());
+        drop(idle.serve(http::Version::HTTP_11));
+        assert_eq!((arriving.farewell(0), idle.farewell(0)), (Command::Stay, Command::Finish));
+        let serving = arriving.serve(http::Version::HTTP_11);
+        assert_eq!(arriving.farewell(1), Command::Finish, "this request is its last");
+        drop(serving);
+        assert_eq!(watchers.watch().farewell(FAREWELL_ROUNDS), Command::Finish);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::{
     auth::Verifier,
     body::Body,
     clock::Clock,
+    config::Cidr,
     middleware::{
         authenticate::AuthenticateLayer,
         catch_panic::CatchPanicLayer,
@@ -34,6 +35,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Public {
     api: Api,
+    proxies: Arc<[Cidr]>,
     cors: Option<CorsLayer>,
     observe: ObserveLayer,
     overload: OverloadLayer,
@@ -46,6 +48,8 @@ pub struct Public {
 pub struct PublicParts {
     /// The handlers.
     pub api: Api,
+    /// Whose forwarded-for fields count.
+    pub proxies: Arc<[Cidr]>,
     /// Which browsers may call.
     pub cors: Option<CorsLayer>,
     /// Where requests are counted.
@@ -66,6 +70,7 @@ impl Public {
         let http = HttpMetrics::new(&parts.metrics, &api::LABELS);
         Self {
             api: parts.api,
+            proxies: parts.proxies,
             cors: parts.cors,
             observe: ObserveLayer::new(http, api::label, parts.clock),
             overload: OverloadLayer::new(parts.max_in_flight),
@@ -89,7 +94,7 @@ impl Public {
     {
         ServiceBuilder::new()
             // First, so that everything below can name the request and its sender.
-            .layer(PeerLayer::new(peer.ip()))
+            .layer(PeerLayer::new(peer.ip(), &self.proxies))
             .layer(RequestIdLayer)
             // Before anything that might print a request.
             .layer(SetSensitiveRequestHeadersLayer::from_shared(sensitive_headers()))

@@ -219,7 +219,14 @@ fn log(error: &(dyn StdError + Send + Sync + 'static), problem: &Problem, head: 
         tracing::error!(request_id, method = head.method().as_str(), path, code, error, "request failed");
     } else if let Some(api::Error::Forbidden(forbidden)) = error.downcast_ref() {
         let address = head.peer().map(tracing::field::display);
-        tracing::warn!(request_id, path, address, reason = forbidden.reason(), "request refused");
+        tracing::warn!(
+            request_id,
+            route = path,
+            address,
+            status = 403,
+            reason = forbidden.reason(),
+            "request refused"
+        );
     }
 }
 

@@ -14,7 +14,7 @@ pub mod memory;
 pub mod sqlite;
 mod window;
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 pub use ledger::{LedgerFault, Verification};
 
@@ -64,7 +64,7 @@ pub enum StoreError {
 
 /// Everything that is remembered of one prefix key. A deleted rule leaves its record behind (`rule: None`), so that
 /// a later registration goes on above what was issued.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RuleRecord {
     /// The prefix key.
     pub key: PrefixKey,
@@ -78,7 +78,18 @@ pub struct RuleRecord {
     pub used: bool,
 }
 
-/// Outcome of [`RuleStore::swap`].
+/// Leaves out the rule: it holds `initial_seq`, which no log may show.
+impl fmt::Debug for RuleRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RuleRecord")
+            .field("key", &self.key)
+            .field("revision", &self.revision)
+            .field("used", &self.used)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Outcome of [`RuleStore::swap_rule`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Swap {
     /// The new record is in force.

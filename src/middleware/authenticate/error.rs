@@ -22,7 +22,8 @@ impl Unauthenticated {
         tracing::warn!(
             reason = rejection.reason(),
             address = address.map(tracing::field::display),
-            path = request.uri().path(),
+            route = request.uri().path(),
+            status = 401,
             "request not authenticated"
         );
         Self(rejection)
