@@ -137,7 +137,7 @@ fn chinese(error: &StoreError) -> String {
 }
 
 /// Something that is accepted, but that the operator should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Warning {
     /// Another rule can yield the same text.
     SharedText {

@@ -35,10 +35,18 @@
 //! 8. **Every write is conditional** on the record that it was worked out from; a lost race works it out again. So no update is lost,
 //!    and [`CompiledRule::etag`] counts the changes that an operator can see, not the housekeeping of 1, 5 and 6.
 //!
+//! # Several processes over one store
+//!
+//! 1, 2, 3, 4, 7 and 8 hold for them as they stand, since the store arbitrates: a process that has not heard of a change either uses an
+//! era, or is told when it wants to mark the rule as used. 6 sees the requests of its own process only. A store that several
+//! processes draw from must therefore keep a retired scheme from drawing before `CounterStore::counters` answers (as the
+//! generation of a counter does), and a node that draws while the store is away reports the dates that it printed (5)
+//! together with the values.
+//!
 //! # Order
 //!
 //! `resolve` (draft to rule) and `history` (eras, scheme, floor) are pure; `save` puts them together into the next record;
-//! `compiled` is a rule as requests see it; `catalog` keeps them in key order and finds colliding ones; `registry` holds the
+//! `compiled` is a rule as requests see it; `catalog` keeps them in key order and finds colliding ones by their `outline`; `registry` holds the
 //! cache and is the door to all of it; `usage` is the way from a first number to a used rule.
 
 mod catalog;
@@ -46,6 +54,7 @@ mod compiled;
 mod error;
 mod history;
 mod if_match;
+mod outline;
 mod registry;
 mod resolve;
 mod save;

@@ -106,7 +106,7 @@ impl Registry {
             settings,
             shards: (0..SHARDS).map(|_| shard()).collect(),
             hasher: hasher.clone(),
-            catalog: RwLock::default(),
+            catalog: RwLock::new(Catalog::new(settings.origin)),
             turns: (0..SHARDS).map(|_| tokio::sync::Mutex::default()).collect(),
             retired: Mutex::default(),
         }

@@ -336,7 +336,7 @@ impl Registry {
         let mut warnings = Vec::new();
         let mut hidden = None;
         self.with_catalog(|catalog| {
-            for (other, example) in catalog.colliding(key, template, self.settings.origin) {
+            for (other, example) in catalog.colliding(key, template) {
                 if visible(&other) {
                     warnings.push(Warning::SharedText { other: Some(other), example });
                 } else {
@@ -348,6 +348,7 @@ impl Registry {
                 }
             }
         });
+        warnings.sort();
         warnings.extend(hidden);
         warnings.extend(rule.fits_nothing().then_some(Warning::NothingFits));
         warnings

