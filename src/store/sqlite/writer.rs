@@ -106,6 +106,8 @@ impl Writer {
             }
             self.run_batch(batch);
         }
+        let left = std::mem::take(&mut self.backlog);
+        self.run_batch(left);
         self.close();
         // Dropping `closing` is the answer: the lock is free by now.
     }

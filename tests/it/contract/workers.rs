@@ -117,7 +117,7 @@ enum Step {
     Renew { worker: usize, carried_off_ms: i64 },
     Release { worker: usize, used_per_mille: u64 },
     Pass { ms: u64 },
-    StepClock { ms: i64 },
+    TurnClock { ms: i64 },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -129,7 +129,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (worker, 0..=1_000_u64).prop_map(|(worker, used_per_mille)| Step::Release { worker, used_per_mille }),
         3 => (0..2_000_u64).prop_map(|ms| Step::Pass { ms }),
         1 => Just(Step::Pass { ms: TTL_MS }),
-        1 => (-100_000..100_000_i64).prop_map(|ms| Step::StepClock { ms }),
+        1 => (-100_000..100_000_i64).prop_map(|ms| Step::TurnClock { ms }),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -176,7 +176,7 @@ pub(super) async fn windows_of_a_slot_are_disjoint(bench: impl Bench) {
                     store.release(holding, window.1).await.expect("released");
                 }
                 Step::Pass { ms } => bench.clock().advance(Duration::from_millis(ms)),
-                Step::StepClock { ms } => bench.clock().step_to(UnixMillis(bench.clock().now().0 + ms)),
+                Step::TurnClock { ms } => bench.clock().step_to(UnixMillis(bench.clock().now().0 + ms)),
                 Step::Acquire { .. } => {}
             }
         }
