@@ -13,7 +13,7 @@ fn readiness_names_its_components() {
     assert!(ready["components"].as_object().is_some_and(|components| components.len() >= 2), "{ready}");
     // What is for operators is not for the public, nor the other way round.
     server.caller().get("/metrics").expect(404);
-    server.stranger().get("/readyz").expect_problem(404, "NotFound");
+    server.caller().get("/readyz").expect_problem(404, "NotFound");
     server.admin("/openapi.json").expect("an answer").expect(404);
 }
 

@@ -174,6 +174,34 @@ fn real_answers_have_the_documented_bodies() {
     assert_eq!(checked.operations, all, "every operation was called");
 }
 
+/// What GET answers is a body that PUT takes, and changes nothing.
+#[test]
+fn a_rule_that_is_read_can_be_written_back() {
+    let server = TestServer::start();
+    let mut caller = server.caller();
+    for (key, rule) in [
+        ("FLAKE", json!({ "format": "F-{SEQ:19}" })),
+        ("COUNT", json!({ "format": "C-{SEQ:4}", "initial_seq": 7, "max_seq": "500", "overflow": "reject" })),
+        (
+            "MONTH",
+            json!({ "format": "M-{year}{month}-{SEQ:4}", "reset": "monthly", "timezone": "Asia/Shanghai" }),
+        ),
+        (
+            "BOOKS",
+            json!({ "format": "B-{fy}-{SEQ}", "seq_length": 4, "mode": "strict", "reset": "fiscal", "fiscal_year_start": "04-01" }),
+        ),
+    ] {
+        caller.register(key, &rule);
+        let path = format!("/prefix-configs/{key}");
+        let read = caller.get(&path).expect(200);
+        let etag = read.header("etag").expect("an ETag").to_owned();
+        let rule = read.json();
+        let written = caller.send("PUT", &path, &[("If-Match", &etag)], Some(&rule)).expect(200);
+        assert_eq!(written.json()["status"], "unchanged", "{rule}");
+        assert_eq!(written.header("etag"), Some(etag.as_str()));
+    }
+}
+
 /// Calls, and holds each answer against the document.
 struct Checked<'a> {
     api: &'a Value,

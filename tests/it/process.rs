@@ -22,7 +22,7 @@ fn a_second_process_on_the_same_directory_is_refused() {
 
 #[test]
 fn sigterm_finishes_what_is_in_flight() {
-    let server = TestServer::start();
+    let server = Site::new().with("NUMGEN_LOG", "trace").start();
     let mut caller = server.caller();
     caller.register("DRAIN", &json!({ "format": "D-{SEQ:2}" }));
 
