@@ -132,7 +132,9 @@ impl Localized for NotADocumentDate {
 
 fn document_date(text: &str) -> Result<NaiveDate, NotADocumentDate> {
     use chrono::Datelike;
-    let shaped = text.len() == 10 && text.is_ascii();
+    let digit_or_dash =
+        |(at, byte): (usize, u8)| if matches!(at, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() };
+    let shaped = text.len() == 10 && text.bytes().enumerate().all(digit_or_dash);
     let date = text.parse::<NaiveDate>().ok().filter(|date| shaped && (2000..=2099).contains(&date.year()));
     date.ok_or(NotADocumentDate)
 }

@@ -212,7 +212,8 @@ async fn a_refusal_is_logged_once_without_token_and_query() {
     let event: serde_json::Value = serde_json::from_str(&log).unwrap();
     let fields = &event["fields"];
     assert_eq!(fields["address"], "127.0.0.1");
-    assert_eq!(fields["path"], "/numbers/ORDERS");
+    assert_eq!(fields["route"], "/numbers/ORDERS");
+    assert_eq!(fields["status"], 401);
     assert!(["malformed", "bad_signature"].contains(&fields["reason"].as_str().unwrap()), "{log}");
     assert!(!log.contains("canary") && !log.contains("eyJ"), "{log}");
 }
