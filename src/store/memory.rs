@@ -14,7 +14,8 @@ use super::{
     RenderNumber, Renewed, RuleRecord, RuleStore, StoreError, StoreFuture, Swap, TakeRequest, Taken,
     Transition, Transitioned, Verification, WorkerStore,
     draw::{Movement, Record, Standing, plan_infallibly},
-    ledger::{self, Account, Advance, Auditor, Event, Verdict},
+    ledger::{self, Account, Advance, Event, Verdict},
+    verification::Auditor,
     window::Slot,
 };
 use crate::{
@@ -310,12 +311,25 @@ impl CounterStore for MemoryStore {
         })
     }
 
+    fn hand_back(&self, counter: Counter, values: Ranges) -> StoreFuture<'_, ()> {
+        self.with(move |state| {
+            let Some(standing) = state.standing(&counter) else { return Ok(()) };
+            let now = self.clock.now();
+            for range in values.as_slice().iter().filter(|range| range.to <= standing.last) {
+                state.tally(&counter).list(*range, HoleReason::Returned, now);
+            }
+            Ok(())
+        })
+    }
+
     fn counters<'a>(&'a self, key: &'a PrefixKey) -> StoreFuture<'a, Vec<CounterState>> {
         self.with(move |state| {
             let of_key = state.counters.iter().filter(|((owner, _), _)| owner == key);
             let states = of_key.filter_map(|((_, period), tally)| {
                 let Standing { base, last } = tally.standing?;
-                Some(CounterState { period: period.clone(), base, last, holes: tally.holes.clone() })
+                let mut holes = tally.holes.clone();
+                holes.sort_by_key(|hole| hole.from);
+                Some(CounterState { period: period.clone(), base, last, holes })
             });
             Ok(states.collect())
         })

@@ -12,11 +12,12 @@ mod draw;
 mod ledger;
 pub mod memory;
 pub mod sqlite;
+mod verification;
 mod window;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
-pub use ledger::{LedgerFault, Verification};
+pub use verification::{LedgerFault, Verification};
 
 use crate::{
     calendar::Period,
@@ -276,6 +277,10 @@ pub trait CounterStore: Send + Sync + 'static {
         bounds: Bounds,
         requests: Vec<TakeRequest>,
     ) -> StoreFuture<'_, Vec<Taken>>;
+
+    /// Takes values back that were drawn and will not be issued (their caller had gone): nobody gets them again, they are listed
+    /// as `returned` holes. Values above the cursor are ignored.
+    fn hand_back(&self, counter: Counter, values: Ranges) -> StoreFuture<'_, ()>;
 
     /// Every counter of a prefix key, in period order.
     fn counters<'a>(&'a self, key: &'a PrefixKey) -> StoreFuture<'a, Vec<CounterState>>;

@@ -101,7 +101,7 @@ macro_rules! contract {
             counters: values_are_consecutive_from_the_base, many_tasks_get_every_value_once,
                 the_last_value_is_u64_max, overflow_consumes_nothing, keys_replay_within_and_across_batches,
                 keys_survive_a_reopening, floors_are_listed_or_raise_the_base, advance_lists_what_it_passes,
-                advance_moves_only_up, periods_and_keys_are_apart, an_unused_counter_begins_where_it_is_told;
+                advance_moves_only_up, what_is_handed_back_is_listed, periods_and_keys_are_apart, an_unused_counter_begins_where_it_is_told;
             ledger: every_integer_has_a_row, rows_come_in_pages, reservations_are_confirmed_voided_or_expire,
                 a_contrary_step_changes_nothing, keys_replay, a_change_of_mode_begins_a_new_run,
                 advance_voids_each_integer, floors_leave_no_hole, many_tasks_leave_a_gapless_ledger,

@@ -41,6 +41,10 @@ impl CounterStore for SqliteStore {
         )
     }
 
+    fn hand_back(&self, counter: Counter, values: Ranges) -> StoreFuture<'_, ()> {
+        self.write("hand_back", move |workspace| hand_back(workspace, &counter, &values))
+    }
+
     fn counters<'a>(&'a self, key: &'a PrefixKey) -> StoreFuture<'a, Vec<CounterState>> {
         let key = key.clone();
         self.read("counters", move |connection| {
@@ -106,6 +110,13 @@ pub(super) fn record_claims<A: Ask>(
     Ok(())
 }
 
+/// Lists values that were drawn in vain. A value above the cursor was never drawn: the commit that should have done it failed.
+fn hand_back(workspace: &mut Workspace, counter: &Counter, values: &Ranges) -> Result<(), Failure> {
+    let Some(standing) = workspace.tally(counter)?.standing else { return Ok(()) };
+    let drawn = values.as_slice().iter().filter(|range| range.to <= standing.last);
+    drawn.copied().try_for_each(|range| workspace.list(counter, range, HoleReason::Returned))
+}
+
 fn advance(
     workspace: &mut Workspace,
     counter: &Counter,
@@ -130,8 +141,8 @@ fn advance(
     Ok(Advanced::Done)
 }
 
-/// Values that were drawn for a caller who had given up: nobody has them, nobody ever will. Values under a key are kept for
-/// whoever comes back with it.
+/// Values that did not reach their caller, who had given up or was told of a failure: nobody has them, nobody ever will. Values
+/// under a key are kept for whoever comes back with it.
 fn undelivered(counter: Counter, requests: &[TakeRequest], taken: &[Taken]) -> Option<Box<dyn Job>> {
     let mut values = Ranges::new();
     for (request, answer) in requests.iter().zip(taken) {
@@ -142,7 +153,7 @@ fn undelivered(counter: Counter, requests: &[TakeRequest], taken: &[Taken]) -> O
     (!values.is_empty()).then(|| Box::new(Return { counter, values }) as Box<dyn Job>)
 }
 
-/// Lists values as returned; tried again until it is durable.
+/// Hands values back; tried again until that is durable, and always before anything else is drawn.
 struct Return {
     counter: Counter,
     values: Ranges,
@@ -154,8 +165,7 @@ impl Job for Return {
     }
 
     fn run(&mut self, workspace: &mut Workspace) -> Result<(), Failure> {
-        let ranges = self.values.as_slice().iter();
-        ranges.copied().try_for_each(|range| workspace.list(&self.counter, range, HoleReason::Returned))
+        hand_back(workspace, &self.counter, &self.values)
     }
 
     fn answer(self: Box<Self>, outcome: Result<(), Failure>) -> Option<Box<dyn Job>> {

@@ -19,7 +19,8 @@ use crate::{
         Bounds, Certificate, HoleReason, IssueRequest, LedgerQuery, LedgerRow, LedgerStore, RenderNumber,
         StoreFuture, Taken, Transition, Transitioned, Verification,
         draw::{Standing, plan},
-        ledger::{self, Auditor, Entries, Event, Verdict},
+        ledger::{self, Entries, Event, Verdict},
+        verification::Auditor,
     },
 };
 

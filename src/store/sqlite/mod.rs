@@ -56,6 +56,9 @@ const STORE: &str = "sqlite";
 /// How long an audit may take that reads a whole ledger.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// How often `drop` looks whether a thread has ended.
+const POLL: Duration = Duration::from_millis(1);
+
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -114,14 +117,14 @@ impl Localized for OpenError {
             (Language::Chinese, Self::AlreadyRunning { path }) => {
                 format!("另一个 numgen 进程正在使用数据目录 {}：请先停止它，或改用其他目录", path.display())
             }
-            (Language::Chinese, Self::Directory { path, source }) => {
-                format!("无法使用数据目录 {}：{source}", path.display())
+            (Language::Chinese, Self::Directory { path, .. }) => {
+                format!("无法使用数据目录 {}", path.display())
             }
             (Language::Chinese, Self::Newer { found, known }) => {
                 format!("数据库的结构版本为 {found}，本程序只支持到 {known}：请使用写入它的程序或更新的版本")
             }
-            (Language::Chinese, Self::Database(source)) => format!("无法打开数据目录中的数据库：{source}"),
-            (Language::Chinese, Self::Thread(source)) => format!("无法启动数据库线程：{source}"),
+            (Language::Chinese, Self::Database(_)) => "无法打开数据目录中的数据库".to_owned(),
+            (Language::Chinese, Self::Thread(_)) => "无法启动数据库线程".to_owned(),
         }
     }
 }
@@ -321,17 +324,23 @@ fn read_by<'a, T: Send + 'static>(
 }
 
 impl Drop for SqliteStore {
-    /// Closes if `close` did not, and waits for the threads: when the value is gone, the directory is free.
+    /// Closes if `close` did not, and waits for the threads as long as for a call: then the directory is free. A thread that
+    /// hangs on its disk is left behind, so that the process can end.
     fn drop(&mut self) {
+        for reader in [&self.pages, &self.audits] {
+            let (done, _closed) = oneshot::channel();
+            let _already_closed = reader.try_send(reader::Message::Close(done));
+        }
         let (done, _closed) = oneshot::channel();
-        let _already_closed = self.pages.send(reader::Message::Close(done));
-        let (done, _closed) = oneshot::channel();
-        let _already_closed = self.audits.send(reader::Message::Close(done));
-        let (done, _closed) = oneshot::channel();
-        let _already_closed = self.writer.send(writer::Message::Close(done));
+        let _already_closed = self.writer.try_send(writer::Message::Close(done));
         for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the database panicked");
+            let mut waited = Duration::ZERO;
+            while !thread.is_finished() && waited < self.timeout {
+                std::thread::sleep(POLL);
+                waited += POLL;
+            }
+            if !thread.is_finished() || thread.join().is_err() {
+                tracing::error!("a thread of the database hangs or has panicked");
             }
         }
     }

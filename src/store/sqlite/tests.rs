@@ -104,6 +104,9 @@ async fn a_commit_of_unknown_outcome_gives_nothing_twice() {
         "told otherwise, but durable"
     );
     assert_eq!(take(&store, 1).await.expect("taken"), fresh(4, 4));
+    let state = state(&store).await;
+    let [hole] = &state.holes[..] else { panic!("{:?}", state.holes) };
+    assert_eq!((hole.from, hole.to, hole.reason), (SequenceValue(1), SequenceValue(3), HoleReason::Returned));
 }
 
 // Time stands still until every task waits, then jumps to the next timer: the test does not sleep.

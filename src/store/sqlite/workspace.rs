@@ -187,14 +187,15 @@ impl Workspace {
         Ok(())
     }
 
-    /// Lists a range that was not issued.
+    /// Lists a range that was not issued; listing it again changes nothing.
     pub(super) fn list(
         &self,
         counter: &Counter,
         range: ValueRange,
         reason: HoleReason,
     ) -> Result<(), Failure> {
-        const LIST: &str = "INSERT INTO holes (prefix_key, period, from_value, to_value, reason, since_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        const LIST: &str = "INSERT INTO holes (prefix_key, period, from_value, to_value, reason, since_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+            ON CONFLICT DO UPDATE SET to_value = max(to_value, excluded.to_value)";
         self.execute(
             LIST,
             params![

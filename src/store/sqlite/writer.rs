@@ -4,8 +4,8 @@
 //! (its savepoint), a commit that fails fails every job of its batch; a job that nobody waits for any more is not begun.
 //!
 //! A COMMIT that reports an error is rolled back: this process sees nothing of it, and the next commit overwrites its frames in
-//! the log. Only if the process dies in between may recovery find them whole. Then values were drawn for callers that were
-//! told otherwise: they are never given to anybody else, and the next start lists them as `unconfirmed`.
+//! the log. Should it have happened all the same, then values were drawn for callers that were told otherwise: they are never
+//! given to anybody else, and listed as `returned`, or by the next start as `unconfirmed` if the process dies at that moment.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -253,7 +253,7 @@ pub(super) struct Call<T, W, L> {
     pub(super) work: Option<W>,
     pub(super) result: Option<T>,
     pub(super) reply: oneshot::Sender<Result<T, StoreError>>,
-    /// What is left to do when the result is durable and nobody waits for it any more.
+    /// What is left to do when the result is, or may be, durable and does not reach the caller.
     pub(super) leftover: L,
 }
 
@@ -275,10 +275,17 @@ where
 
     fn answer(self: Box<Self>, outcome: Result<(), Failure>) -> Option<Box<dyn Job>> {
         let Self { operation, result, reply, leftover, work: _ } = *self;
-        let result = outcome.and_then(|()| result.ok_or(Failure::Panicked));
-        match reply.send(result.map_err(|failure| failure.during(operation))) {
-            Err(Ok(result)) => leftover(result),
-            Ok(()) | Err(Err(_)) => None,
+        match (outcome, result) {
+            (Ok(()), Some(result)) => match reply.send(Ok(result)) {
+                Err(Ok(result)) => leftover(result),
+                Ok(()) | Err(Err(_)) => None,
+            },
+            (outcome, result) => {
+                let failure = outcome.err().unwrap_or(Failure::Panicked);
+                let _gone = reply.send(Err(failure.during(operation)));
+                // There is a result where the work was done and the commit failed: perhaps not quite.
+                result.and_then(leftover)
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use numgen::{
     store::{Advanced, Bounds, CounterState, Hole, HoleReason, Recorded, Taken},
 };
 
-use super::{Bench, FREE, NOON, Store, claim, counter, fresh, keyed, next, plain, range, take};
+use super::{Bench, FREE, NOON, Store, claim, counter, fresh, keyed, next, plain, range, take, values};
 
 async fn state(store: &Arc<dyn Store>, on: &Counter) -> CounterState {
     let states = store.counters(&on.key).await.expect("read");
@@ -173,6 +173,23 @@ pub(super) async fn advance_moves_only_up(bench: impl Bench) {
     let below = store.advance(unused.clone(), SequenceValue(100), SequenceValue(99), "op".into(), NOON);
     assert_eq!(below.await.expect("answered"), Advanced::Below(SequenceValue(100)));
     assert_eq!(store.counters(&unused.key).await.expect("read"), [], "a refusal makes no counter");
+}
+
+pub(super) async fn what_is_handed_back_is_listed(bench: impl Bench) {
+    let (store, on) = (bench.store(), counter("A", ""));
+    store.hand_back(on.clone(), values(1, 1)).await.expect("ignored");
+    assert_eq!(take(&store, &on, FREE, vec![plain(5)]).await, [fresh(1, 5)]);
+    let mut back = values(4, 5);
+    back.push(range(7, 9));
+    store.hand_back(on.clone(), back).await.expect("listed");
+    store.hand_back(on.clone(), values(2, 2)).await.expect("listed");
+    let state = state(&store, &on).await;
+    assert_eq!(
+        holes(&state),
+        [(2, 2, HoleReason::Returned), (4, 5, HoleReason::Returned)],
+        "7 to 9 were never drawn"
+    );
+    assert_eq!(next(&store, &on).await, 6, "nobody gets them again");
 }
 
 pub(super) async fn periods_and_keys_are_apart(bench: impl Bench) {
