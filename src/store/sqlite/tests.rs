@@ -157,11 +157,15 @@ async fn what_waits_shares_a_commit_and_fails_alone() {
         reserved_until: None,
     };
     let render = Arc::new(|_, _| panic!("a renderer that panics"));
-    let mut panicking = store.issue(counter(), FREE, vec![request], render);
+    let mut panicking = store.issue(counter(), FREE, vec![request.clone()], render);
+    // Fails at its second row, when counter and first row are written.
+    let twice = vec![IssueRequest { count: 2, ..request }];
+    let mut repeating = store.issue(counter(), FREE, twice, Arc::new(|_, _| "SAME".to_owned()));
     let mut calls: Vec<_> = (0..20).map(|_| Box::pin(take(&store, 1))).collect();
     for (index, call) in calls.iter_mut().enumerate() {
         if index == 10 {
             assert!(futures_util::poll!(&mut panicking).is_pending());
+            assert!(futures_util::poll!(&mut repeating).is_pending());
         }
         assert!(futures_util::poll!(call).is_pending());
     }
@@ -172,6 +176,8 @@ async fn what_waits_shares_a_commit_and_fails_alone() {
     }
     let failed = panicking.await;
     assert!(matches!(failed, Err(StoreError::Unavailable { operation: "issue", .. })), "{failed:?}");
+    let failed = repeating.await;
+    assert!(matches!(failed, Err(StoreError::Corrupt { .. })), "{failed:?}");
     assert_eq!(commits.load(Ordering::SeqCst), 2, "one alone, all others together");
 }
 

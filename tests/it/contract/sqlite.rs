@@ -180,6 +180,21 @@ async fn only_recent_values_are_in_doubt() {
 }
 
 #[tokio::test]
+async fn a_counter_at_rest_is_not_in_doubt() {
+    let (on, clock) = (counter("A", ""), Arc::new(ManualClock::at(NOON)));
+    let ticking = Arc::clone(&clock);
+    let (_directory, recovered) = crash_after(&clock, async |store| {
+        take(store, &on, FREE, vec![plain(10)]).await;
+        ticking.advance(Duration::from_millis(1_001));
+        take(store, &counter("A", "2026"), FREE, vec![plain(10)]).await;
+    })
+    .await;
+    assert_eq!(unconfirmed(&recovered).await, []);
+    let states = recovered.counters(&on.key).await.expect("read");
+    assert_eq!(states[1].holes.len(), 1, "the one that was being served is");
+}
+
+#[tokio::test]
 async fn what_is_known_otherwise_is_not_in_doubt() {
     let (on, clock) = (counter("A", ""), Arc::new(ManualClock::at(NOON)));
     let (_directory, recovered) = crash_after(&clock, async |store| {
