@@ -178,7 +178,7 @@ impl App {
                 stack::admin(admin.clone())
             });
         self.background.spawn(serve_admin);
-        upkeep::start(&self.background, &self.store, &self.status, &self.metrics, &self.clock);
+        upkeep::start(&self.background, &self.store, &self.clock);
 
         stop.await;
         tracing::info!("stopping: finishing requests in flight");

@@ -2,12 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::health::Status;
 use crate::{
     clock::Clock,
     lifecycle::Lifecycle,
     store::{IdempotencyStore, LedgerStore, StoreError, sqlite::SqliteStore},
-    telemetry::Metrics,
 };
 
 /// Reservations expire within a second of their time.
@@ -16,15 +14,7 @@ const EXPIRE_EVERY: Duration = Duration::from_millis(500);
 /// Expired idempotency records are ignored at once; this only gives their space back.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 
-const MEASURE_EVERY: Duration = Duration::from_secs(1);
-
-pub(super) fn start(
-    lifecycle: &Lifecycle,
-    store: &Arc<SqliteStore>,
-    status: &Arc<Status>,
-    metrics: &Metrics,
-    clock: &Arc<dyn Clock>,
-) {
+pub(super) fn start(lifecycle: &Lifecycle, store: &Arc<SqliteStore>, clock: &Arc<dyn Clock>) {
     let (ledgers, clock_of_ledgers) = (Arc::clone(store), Arc::clone(clock));
     every(lifecycle, EXPIRE_EVERY, "expiring reservations", move || {
         let (store, now) = (Arc::clone(&ledgers), clock_of_ledgers.now());
@@ -34,12 +24,6 @@ pub(super) fn start(
     every(lifecycle, FORGET_EVERY, "forgetting idempotency keys", move || {
         let (store, now) = (Arc::clone(&records), clock.now());
         async move { store.forget_expired(now).await.map(drop) }
-    });
-    let (status, metrics) = (Arc::clone(status), metrics.clone());
-    every(lifecycle, MEASURE_EVERY, "measuring", move || {
-        status.measure();
-        metrics.upkeep();
-        std::future::ready(Ok(()))
     });
 }
 

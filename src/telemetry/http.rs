@@ -1,11 +1,15 @@
 //! Counts and times HTTP requests.
 
-use std::{fmt, sync::OnceLock, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use http::{Method, StatusCode};
-use metrics::{Counter, Histogram, Label};
+use metrics::{Counter, Label};
 
-use super::metrics::{HTTP_DURATION, HTTP_REQUESTS, Metrics, OTHER};
+use super::metrics::{Durations, HTTP_REQUESTS, Metrics, OTHER};
 
 /// Methods with a label value of their own, and where each finds its counters.
 const METHODS: [&str; 8] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", OTHER];
@@ -23,7 +27,7 @@ pub struct HttpMetrics {
 
 struct RouteMetrics {
     label: &'static str,
-    duration: Histogram,
+    duration: Arc<Durations>,
     by_method: [OnceLock<Box<[OnceLock<Counter>]>>; METHODS.len()],
 }
 
@@ -34,7 +38,7 @@ impl HttpMetrics {
             .iter()
             .map(|&label| RouteMetrics {
                 label,
-                duration: metrics.histogram(HTTP_DURATION, vec![Label::new("route", label)]),
+                duration: metrics.durations(label),
                 by_method: std::array::from_fn(|_| OnceLock::new()),
             })
             .collect();
@@ -44,7 +48,7 @@ impl HttpMetrics {
     /// Counts and times one answered request of the route at position `route`; an unknown position counts nothing.
     pub fn record(&self, route: usize, method: &Method, status: StatusCode, duration: Duration) {
         let Some(route) = self.routes.get(route) else { return };
-        route.duration.record(duration.as_secs_f64());
+        route.duration.record(duration);
         let method = METHODS.iter().position(|known| *known == method.as_str()).unwrap_or(METHODS.len() - 1);
         let by_status =
             route.by_method[method].get_or_init(|| (0..STATUSES).map(|_| OnceLock::new()).collect());

@@ -1,18 +1,21 @@
 //! Every metric of the service: its name, its labels and its help stand here and nowhere else.
 //!
-//! Invariants: what a request counts is a handle that was looked up before; the number of label values is bounded,
-//! whatever callers send; memory of histograms is bounded by [`Metrics::upkeep`], once a second.
+//! Invariants: what a request counts is a handle that was looked up before, and a cell of its own thread; the number of label
+//! values is bounded, whatever callers send; nothing here grows with the number of requests.
 
 use std::{
     collections::HashSet,
-    fmt,
+    fmt::{self, Write},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
+use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use super::process;
+use super::{
+    process,
+    sharded::{ShardedCounter, ShardedHistogram, Snapshot},
+};
 
 pub(super) const HTTP_REQUESTS: &str = "numgen_http_requests_total";
 pub(super) const HTTP_DURATION: &str = "numgen_http_request_duration_seconds";
@@ -25,7 +28,7 @@ const TEMPORARY_OPEN: &str = "numgen_temporary_numbers_open";
 const CONNECTIONS: &str = "numgen_connections";
 const BUILD_INFO: &str = "numgen_build_info";
 
-/// (name, help) of all counters, then gauges, then histograms.
+/// (name, help) of all counters, then gauges.
 const COUNTERS: [(&str, &str); 3] = [
     (HTTP_REQUESTS, "HTTP requests answered, by route, method and status."),
     (NUMBERS_ISSUED, "Numbers issued, by mode, by source (primary, segment, temporary) and by prefix key."),
@@ -39,8 +42,7 @@ const GAUGES: [(&str, &str); 6] = [
     (CONNECTIONS, "Open connections of the API."),
     (BUILD_INFO, "Always 1; the version is in the label."),
 ];
-const HISTOGRAMS: [(&str, &str); 1] =
-    [(HTTP_DURATION, "Time from the arrival of a request to its answer, in seconds, by route.")];
+const HTTP_DURATION_HELP: &str = "Time from the arrival of a request to its answer, in seconds, by route.";
 
 /// Upper bounds in seconds: dense where a store answers, sparse where somebody waits.
 const DURATION_BUCKETS: [f64; 16] =
@@ -62,7 +64,14 @@ struct Inner {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
     prefixes: Mutex<HashSet<String>>,
+    /// Every counter beside the exporter's own, which is set when somebody reads.
+    counters: Mutex<Vec<(Arc<ShardedCounter>, Counter)>>,
+    /// The durations of each route, by label.
+    durations: Mutex<Vec<(&'static str, Arc<Durations>)>>,
 }
+
+/// The durations of one route.
+pub(super) type Durations = ShardedHistogram<{ DURATION_BUCKETS.len() }>;
 
 /// What is measured rather than counted; each is set by whoever knows it.
 #[derive(Clone)]
@@ -82,20 +91,23 @@ pub struct Gauges {
 impl Metrics {
     /// An empty set of metrics, described, the gauges at 0.
     pub fn new() -> Self {
-        // The one error is an empty list of buckets.
-        let builder = PrometheusBuilder::new();
-        let recorder = builder.set_buckets(&DURATION_BUCKETS).unwrap_or_default().build_recorder();
+        let recorder = PrometheusBuilder::new().build_recorder();
         for (name, help) in COUNTERS {
             recorder.describe_counter(name.into(), None, help.into());
         }
         for (name, help) in GAUGES {
             recorder.describe_gauge(name.into(), None, help.into());
         }
-        for (name, help) in HISTOGRAMS {
-            recorder.describe_histogram(name.into(), None, help.into());
-        }
         let handle = recorder.handle();
-        let metrics = Self { inner: Arc::new(Inner { recorder, handle, prefixes: Mutex::default() }) };
+        let metrics = Self {
+            inner: Arc::new(Inner {
+                recorder,
+                handle,
+                prefixes: Mutex::default(),
+                counters: Mutex::default(),
+                durations: Mutex::default(),
+            }),
+        };
         metrics.gauge(BUILD_INFO, vec![Label::new("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
         metrics.gauges();
         metrics
@@ -138,15 +150,33 @@ impl Metrics {
 
     /// Everything in the Prometheus text format (version 0.0.4).
     pub fn render(&self) -> String {
+        for (counted, shown) in self.inner.counters.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            shown.absolute(counted.sum());
+        }
         let mut text = self.inner.handle.render();
+        self.render_durations(&mut text);
         process::render(&mut text);
         text
     }
 
-    /// Sorts the durations that were recorded into their buckets; to be called once a second, since they are kept one
-    /// by one until then.
-    pub fn upkeep(&self) {
-        self.inner.handle.run_upkeep();
+    /// Histograms in the text format: buckets are cumulative, the last one has no bound.
+    fn render_durations(&self, out: &mut String) {
+        let durations = self.inner.durations.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = HTTP_DURATION;
+        // Writing to a String cannot fail.
+        let _infallible = write!(out, "# HELP {name} {HTTP_DURATION_HELP}\n# TYPE {name} histogram\n");
+        for (route, histogram) in durations.iter() {
+            let Snapshot { cumulative, count, sum_s } = histogram.snapshot();
+            for (bound, below) in DURATION_BUCKETS.iter().zip(cumulative) {
+                let _infallible = writeln!(out, "{name}_bucket{{route=\"{route}\",le=\"{bound}\"}} {below}");
+            }
+            let _infallible = write!(
+                out,
+                "{name}_bucket{{route=\"{route}\",le=\"+Inf\"}} {count}\n\
+                 {name}_sum{{route=\"{route}\"}} {sum_s}\n{name}_count{{route=\"{route}\"}} {count}\n"
+            );
+        }
+        out.push('\n');
     }
 
     fn prefix_label(&self, prefix_key: &str) -> String {
@@ -160,15 +190,23 @@ impl Metrics {
     }
 
     pub(super) fn counter(&self, name: &'static str, labels: Vec<Label>) -> Counter {
-        self.inner.recorder.register_counter(&Key::from_parts(name, labels), &METADATA)
+        let shown = self.inner.recorder.register_counter(&Key::from_parts(name, labels), &METADATA);
+        let counted = Arc::new(ShardedCounter::default());
+        let mut counters = self.inner.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        counters.push((Arc::clone(&counted), shown));
+        Counter::from_arc(counted)
     }
 
     fn gauge(&self, name: &'static str, labels: Vec<Label>) -> Gauge {
         self.inner.recorder.register_gauge(&Key::from_parts(name, labels), &METADATA)
     }
 
-    pub(super) fn histogram(&self, name: &'static str, labels: Vec<Label>) -> Histogram {
-        self.inner.recorder.register_histogram(&Key::from_parts(name, labels), &METADATA)
+    /// The durations of a route, to be called once for each.
+    pub(super) fn durations(&self, route: &'static str) -> Arc<Durations> {
+        let histogram = Arc::new(Durations::new(&DURATION_BUCKETS));
+        let mut durations = self.inner.durations.lock().unwrap_or_else(PoisonError::into_inner);
+        durations.push((route, Arc::clone(&histogram)));
+        histogram
     }
 }
 

@@ -14,6 +14,7 @@ mod metrics;
 mod panics;
 mod pretty;
 mod process;
+mod sharded;
 
 use std::{io::IsTerminal, sync::Arc};
 
