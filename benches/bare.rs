@@ -41,7 +41,6 @@ fn shared(address: SocketAddr) -> Result<(), Error> {
     })
 }
 
-#[expect(clippy::disallowed_methods, reason = "nothing to drain here")]
 fn per_core(address: SocketAddr) -> Result<(), Error> {
     let cores = std::thread::available_parallelism()?.get();
     let runtimes: Vec<_> = (0..cores)

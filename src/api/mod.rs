@@ -34,7 +34,7 @@ use crate::{
     body::{self, Body},
     clock::Clock,
     generate::Engine,
-    rules::Registry,
+    rules::{CompiledRule, Registry},
     store::{CounterStore, LedgerStore},
 };
 
@@ -43,7 +43,7 @@ pub use health::{Admin, Component, Health, Readiness};
 pub use route::{LABELS, is_public, issues_numbers, label};
 
 use request::Incoming;
-use route::Route;
+use route::{Kind, Route};
 
 /// Counts what is issued, for metrics. The implementation keeps a handle per rule and source.
 pub trait Meter: Send + Sync + 'static {
@@ -69,16 +69,17 @@ pub struct Parts {
     pub meter: Arc<dyn Meter>,
 }
 
-/// The public service. Cloning is cheap.
+/// The public service. Cloning is cheap; each connection has its own, which remembers the rule that it used last.
 #[derive(Clone)]
 pub struct Api {
     parts: Arc<Parts>,
+    last_rule: Option<Arc<CompiledRule>>,
 }
 
 impl Api {
     /// The service over `parts`.
     pub fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts) }
+        Self { parts: Arc::new(parts), last_rule: None }
     }
 }
 
@@ -126,7 +127,7 @@ where
     fn call(&mut self, request: Request<B>) -> Answer {
         // The one route that is worth a path of its own: nothing is read, nothing is awaited.
         if request.method() == Method::GET
-            && let Some(answer) = numbers::at_once(&self.parts, &request)
+            && let Some(answer) = numbers::at_once(&self.parts, &mut self.last_rule, &request)
         {
             return Answer::Ready(Some(answer));
         }
@@ -143,11 +144,11 @@ where
     let route = Route::of(head.uri.path()).ok_or(Error::NotFound)?;
     if head.method == Method::OPTIONS {
         let mut response = body::empty(StatusCode::NO_CONTENT);
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(route.allow()));
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(route.kind.allow()));
         return Ok(response);
     }
-    if !route.allows(&head.method) {
-        return Err(Error::MethodNotAllowed { allow: route.allow() });
+    if !route.kind.allows(&head.method) {
+        return Err(Error::MethodNotAllowed { allow: route.kind.allow() });
     }
     let body = body::read(body, parts.body_timeout).await?;
     let request = Incoming { head: &head, body };
@@ -156,33 +157,32 @@ where
 
 /// Each route's handler. `HEAD` is served as `GET`; hyper leaves the body out.
 async fn handle(parts: &Parts, route: Route<'_>, request: &Incoming<'_>) -> Result<Response<Body>, Error> {
+    let (key, number) = (route.key().ok_or(Error::NotFound)?, route.number().ok_or(Error::NotFound)?);
     let method = &request.head.method;
-    match route {
-        Route::PrefixConfigs if method == Method::POST => {
-            prefix_configs::register(parts, request, None).await
-        }
-        Route::PrefixConfigs => prefix_configs::list(parts, request),
-        Route::PrefixConfig { key } => match *method {
+    match route.kind {
+        Kind::PrefixConfigs if method == Method::POST => prefix_configs::register(parts, request, None).await,
+        Kind::PrefixConfigs => prefix_configs::list(parts, request),
+        Kind::PrefixConfig => match *method {
             Method::POST => prefix_configs::register(parts, request, Some(&key)).await,
             Method::PUT => prefix_configs::put(parts, request, &key).await,
             Method::DELETE => prefix_configs::delete(parts, request, &key).await,
             _ => prefix_configs::get(parts, request, &key),
         },
-        Route::FormatPreview => formats::preview(parts, request).await,
-        Route::Numbers if method == Method::POST => numbers::post(parts, request).await,
-        Route::Numbers => numbers::get(parts, request, None).await,
-        Route::NumbersOf { key } => numbers::get(parts, request, Some(&key)).await,
-        Route::Decode => numbers::decode(parts, request),
-        Route::Confirm { key, number } => transitions::confirm(parts, request, &key, &number).await,
-        Route::Void { key, number } => transitions::void(parts, request, &key, &number).await,
-        Route::Sequence { key } => sequences::show(parts, request, &key).await,
-        Route::Advance { key } => sequences::advance(parts, request, &key).await,
-        Route::Abandon { key } => sequences::abandon(parts, request, &key).await,
-        Route::Ledger { key } => ledger::rows(parts, request, &key).await,
-        Route::Certificate { key } => ledger::certificate(parts, request, &key).await,
-        Route::TemporaryNumbers => temporary_numbers::list(request),
-        Route::ResolveTemporary { number } => temporary_numbers::resolve(request, &number),
-        Route::OpenApi => Ok(openapi::document()),
-        Route::Docs => Ok(openapi::page()),
+        Kind::FormatPreview => formats::preview(parts, request).await,
+        Kind::Numbers if method == Method::POST => numbers::post(parts, request).await,
+        Kind::Numbers => numbers::get(parts, request, None).await,
+        Kind::NumbersOf => numbers::get(parts, request, Some(&key)).await,
+        Kind::Decode => numbers::decode(parts, request),
+        Kind::Confirm => transitions::confirm(parts, request, &key, &number).await,
+        Kind::Void => transitions::void(parts, request, &key, &number).await,
+        Kind::Sequence => sequences::show(parts, request, &key).await,
+        Kind::Advance => sequences::advance(parts, request, &key).await,
+        Kind::Abandon => sequences::abandon(parts, request, &key).await,
+        Kind::Ledger => ledger::rows(parts, request, &key).await,
+        Kind::Certificate => ledger::certificate(parts, request, &key).await,
+        Kind::TemporaryNumbers => temporary_numbers::list(request),
+        Kind::ResolveTemporary => temporary_numbers::resolve(request, &number),
+        Kind::OpenApi => Ok(openapi::document()),
+        Kind::Docs => Ok(openapi::page()),
     }
 }

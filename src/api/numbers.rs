@@ -9,8 +9,8 @@ use serde_json::json;
 
 use super::{
     Error, Parts,
-    request::{self, Incoming, idempotency_key, required},
-    route::Route,
+    request::{self, IDEMPOTENCY_KEY, Incoming, idempotency_key, required},
+    route::{Kind, Route},
 };
 use crate::{
     auth::{Claims, Scope},
@@ -42,25 +42,34 @@ struct Wanted {
     idempotency_key: Option<Arc<str>>,
 }
 
-/// `GET /numbers/{prefixKey}` without a query or an idempotency key, where the numbers can be issued without waiting. `None`: it takes
-/// the long way, and nothing was consumed.
-pub(super) fn at_once<B>(parts: &Parts, request: &Request<B>) -> Option<Result<Response<Body>, Error>> {
-    let Some(Route::NumbersOf { key }) = Route::of(request.uri().path()) else { return None };
-    if request.uri().query().is_some() || request.headers().contains_key("idempotency-key") {
+/// `GET /numbers/{prefixKey}` without a query or an idempotency key, where the number is a snowflake that can be drawn without
+/// waiting. `None`: it takes the long way, and nothing was consumed.
+///
+/// A connection asks for the same rule again and again: as long as that rule is in force, nothing is looked up and no
+/// reference is counted, which two threads would fight over.
+pub(super) fn at_once<B>(
+    parts: &Parts,
+    last_rule: &mut Option<Arc<CompiledRule>>,
+    request: &Request<B>,
+) -> Option<Result<Response<Body>, Error>> {
+    let route = Route::of(request.uri().path()).filter(|route| route.kind == Kind::NumbersOf)?;
+    if request.uri().query().is_some() || request.headers().contains_key(IDEMPOTENCY_KEY) {
         return None;
     }
     let claims = request::caller(request.extensions(), Scope::NumbersIssue).ok()?;
+    let key = route.key()?;
     claims.may_touch(&key).ok()?;
-    let rule = parts.rules.get(&key)?;
-    if rule.rule().mode != Mode::Snowflake {
-        return None;
-    }
+    let remembered =
+        last_rule.take().filter(|rule| rule.draws_freely() && rule.rule().prefix_key.as_str() == key);
+    let rule = match remembered {
+        Some(rule) => last_rule.insert(rule),
+        None => last_rule.insert(parts.rules.get(&key).filter(|rule| rule.draws_freely())?),
+    };
     let now = parts.clock.now();
-    let usable = parts.rules.use_at_once(&rule, Moment::Now(now))?;
-    let order = order(&usable, usable.local(), &claims.subject, now, Wishes::default());
+    let order = order(rule, rule.local(now), &claims.subject, now, Wishes::default());
     let issued = parts.engine.issue_at_once(&order)?;
     Some(quota(request.extensions(), 1).and_then(|()| Ok(issued?)).map(|issued| {
-        parts.meter.issued(usable.rule(), issued.source, 1);
+        parts.meter.issued(rule.rule(), issued.source, 1);
         answer(&issued, None)
     }))
 }

@@ -60,7 +60,6 @@ pub struct App {
     registry: Arc<Registry>,
     worker: Worker,
     status: Arc<Status>,
-    metrics: Metrics,
     public: Public,
     public_server: Server,
     admin_server: Server,
@@ -81,7 +80,8 @@ impl App {
             config.worker.epoch,
             config.storage.storage_timeout,
         )?;
-        let store = Arc::new(store);
+        let metrics = Metrics::new();
+        let store = Arc::new(store.measured(&metrics));
         let layout = config.worker.layout;
         pin_layout(&store, &config).await?;
         let worker = hold_worker(&store, layout, &config, &clock).await?;
@@ -100,7 +100,6 @@ impl App {
         let secret =
             if config.jwt.has_key() { config.jwt.secret.clone() } else { Some(data_dir.signing_secret()?) };
         let verifier = verifier(&config, secret.clone(), Arc::clone(&clock), &background)?;
-        let metrics = Metrics::new();
         let status = Status::new(Arc::clone(worker.ids()), Arc::clone(&verifier), metrics.clone());
         let api = Api::new(Parts {
             rules: Arc::clone(&registry),
@@ -133,7 +132,6 @@ impl App {
             registry,
             worker,
             status,
-            metrics,
             public,
             public_server,
             admin_server,

@@ -37,10 +37,14 @@ pub(super) enum CombineError {
     Abandoned,
 }
 
+/// What becomes of an answer whose caller has gone: it was drawn, and nobody will show it.
+pub(super) type Undelivered<A> = Box<dyn Fn(&Counter, A) + Send + Sync>;
+
 /// Lanes of one kind of call.
 pub(super) struct Combiner<R, A> {
     lanes: Mutex<HashMap<Counter, Vec<Waiting<R, A>>>>,
     call: Call<R, A>,
+    undelivered: Undelivered<A>,
     /// Whether two requests may share a call: they must agree on everything but themselves.
     together: fn(&R, &R) -> bool,
     max_batch: usize,
@@ -55,11 +59,12 @@ struct Waiting<R, A> {
 impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
     pub(super) fn new(
         call: Call<R, A>,
+        undelivered: Undelivered<A>,
         together: fn(&R, &R) -> bool,
         max_batch: usize,
         lifecycle: Lifecycle,
     ) -> Arc<Self> {
-        Arc::new(Self { lanes: Mutex::default(), call, together, max_batch, lifecycle })
+        Arc::new(Self { lanes: Mutex::default(), call, undelivered, together, max_batch, lifecycle })
     }
 
     /// Waits for the call that serves `request`.
@@ -100,13 +105,15 @@ impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
             match (self.call)(counter.clone(), requests).await {
                 Ok(served) => {
                     for (answer, served) in answers.into_iter().zip(served) {
-                        // A caller that has gone meanwhile is no error of ours.
-                        let _gone = answer.send(Ok(served));
+                        if let Err(Ok(served)) = answer.send(Ok(served)) {
+                            (self.undelivered)(&counter, served);
+                        }
                     }
                 }
                 Err(error) => {
                     let error = CombineError::Store(Arc::new(error));
                     for answer in answers {
+                        // A caller that has gone misses nothing.
                         let _gone = answer.send(Err(error.clone()));
                     }
                 }
@@ -172,6 +179,7 @@ mod tests {
         gate: Arc<Semaphore>,
         batches: Arc<Mutex<Vec<Vec<u32>>>>,
         in_flight: Arc<AtomicUsize>,
+        returned: Arc<Mutex<Vec<u32>>>,
     }
 
     /// Each call waits for a permit of `gate`, then answers each request with itself.
@@ -196,12 +204,12 @@ mod tests {
                 Ok(requests)
             })
         });
-        Fake {
-            combiner: Combiner::new(call, together, max_batch, Lifecycle::new()),
-            gate,
-            batches,
-            in_flight,
-        }
+        let returned = Arc::new(Mutex::new(Vec::new()));
+        let list = Arc::clone(&returned);
+        let undelivered: Undelivered<u32> =
+            Box::new(move |_, answer| list.lock().expect("no panic").push(answer));
+        let combiner = Combiner::new(call, undelivered, together, max_batch, Lifecycle::new());
+        Fake { combiner, gate, batches, in_flight, returned }
     }
 
     impl Fake {
@@ -275,6 +283,20 @@ mod tests {
             let _aborted = handle.await;
         }
         assert_eq!(fake.batches(), [vec![1], vec![3]]);
+    }
+
+    #[tokio::test]
+    async fn what_was_drawn_for_a_caller_that_left_is_handed_back() {
+        let fake = fake(100, |_, _| true);
+        let handles = fake.submit_all(&[1, 2]).await;
+        handles[0].abort();
+        tokio::task::yield_now().await;
+        fake.gate.add_permits(10);
+        for handle in handles {
+            let _aborted = handle.await;
+        }
+        assert_eq!(fake.batches(), [vec![1], vec![2]], "the call of the first was under way");
+        assert_eq!(*fake.returned.lock().expect("no panic"), [1]);
     }
 
     #[tokio::test]

@@ -9,14 +9,14 @@ use crate::{
 
 use super::{
     Hold, IssueError, Order,
-    combine::{Call, CombineError, Combiner},
+    combine::{Call, CombineError, Combiner, Undelivered},
 };
 
 /// The most requests that one call serves: what arrives during one fsync at 250,000 requests/s.
 const MAX_BATCH: usize = 1_024;
 
 pub(super) struct Continuous {
-    combiner: Arc<Combiner<Take, Taken>>,
+    combiner: Arc<Combiner<Take, Answer>>,
 }
 
 struct Take {
@@ -25,23 +25,45 @@ struct Take {
     hold: Option<Hold>,
 }
 
+/// What was drawn. Values that were drawn without an idempotency key are lost to everybody if their caller is gone.
+struct Answer {
+    taken: Taken,
+    keyed: bool,
+}
+
 impl Continuous {
     pub(super) fn new(store: Arc<dyn CounterStore>, lifecycle: &Lifecycle) -> Self {
-        let call: Call<Take, Taken> = Box::new(move |counter, takes| {
+        let (to_return, returns) = (Arc::clone(&store), lifecycle.clone());
+        let undelivered: Undelivered<Answer> = Box::new(move |counter, answer| {
+            let Answer { taken: Taken::Fresh(values), keyed: false } = answer else { return };
+            let (store, counter) = (Arc::clone(&to_return), counter.clone());
+            returns.spawn(async move {
+                if let Err(error) = store.hand_back(counter, values).await {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "values nobody received are not listed"
+                    );
+                }
+            });
+        });
+        let call: Call<Take, Answer> = Box::new(move |counter, takes| {
             let store = Arc::clone(&store);
             Box::pin(async move {
                 let Some(Take { bounds, .. }) = takes.first() else { return Ok(Vec::new()) };
                 let bounds = *bounds;
                 let (requests, holds): (Vec<_>, Vec<_>) =
                     takes.into_iter().map(|take| (take.request, take.hold)).unzip();
+                let keyed: Vec<_> =
+                    requests.iter().map(|request: &TakeRequest| request.claim.is_some()).collect();
                 let taken = store.take(counter, bounds, requests).await;
                 drop(holds);
-                taken
+                let answer = |(taken, keyed)| Answer { taken, keyed };
+                Ok(taken?.into_iter().zip(keyed).map(answer).collect())
             })
         });
         // After a change of the rule, old and new bounds may meet in one lane; they are served by calls of their own.
         let together = |a: &Take, b: &Take| a.bounds == b.bounds;
-        Self { combiner: Combiner::new(call, together, MAX_BATCH, lifecycle.clone()) }
+        Self { combiner: Combiner::new(call, undelivered, together, MAX_BATCH, lifecycle.clone()) }
     }
 
     pub(super) async fn take(&self, order: &Order<'_>, claim: Option<Claim>) -> Result<Taken, IssueError> {
@@ -50,7 +72,7 @@ impl Continuous {
             request: TakeRequest { count: order.count, claim },
             hold: order.hold.clone(),
         };
-        Ok(self.combiner.submit(order.counter(), take).await?)
+        Ok(self.combiner.submit(order.counter(), take).await?.taken)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    counter::SequenceValue,
+    counter::{Counter, SequenceValue},
     lifecycle::Lifecycle,
     store::{Bounds, Claim, IssueRequest, LedgerStore, RenderNumber, Taken},
 };
@@ -44,8 +44,10 @@ impl Strict {
                 issued
             })
         });
+        // The ledger has a row for each integer, whoever received it.
+        let undelivered = Box::new(|_: &Counter, _: Taken| {});
         let together = |a: &Issue, b: &Issue| a.bounds == b.bounds;
-        Self { combiner: Combiner::new(call, together, MAX_BATCH, lifecycle.clone()) }
+        Self { combiner: Combiner::new(call, undelivered, together, MAX_BATCH, lifecycle.clone()) }
     }
 
     pub(super) async fn issue(

@@ -10,6 +10,7 @@ pub mod observe;
 pub mod overload;
 pub mod peer;
 pub mod rate_limit;
+pub mod redact;
 pub mod request_id;
 pub mod rescue;
 

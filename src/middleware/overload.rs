@@ -1,4 +1,7 @@
 //! Sheds load: beyond so many requests in flight a request is answered at once that it is too much, before queues grow.
+//!
+//! A connection of HTTP/1.1 has one request in flight, and connections are bounded already: only requests that share a
+//! connection (HTTP/2) are counted. So the usual request touches no counter that other threads write.
 
 use std::{
     future::Future,
@@ -10,6 +13,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use http::{Request, Version};
 use pin_project_lite::pin_project;
 use tower::{BoxError, Layer, Service};
 
@@ -62,9 +66,9 @@ pub struct Overload<S> {
     limit: usize,
 }
 
-impl<S, R> Service<R> for Overload<S>
+impl<S, B> Service<Request<B>> for Overload<S>
 where
-    S: Service<R>,
+    S: Service<Request<B>>,
     S::Error: Into<BoxError>,
 {
     type Response = S::Response;
@@ -75,9 +79,14 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: R) -> Self::Future {
-        let permit = Permit::take(&self.in_flight, self.limit);
-        let future = permit.is_some().then(|| self.inner.call(request));
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let shares = request.version() == Version::HTTP_2;
+        let permit = shares.then(|| Permit::take(&self.in_flight, self.limit));
+        let (admitted, permit) = match permit {
+            None => (true, None),
+            Some(permit) => (permit.is_some(), permit),
+        };
+        let future = admitted.then(|| self.inner.call(request));
         ResponseFuture { future, permit, limit: self.limit }
     }
 }
@@ -138,18 +147,25 @@ mod tests {
     async fn the_request_too_many_is_refused_and_the_next_is_not() {
         let gate = Arc::new(Semaphore::new(0));
         let inner = Arc::clone(&gate);
-        let mut service = ServiceBuilder::new().layer(OverloadLayer::new(1)).service(service_fn(move |()| {
-            let gate = Arc::clone(&inner);
-            async move {
-                gate.acquire().await.expect("open").forget();
-                Ok::<_, Infallible>(())
-            }
-        }));
-        let first = service.call(());
-        let second = service.call(()).await.expect_err("one is in flight");
+        let mut service =
+            ServiceBuilder::new().layer(OverloadLayer::new(1)).service(service_fn(move |_: Request<()>| {
+                let gate = Arc::clone(&inner);
+                async move {
+                    gate.acquire().await.expect("open").forget();
+                    Ok::<_, Infallible>(())
+                }
+            }));
+        let request = |version| {
+            let mut request = Request::new(());
+            *request.version_mut() = version;
+            request
+        };
+        let first = service.call(request(Version::HTTP_2));
+        let second = service.call(request(Version::HTTP_2)).await.expect_err("one is in flight");
         assert_eq!(second.downcast_ref(), Some(&Overloaded { limit: 1 }));
-        gate.add_permits(2);
+        gate.add_permits(3);
+        service.call(request(Version::HTTP_11)).await.expect("bounded by its connection");
         first.await.expect("served");
-        service.call(()).await.expect("served");
+        service.call(request(Version::HTTP_2)).await.expect("served");
     }
 }

@@ -2,6 +2,7 @@
 //! the problem document, in spans and in logs.
 
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -17,14 +18,42 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest ID that is taken over from a caller.
 const MAX_LEN: usize = 64;
 
-/// A request's ID, in its extensions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestId(HeaderValue);
+/// How many hexadecimal digits one of ours has.
+const DIGITS: usize = 16;
+
+/// A request's ID, in its extensions: bytes in place, so that passing it on allocates nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct RequestId {
+    bytes: [u8; MAX_LEN],
+    len: usize,
+}
 
 impl RequestId {
     /// The ID as text.
     pub fn as_str(&self) -> &str {
-        self.0.to_str().unwrap_or_default()
+        std::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+    }
+
+    /// Takes over what a caller sent, if it is fit to be logged.
+    fn given(value: &HeaderValue) -> Option<Self> {
+        let fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte);
+        let given = value.as_bytes();
+        if !(1..=MAX_LEN).contains(&given.len()) || !given.iter().all(fit) {
+            return None;
+        }
+        let mut bytes = [0; MAX_LEN];
+        bytes[..given.len()].copy_from_slice(given);
+        Some(Self { bytes, len: given.len() })
+    }
+
+    fn to_header(self) -> HeaderValue {
+        HeaderValue::from_str(self.as_str()).unwrap_or(HeaderValue::from_static(""))
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -60,16 +89,11 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let given = request.headers().get(X_REQUEST_ID).filter(|value| is_fit(value));
-        let id = given.cloned().unwrap_or_else(|| self.sequence.next());
-        request.extensions_mut().insert(RequestId(id.clone()));
+        let given = request.headers().get(X_REQUEST_ID).and_then(RequestId::given);
+        let id = given.unwrap_or_else(|| self.sequence.next());
+        request.extensions_mut().insert(id);
         ResponseFuture { future: self.inner.call(request), id: Some(id) }
     }
-}
-
-fn is_fit(value: &HeaderValue) -> bool {
-    let fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte);
-    (1..=MAX_LEN).contains(&value.len()) && value.as_bytes().iter().all(fit)
 }
 
 pin_project! {
@@ -77,7 +101,7 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         future: F,
-        id: Option<HeaderValue>,
+        id: Option<RequestId>,
     }
 }
 
@@ -91,7 +115,7 @@ where
         let this = self.project();
         let mut response = ready!(this.future.poll(cx))?;
         if let Some(id) = this.id.take() {
-            response.headers_mut().insert(X_REQUEST_ID, id);
+            response.headers_mut().insert(X_REQUEST_ID, id.to_header());
         }
         Poll::Ready(Ok(response))
     }
@@ -112,17 +136,17 @@ impl Sequence {
         Self { state: u64::from_ne_bytes(bytes) }
     }
 
-    fn next(&mut self) -> HeaderValue {
+    fn next(&mut self) -> RequestId {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         mixed ^= mixed >> 31;
-        let mut text = [0; 16];
-        for (index, digit) in text.iter_mut().enumerate() {
+        let mut bytes = [0; MAX_LEN];
+        for (index, digit) in bytes[..DIGITS].iter_mut().enumerate() {
             *digit = b"0123456789abcdef"[(mixed >> (60 - 4 * index)) as usize & 15];
         }
-        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))
+        RequestId { bytes, len: DIGITS }
     }
 }
 
@@ -137,7 +161,7 @@ mod tests {
     async fn echoed(header: Option<&str>) -> String {
         let service =
             ServiceBuilder::new().layer(RequestIdLayer).service(service_fn(async |request: Request<()>| {
-                let id = request.extensions().get::<RequestId>().expect("set").clone();
+                let id = request.extensions().get::<RequestId>().copied().expect("set");
                 Ok::<_, Infallible>(Response::new(id.as_str().to_owned()))
             }));
         let mut request = Request::new(());
@@ -161,7 +185,7 @@ mod tests {
     #[test]
     fn ids_do_not_repeat() {
         let mut sequence = Sequence::new();
-        let ids: HashSet<_> = (0..10_000).map(|_| sequence.next()).collect();
+        let ids: HashSet<_> = (0..10_000).map(|_| sequence.next().as_str().to_owned()).collect();
         assert_eq!(ids.len(), 10_000);
     }
 }

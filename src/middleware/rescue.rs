@@ -34,7 +34,7 @@ impl Head {
             method: request.method().clone(),
             uri: request.uri().clone(),
             accept_language: request.headers().get(header::ACCEPT_LANGUAGE).cloned(),
-            request_id: request.extensions().get().cloned(),
+            request_id: request.extensions().get().copied(),
             peer: request.extensions().get().copied(),
         }
     }

@@ -224,6 +224,14 @@ impl CompiledRule {
         Ok(usable)
     }
 
+    /// Whether numbers may be drawn without [`Registry::ensure_used`](super::Registry::ensure_used): the rule is in force and on
+    /// record as used, and its values come from no counter, so that no change of it has to wait for a draw.
+    pub fn draws_freely(&self) -> bool {
+        !self.rule.mode.counts()
+            && self.usage.usable_until.load(Ordering::Acquire) == i32::MAX
+            && !self.usage.retired.load(Ordering::Acquire)
+    }
+
     /// Lets nobody in any more.
     pub(super) fn retire(&self) {
         self.usage.retired.store(true, Ordering::SeqCst);

@@ -7,9 +7,9 @@ mod rescue;
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
-use http::{Request, Response, header};
+use http::{Request, Response};
 use tower::{BoxError, Service, ServiceBuilder, util::option_layer};
-use tower_http::{cors::CorsLayer, sensitive_headers::SetSensitiveRequestHeadersLayer};
+use tower_http::cors::CorsLayer;
 
 use crate::{
     api::{self, Admin, Api},
@@ -25,6 +25,7 @@ use crate::{
         overload::OverloadLayer,
         peer::PeerLayer,
         rate_limit::{AddressLimitLayer, Class, Limits, RateLimitLayer},
+        redact::RedactLayer,
         request_id::RequestIdLayer,
         rescue::RescueLayer,
     },
@@ -97,7 +98,7 @@ impl Public {
             .layer(PeerLayer::new(peer.ip(), &self.proxies))
             .layer(RequestIdLayer)
             // Before anything that might print a request.
-            .layer(SetSensitiveRequestHeadersLayer::from_shared(sensitive_headers()))
+            .layer(RedactLayer)
             // Above whatever can answer, so that every answer is counted and timed.
             .layer(&self.observe)
             // Above authentication: a preflight bears no token.
@@ -115,10 +116,6 @@ impl Public {
             .layer(&self.rate_limit)
             .service(self.api.clone())
     }
-}
-
-fn sensitive_headers() -> Arc<[header::HeaderName]> {
-    Arc::new([header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE])
 }
 
 /// The stack of the admin listener: no token, no limits, bound to an address that only operators reach.

@@ -8,6 +8,7 @@
 //! (a power cut after the answer does not undo it), and bounded in time (`StoreError::Timeout`; the outcome of a
 //! call that timed out is unknown to the caller).
 
+mod calls;
 mod draw;
 mod ledger;
 pub mod memory;

@@ -4,7 +4,7 @@
 //! values is bounded, whatever callers send; nothing here grows with the number of requests.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fmt::{self, Write},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -65,7 +65,7 @@ struct Inner {
     handle: PrometheusHandle,
     prefixes: Mutex<HashSet<String>>,
     /// Every counter beside the exporter's own, which is set when somebody reads.
-    counters: Mutex<Vec<(Arc<ShardedCounter>, Counter)>>,
+    counters: Mutex<HashMap<Key, (Arc<ShardedCounter>, Counter)>>,
     /// The durations of each route, by label.
     durations: Mutex<Vec<(&'static str, Arc<Durations>)>>,
 }
@@ -150,7 +150,7 @@ impl Metrics {
 
     /// Everything in the Prometheus text format (version 0.0.4).
     pub fn render(&self) -> String {
-        for (counted, shown) in self.inner.counters.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for (counted, shown) in self.inner.counters.lock().unwrap_or_else(PoisonError::into_inner).values() {
             shown.absolute(counted.sum());
         }
         let mut text = self.inner.handle.render();
@@ -190,11 +190,11 @@ impl Metrics {
     }
 
     pub(super) fn counter(&self, name: &'static str, labels: Vec<Label>) -> Counter {
-        let shown = self.inner.recorder.register_counter(&Key::from_parts(name, labels), &METADATA);
-        let counted = Arc::new(ShardedCounter::default());
+        let key = Key::from_parts(name, labels);
+        let shown = self.inner.recorder.register_counter(&key, &METADATA);
         let mut counters = self.inner.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        counters.push((Arc::clone(&counted), shown));
-        Counter::from_arc(counted)
+        let (counted, _) = counters.entry(key).or_insert_with(|| (Arc::default(), shown));
+        Counter::from_arc(Arc::clone(counted))
     }
 
     fn gauge(&self, name: &'static str, labels: Vec<Label>) -> Gauge {

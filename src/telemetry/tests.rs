@@ -226,21 +226,3 @@ fn prefix_labels_are_bounded_by_arrival() {
     assert!(text.contains(r#"{mode="snowflake",source="primary",prefix="other"} 200"#), "{text}");
     assert!(text.contains(r#"{mode="snowflake",source="primary",prefix="P7"} 2"#), "{text}");
 }
-
-#[test]
-fn upkeep_keeps_what_was_recorded() {
-    let metrics = Metrics::new();
-    let http = HttpMetrics::new(&metrics, &["/numbers"]);
-    for _ in 0..3 {
-        for _ in 0..1000 {
-            http.record(
-                0,
-                &::http::Method::GET,
-                ::http::StatusCode::OK,
-                std::time::Duration::from_micros(200),
-            );
-        }
-        metrics.upkeep();
-    }
-    assert!(metrics.render().contains(r#"duration_seconds_bucket{route="/numbers",le="0.00025"} 3000"#));
-}

@@ -44,10 +44,11 @@ use self::{
     workspace::Workspace,
     writer::{Call, Job, Writer},
 };
-use super::{StoreError, StoreFuture};
+use super::{StoreError, StoreFuture, calls::Calls};
 use crate::{
     clock::{Clock, UnixMillis},
     language::{Language, Localized},
+    telemetry::Metrics,
 };
 
 /// The name of this store in errors and metrics.
@@ -136,6 +137,7 @@ pub struct SqliteStore {
     audits: SyncSender<reader::Message>,
     threads: Vec<JoinHandle<()>>,
     timeout: Duration,
+    calls: Calls,
 }
 
 impl SqliteStore {
@@ -161,7 +163,14 @@ impl SqliteStore {
         let (writer, writer_thread) = writer.start().map_err(OpenError::Thread)?;
         // Readers first: the last connection to close folds the log into the database.
         let threads = vec![pages_thread, audits_thread, writer_thread];
-        Ok(Self { writer, pages, audits, threads, timeout })
+        Ok(Self { writer, pages, audits, threads, timeout, calls: Calls::default() })
+    }
+
+    /// The same store, which counts its calls.
+    #[must_use]
+    pub fn measured(mut self, metrics: &Metrics) -> Self {
+        self.calls.measure(metrics);
+        self
     }
 
     /// Finishes what was asked for before, declares every answer given, closes the database and lets go of the directory. Calls
@@ -205,8 +214,11 @@ impl SqliteStore {
         Box::pin(async move {
             let (reply, answer) = oneshot::channel();
             let call = Call { operation, work: Some(work), result: None, reply, leftover };
-            send(&self.writer, writer::Message::Job(Box::new(call)), operation)?;
-            await_answer(answer, operation, self.timeout).await
+            let result = match send(&self.writer, writer::Message::Job(Box::new(call)), operation) {
+                Ok(()) => await_answer(answer, operation, self.timeout).await,
+                Err(error) => Err(error),
+            };
+            self.calls.counted(STORE, operation, result)
         })
     }
 
@@ -216,7 +228,8 @@ impl SqliteStore {
         operation: &'static str,
         work: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
     ) -> StoreFuture<'a, T> {
-        read_by(&self.pages, operation, self.timeout, work)
+        let read = read_by(&self.pages, operation, self.timeout, work);
+        Box::pin(async move { self.calls.counted(STORE, operation, read.await) })
     }
 
     /// Has `work` done by the reader of whole ledgers.
@@ -225,7 +238,8 @@ impl SqliteStore {
         operation: &'static str,
         work: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
     ) -> StoreFuture<'a, T> {
-        read_by(&self.audits, operation, AUDIT_TIMEOUT.max(self.timeout), work)
+        let read = read_by(&self.audits, operation, AUDIT_TIMEOUT.max(self.timeout), work);
+        Box::pin(async move { self.calls.counted(STORE, operation, read.await) })
     }
 }
 
