@@ -41,9 +41,18 @@ log=target/tools/install.log
 tools_pid=
 tools_start() {
   : >"$log"
-  tests/stages/tools.sh system 2>&1 | tee -a "$log"
+  local stage needed=() system=()
+  for stage in "${stages[@]}"; do
+    case $stage in
+      lint) needed+=(deny) ;;
+      unit | integration) needed+=(llvm llvm-cov) system=(system) ;;
+      end-to-end) needed+=(hurl) system=(system) ;;
+      coverage) needed+=(llvm llvm-cov hurl) system=(system) ;;
+    esac
+  done
+  [ ${#system[@]} = 0 ] || tests/stages/tools.sh "${system[@]}" 2>&1 | tee -a "$log"
   # The rest is compiled while the lints are.
-  tests/stages/tools.sh llvm llvm-cov deny hurl >>"$log" 2>&1 &
+  tests/stages/tools.sh "${needed[@]}" >>"$log" 2>&1 &
   tools_pid=$!
 }
 tools_wait() {
@@ -122,6 +131,7 @@ for result in "${results[@]}"; do
   esac
 done
 printf '%-8s %5d s  %s\n\n' total "$SECONDS" "${stages[*]}"
+grep '^missing: ' "$log" && absent+=1
 echo "running ${#results[@]} tests"
 printf '%s\n' "${lines[@]}"
 [ $absent -gt 0 ] && [ -n "${CI:-}" ] && failed+=$absent

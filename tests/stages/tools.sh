@@ -78,6 +78,6 @@ install() {
   esac
 }
 
-for tool in "${@:-system}"; do install "$tool"; done
-[ $# = 0 ] && for tool in llvm llvm-cov deny hurl; do install "$tool"; done
+[ $# -gt 0 ] || set -- system llvm llvm-cov deny hurl
+for tool in "$@"; do install "$tool"; done
 exit $missing

@@ -239,6 +239,16 @@ impl TestServer {
 
 impl Drop for TestServer {
     fn drop(&mut self) {
+        // A process that counts the lines it executes writes them down at a clean end.
+        if std::env::var_os("LLVM_PROFILE_FILE").is_some() && matches!(self.child.try_wait(), Ok(None)) {
+            self.ask_to_stop();
+            for _ in 0..300 {
+                if !matches!(self.child.try_wait(), Ok(None)) {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
         if let Ok(None) = self.child.try_wait() {
             let _ = self.child.kill();
             let _ = self.child.wait();
