@@ -33,22 +33,31 @@ use tower::{BoxError, Service};
 use crate::{
     body::{self, Body},
     clock::Clock,
-    generate::Engine,
+    generate::{Engine, Source},
+    rule::Rule,
     rules::{CompiledRule, Registry},
     store::{CounterStore, LedgerStore},
+    telemetry::Counter,
 };
 
 pub use error::Error;
 pub use health::{Admin, Component, Health, Readiness};
-pub use route::{LABELS, is_public, issues_numbers, label};
+pub use route::{LABELS, info};
 
 use request::Incoming;
 use route::{Kind, Route};
 
-/// Counts what is issued, for metrics. The implementation keeps a handle per rule and source.
+/// Counts what is issued, for metrics.
 pub trait Meter: Send + Sync + 'static {
-    /// `count` numbers were issued.
-    fn issued(&self, rule: &crate::rule::Rule, source: crate::generate::Source, count: u64);
+    /// The counter of the numbers that a rule issues from one source; the same one at every call.
+    fn counter(&self, rule: &Rule, source: Source) -> Counter;
+}
+
+/// The rule that a connection used last, and what counts its numbers.
+#[derive(Clone)]
+struct Remembered {
+    rule: Arc<CompiledRule>,
+    issued: Counter,
 }
 
 /// What every handler works with.
@@ -73,13 +82,13 @@ pub struct Parts {
 #[derive(Clone)]
 pub struct Api {
     parts: Arc<Parts>,
-    last_rule: Option<Arc<CompiledRule>>,
+    last: Option<Remembered>,
 }
 
 impl Api {
     /// The service over `parts`.
     pub fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts), last_rule: None }
+        Self { parts: Arc::new(parts), last: None }
     }
 }
 
@@ -127,7 +136,7 @@ where
     fn call(&mut self, request: Request<B>) -> Answer {
         // The one route that is worth a path of its own: nothing is read, nothing is awaited.
         if request.method() == Method::GET
-            && let Some(answer) = numbers::at_once(&self.parts, &mut self.last_rule, &request)
+            && let Some(answer) = numbers::at_once(&self.parts, &mut self.last, &request)
         {
             return Answer::Ready(Some(answer));
         }

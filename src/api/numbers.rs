@@ -8,7 +8,7 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use serde_json::json;
 
 use super::{
-    Error, Parts,
+    Error, Parts, Remembered,
     request::{self, IDEMPOTENCY_KEY, Incoming, idempotency_key, required},
     route::{Kind, Route},
 };
@@ -16,7 +16,7 @@ use crate::{
     auth::{Claims, Scope},
     body::{self, Body},
     clock::UnixMillis,
-    generate::{Issued, Order},
+    generate::{Issued, Order, Source},
     json::{Invalid, Message, Object},
     language::{Language, Localized},
     middleware::rate_limit::IssuedQuota,
@@ -49,7 +49,7 @@ struct Wanted {
 /// reference is counted, which two threads would fight over.
 pub(super) fn at_once<B>(
     parts: &Parts,
-    last_rule: &mut Option<Arc<CompiledRule>>,
+    last: &mut Option<Remembered>,
     request: &Request<B>,
 ) -> Option<Result<Response<Body>, Error>> {
     let route = Route::of(request.uri().path()).filter(|route| route.kind == Kind::NumbersOf)?;
@@ -59,17 +59,23 @@ pub(super) fn at_once<B>(
     let claims = request::caller(request.extensions(), Scope::NumbersIssue).ok()?;
     let key = route.key()?;
     claims.may_touch(&key).ok()?;
-    let remembered =
-        last_rule.take().filter(|rule| rule.draws_freely() && rule.rule().prefix_key.as_str() == key);
-    let rule = match remembered {
-        Some(rule) => last_rule.insert(rule),
-        None => last_rule.insert(parts.rules.get(&key).filter(|rule| rule.draws_freely())?),
+    let fits = |rule: &CompiledRule| rule.draws_freely() && rule.rule().prefix_key.as_str() == key;
+    let Remembered { rule, issued: counter } = match last.take().filter(|last| fits(&last.rule)) {
+        Some(same) => last.insert(same),
+        None => {
+            let rule = parts.rules.get(&key).filter(|rule| rule.draws_freely())?;
+            let issued = parts.meter.counter(rule.rule(), Source::Primary);
+            last.insert(Remembered { rule, issued })
+        }
     };
     let now = parts.clock.now();
-    let order = order(rule, rule.local(now), &claims.subject, now, Wishes::default());
+    // A format without a date needs none.
+    let local = if rule.template().needs_date() { rule.local(now) } else { NaiveDateTime::default() };
+    let order = order(rule, local, &claims.subject, now, Wishes::default());
     let issued = parts.engine.issue_at_once(&order)?;
+    // After the draw, so that the long way does not count a request twice; a snowflake that nobody gets is no loss.
     Some(quota(request.extensions(), 1).and_then(|()| Ok(issued?)).map(|issued| {
-        parts.meter.issued(rule.rule(), issued.source, 1);
+        counter.increment(1);
         answer(&issued, None)
     }))
 }
@@ -178,7 +184,7 @@ async fn issue(
         Some(issued) => issued?,
         None => parts.engine.issue(&order).await?,
     };
-    parts.meter.issued(usable.rule(), issued.source, issued.count());
+    parts.meter.counter(usable.rule(), issued.source).increment(issued.count());
     Ok(answer(&issued, wanted.count))
 }
 

@@ -9,6 +9,8 @@ use std::borrow::Cow;
 use http::Method;
 use percent_encoding::percent_decode_str;
 
+use crate::middleware::context::{Access, Class, RouteInfo};
+
 /// Which route it is. The discriminant is its place in [`LABELS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -137,33 +139,35 @@ impl Kind {
     }
 }
 
-/// The label of a path, and its position in [`LABELS`].
-pub fn label(path: &str) -> (usize, &'static str) {
-    let index = Route::of(path).map_or(LABELS.len() - 1, |route| route.kind as usize);
-    (index, LABELS[index])
-}
-
-/// Whether a request is answered without a token: the documentation, which methods a route has, and that a path is no route.
-pub fn is_public(method: &Method, path: &str) -> bool {
-    let documents = |route: Route<'_>| matches!(route.kind, Kind::OpenApi | Kind::Docs);
-    method == Method::OPTIONS || Route::of(path).is_none_or(documents)
-}
-
-/// Whether a path is one of those that issue numbers: the class of its rate limit.
-pub fn issues_numbers(path: &str) -> bool {
-    Route::of(path).is_some_and(|route| matches!(route.kind, Kind::Numbers | Kind::NumbersOf))
+/// What layers know of a request by its method and path. Without a token are answered: the documentation, which methods a route
+/// has, and that a path is no route.
+pub fn info(method: &Method, path: &str) -> RouteInfo {
+    let kind = Route::of(path).map(|route| route.kind);
+    let index = kind.map_or(LABELS.len() - 1, |kind| kind as usize);
+    let open = method == Method::OPTIONS || matches!(kind, None | Some(Kind::OpenApi | Kind::Docs));
+    let issues = matches!(kind, Some(Kind::Numbers | Kind::NumbersOf));
+    RouteInfo {
+        index,
+        label: LABELS[index],
+        access: if open { Access::Open } else { Access::Token },
+        class: if issues { Class::Numbers } else { Class::Management },
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn label(path: &str) -> &'static str {
+        info(&Method::GET, path).label
+    }
+
     #[test]
     fn every_route_answers_with_and_without_api_and_has_its_label() {
         for expected in &LABELS[..17] {
             let path = expected.replace("{prefixKey}", "A").replace("{number}", "A-1");
-            assert_eq!(label(&path).1, *expected);
-            assert_eq!(label(&format!("/api{path}")).1, *expected);
+            assert_eq!(label(&path), *expected);
+            assert_eq!(label(&format!("/api{path}")), *expected);
         }
     }
 
@@ -183,7 +187,7 @@ mod tests {
             "/temporary-numbers//resolve",
             "/sequences//advance",
         ] {
-            assert_eq!(label(path).1, "unknown", "{path}");
+            assert_eq!(label(path), "unknown", "{path}");
         }
     }
 
@@ -193,6 +197,18 @@ mod tests {
         assert_eq!(route.kind, Kind::Void);
         assert_eq!((route.key().as_deref(), route.number().as_deref()), (Some("A-B"), Some("2026/0001 x")));
         assert_eq!(Route::of("/numbers/%FF").expect("a route").key(), None);
+    }
+
+    #[test]
+    fn only_what_tells_nothing_needs_no_token() {
+        let access = |method, path| info(&method, path).access;
+        for path in ["/docs", "/api/openapi.json", "/nowhere"] {
+            assert_eq!(access(Method::GET, path), Access::Open, "{path}");
+        }
+        assert_eq!(access(Method::OPTIONS, "/numbers"), Access::Open);
+        for path in &LABELS[..15] {
+            assert_eq!(access(Method::GET, path), Access::Token, "{path}");
+        }
     }
 
     #[test]

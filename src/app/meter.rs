@@ -28,29 +28,28 @@ impl Issued {
     pub(super) fn new(metrics: Metrics) -> Self {
         Self { metrics, counters: RwLock::default() }
     }
-
-    fn register(&self, rule: &Rule, source: Source, count: u64) {
-        let counter =
-            self.metrics.numbers_issued(rule.mode.as_str(), source.as_str(), rule.prefix_key.as_str());
-        counter.increment(count);
-        let mut counters = self.counters.write().unwrap_or_else(PoisonError::into_inner);
-        let known = counters.entry(rule.prefix_key.clone()).or_default();
-        if !known.iter().any(|(mode, from, _)| (*mode, *from) == (rule.mode, source)) {
-            known.push((rule.mode, source, counter));
-        }
-    }
 }
 
 impl Meter for Issued {
-    fn issued(&self, rule: &Rule, source: Source, count: u64) {
+    fn counter(&self, rule: &Rule, source: Source) -> Counter {
+        let find = |known: &Handles| {
+            known
+                .iter()
+                .find(|(mode, from, _)| (*mode, *from) == (rule.mode, source))
+                .map(|known| known.2.clone())
+        };
         let counters = self.counters.read().unwrap_or_else(PoisonError::into_inner);
-        let known = counters.get(&rule.prefix_key).into_iter().flatten();
-        match known.clone().find(|(mode, from, _)| (*mode, *from) == (rule.mode, source)) {
-            Some((_, _, counter)) => counter.increment(count),
-            None => {
-                drop(counters);
-                self.register(rule, source, count);
-            }
+        if let Some(counter) = counters.get(&rule.prefix_key).and_then(find) {
+            return counter;
         }
+        drop(counters);
+        let counter =
+            self.metrics.numbers_issued(rule.mode.as_str(), source.as_str(), rule.prefix_key.as_str());
+        let mut counters = self.counters.write().unwrap_or_else(PoisonError::into_inner);
+        let known = counters.entry(rule.prefix_key.clone()).or_default();
+        if find(known).is_none() {
+            known.push((rule.mode, source, counter.clone()));
+        }
+        counter
     }
 }

@@ -172,8 +172,8 @@ impl App {
         self.serving.spawn(serve);
         let admin = Admin::new(self.status.clone());
         let serve_admin =
-            self.admin_server.serve(Arc::clone(&admin_threads), self.background.clone(), move |_| {
-                stack::admin(admin.clone())
+            self.admin_server.serve(Arc::clone(&admin_threads), self.background.clone(), move |peer| {
+                stack::admin(admin.clone(), peer)
             });
         self.background.spawn(serve_admin);
         upkeep::start(&self.background, &self.store, &self.clock);

@@ -5,17 +5,12 @@
 
 pub mod authenticate;
 pub mod catch_panic;
+pub mod context;
 pub mod head_limits;
 pub mod observe;
 pub mod overload;
-pub mod peer;
+mod peer;
 pub mod rate_limit;
 pub mod redact;
-pub mod request_id;
+mod request_id;
 pub mod rescue;
-
-use std::net::IpAddr;
-
-/// The address that a request comes from: the server puts it into the extensions of each request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerAddress(pub IpAddr);

@@ -8,7 +8,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context as TaskContext, Poll, ready},
     time::Duration,
 };
 
@@ -17,12 +17,8 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 use tracing::Span;
 
-use super::request_id::RequestId;
+use super::context::Context;
 use crate::{clock::Clock, telemetry::HttpMetrics};
-
-/// A route as metrics and spans name it: its position among those of [`HttpMetrics`], and its pattern, never the path itself,
-/// which has no bound.
-pub type RouteLabel = (usize, &'static str);
 
 /// Observes requests.
 #[derive(Clone, Debug)]
@@ -33,14 +29,13 @@ pub struct ObserveLayer {
 #[derive(Debug)]
 struct Shared {
     metrics: HttpMetrics,
-    label: fn(&str) -> RouteLabel,
     clock: Arc<dyn Clock>,
 }
 
 impl ObserveLayer {
-    /// Counts and times requests in `metrics`, by the label of their path.
-    pub fn new(metrics: HttpMetrics, label: fn(&str) -> RouteLabel, clock: Arc<dyn Clock>) -> Self {
-        Self { shared: Arc::new(Shared { metrics, label, clock }) }
+    /// Counts and times requests in `metrics`, by route ([`Context`]).
+    pub fn new(metrics: HttpMetrics, clock: Arc<dyn Clock>) -> Self {
+        Self { shared: Arc::new(Shared { metrics, clock }) }
     }
 }
 
@@ -67,17 +62,17 @@ where
     type Error = Infallible;
     type Future = ResponseFuture<S::Future>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let route = (self.shared.label)(request.uri().path());
-        let id = request.extensions().get::<RequestId>().map_or("", RequestId::as_str);
+        let context = Context::of(&request);
+        let route = context.map_or((usize::MAX, ""), |context| (context.route.index, context.route.label));
         let span = tracing::debug_span!(
             target: "numgen::request",
             "request",
-            request_id = id,
+            request_id = context.map_or("", |context| context.id.as_str()),
             method = request.method().as_str(),
             route = route.1,
         );
@@ -97,7 +92,7 @@ pin_project! {
         #[pin]
         future: F,
         span: Span,
-        route: RouteLabel,
+        route: (usize, &'static str),
         method: Method,
         started: Duration,
         shared: Arc<Shared>,
@@ -110,7 +105,7 @@ where
 {
     type Output = F::Output;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<F::Output> {
         let this = self.project();
         let _entered = this.span.enter();
         let Ok(response) = ready!(this.future.poll(cx));
@@ -129,31 +124,38 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use http::StatusCode;
     use tower::{ServiceBuilder, ServiceExt, service_fn};
 
     use super::*;
     use crate::{
         clock::{ManualClock, UnixMillis},
+        middleware::context::{ContextLayer, RouteInfo},
         telemetry::Metrics,
     };
 
     #[tokio::test]
     async fn every_status_is_observed_with_its_time() {
         let (metrics, clock) = (Metrics::new(), Arc::new(ManualClock::at(UnixMillis(0))));
-        let label = |path: &str| if path == "/a" { (0, "/a") } else { (1, "unknown") };
+        let route_of = |_: &Method, path: &str| {
+            let (index, label) = if path == "/a" { (0, "/a") } else { (1, "unknown") };
+            RouteInfo { index, label, ..super::super::context::tests::route_of(&Method::GET, path) }
+        };
+        let context = ContextLayer::new(Ipv4Addr::LOCALHOST.into(), &Arc::default(), route_of);
         let http = HttpMetrics::new(&metrics, &["/a", "unknown"]);
         let inner = Arc::clone(&clock);
-        let service = ServiceBuilder::new().layer(ObserveLayer::new(http, label, clock)).service(service_fn(
-            move |request: Request<()>| {
+        let service = ServiceBuilder::new().layer(context).layer(ObserveLayer::new(http, clock)).service(
+            service_fn(move |request: Request<()>| {
                 inner.advance(Duration::from_millis(7));
                 let status =
                     if request.uri().path() == "/a" { StatusCode::OK } else { StatusCode::NOT_FOUND };
                 let mut response = Response::new(());
                 *response.status_mut() = status;
                 std::future::ready(Ok::<_, Infallible>(response))
-            },
-        ));
+            }),
+        );
         for path in ["/a", "/b"] {
             let request = Request::get(path).body(()).expect("valid");
             service.clone().oneshot(request).await.expect("infallible");

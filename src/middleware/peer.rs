@@ -1,38 +1,32 @@
-//! Puts the address that a request comes from into its extensions.
+//! The address that a request comes from.
 //!
 //! That is the peer of the connection, unless the peer is a trusted proxy: then it is the last address of `X-Forwarded-For` that
 //! is no trusted proxy itself. What stands before that one was written by whoever sent the request, and proves nothing.
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{net::IpAddr, sync::Arc};
 
-use http::{HeaderMap, HeaderName, Request};
-use tower::{Layer, Service};
+use http::{HeaderMap, HeaderName};
 
-use super::PeerAddress;
 use crate::config::Cidr;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Names the sender of the requests of one connection.
+/// Who sends the requests of one connection.
 #[derive(Clone, Debug)]
-pub struct PeerLayer {
+pub(super) struct Senders {
     peer: IpAddr,
     /// Empty unless the peer is one of them.
     proxies: Arc<[Cidr]>,
 }
 
-impl PeerLayer {
+impl Senders {
     /// For the connection from `peer`, where `proxies` are trusted.
-    pub fn new(peer: IpAddr, proxies: &Arc<[Cidr]>) -> Self {
+    pub(super) fn new(peer: IpAddr, proxies: &Arc<[Cidr]>) -> Self {
         let trusted = proxies.iter().any(|proxy| proxy.contains(peer));
         Self { peer, proxies: if trusted { Arc::clone(proxies) } else { Arc::default() } }
     }
 
-    fn sender(&self, headers: &HeaderMap) -> IpAddr {
+    pub(super) fn sender(&self, headers: &HeaderMap) -> IpAddr {
         if self.proxies.is_empty() {
             return self.peer;
         }
@@ -43,40 +37,6 @@ impl PeerLayer {
         let mut believed = addresses.map_while(|address| address);
         let is_proxy = |address: &IpAddr| self.proxies.iter().any(|proxy| proxy.contains(*address));
         believed.find(|address| !is_proxy(address)).unwrap_or(self.peer)
-    }
-}
-
-impl<S> Layer<S> for PeerLayer {
-    type Service = Peer<S>;
-
-    fn layer(&self, inner: S) -> Peer<S> {
-        Peer { inner, layer: self.clone() }
-    }
-}
-
-/// Service of [`PeerLayer`].
-#[derive(Clone, Debug)]
-pub struct Peer<S> {
-    inner: S,
-    layer: PeerLayer,
-}
-
-impl<S, B> Service<Request<B>> for Peer<S>
-where
-    S: Service<Request<B>>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> S::Future {
-        let sender = self.layer.sender(request.headers());
-        request.extensions_mut().insert(PeerAddress(sender));
-        self.inner.call(request)
     }
 }
 
@@ -92,7 +52,7 @@ mod tests {
         for field in forwarded {
             headers.append(X_FORWARDED_FOR, HeaderValue::from_static(field));
         }
-        PeerLayer::new(peer.parse().expect("an address"), &proxies).sender(&headers).to_string()
+        Senders::new(peer.parse().expect("an address"), &proxies).sender(&headers).to_string()
     }
 
     #[test]

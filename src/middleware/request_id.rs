@@ -1,19 +1,12 @@
-//! Gives each request an ID: the caller's `X-Request-Id` if it is fit to be logged, else one of ours. It stands in the answer, in
-//! the problem document, in spans and in logs.
+//! IDs of requests: the caller's `X-Request-Id` if it is fit to be logged, else one of ours. An ID stands in the answer, in the
+//! problem document, in spans and in logs.
 
-use std::{
-    fmt,
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll, ready},
-};
+use std::fmt;
 
-use http::{HeaderName, HeaderValue, Request, Response};
-use pin_project_lite::pin_project;
-use tower::{Layer, Service};
+use http::{HeaderName, HeaderValue};
 
 /// The header, in requests and in answers.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest ID that is taken over from a caller.
 const MAX_LEN: usize = 64;
@@ -21,7 +14,7 @@ const MAX_LEN: usize = 64;
 /// How many hexadecimal digits one of ours has.
 const DIGITS: usize = 16;
 
-/// A request's ID, in its extensions: bytes in place, so that passing it on allocates nothing.
+/// A request's ID: bytes in place, so that passing it on allocates nothing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RequestId {
     bytes: [u8; MAX_LEN],
@@ -35,7 +28,7 @@ impl RequestId {
     }
 
     /// Takes over what a caller sent, if it is fit to be logged.
-    fn given(value: &HeaderValue) -> Option<Self> {
+    pub(super) fn given(value: &HeaderValue) -> Option<Self> {
         let fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte);
         let given = value.as_bytes();
         if !(1..=MAX_LEN).contains(&given.len()) || !given.iter().all(fit) {
@@ -46,7 +39,7 @@ impl RequestId {
         Some(Self { bytes, len: given.len() })
     }
 
-    fn to_header(self) -> HeaderValue {
+    pub(super) fn to_header(self) -> HeaderValue {
         HeaderValue::from_str(self.as_str()).unwrap_or(HeaderValue::from_static(""))
     }
 }
@@ -57,86 +50,22 @@ impl fmt::Debug for RequestId {
     }
 }
 
-/// Puts [`RequestId`] into requests and its header into answers.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RequestIdLayer;
-
-impl<S> Layer<S> for RequestIdLayer {
-    type Service = RequestIds<S>;
-
-    fn layer(&self, inner: S) -> RequestIds<S> {
-        RequestIds { inner, sequence: Sequence::new() }
-    }
-}
-
-/// Service of [`RequestIdLayer`].
-#[derive(Clone, Debug)]
-pub struct RequestIds<S> {
-    inner: S,
-    sequence: Sequence,
-}
-
-impl<S, B, R> Service<Request<B>> for RequestIds<S>
-where
-    S: Service<Request<B>, Response = Response<R>>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = ResponseFuture<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let given = request.headers().get(X_REQUEST_ID).and_then(RequestId::given);
-        let id = given.unwrap_or_else(|| self.sequence.next());
-        request.extensions_mut().insert(id);
-        ResponseFuture { future: self.inner.call(request), id: Some(id) }
-    }
-}
-
-pin_project! {
-    /// Future of [`RequestIds`].
-    pub struct ResponseFuture<F> {
-        #[pin]
-        future: F,
-        id: Option<RequestId>,
-    }
-}
-
-impl<F, R, E> Future for ResponseFuture<F>
-where
-    F: Future<Output = Result<Response<R>, E>>,
-{
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        let mut response = ready!(this.future.poll(cx))?;
-        if let Some(id) = this.id.take() {
-            response.headers_mut().insert(X_REQUEST_ID, id.to_header());
-        }
-        Poll::Ready(Ok(response))
-    }
-}
-
 /// IDs that do not repeat: a random start for each connection, mixed so that they do not look alike (Steele, Lea and
 /// Flood, "Fast splittable pseudorandom number generators", 2014). They identify, they protect nothing.
 #[derive(Clone, Debug)]
-struct Sequence {
+pub(super) struct Sequence {
     state: u64,
 }
 
 impl Sequence {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut bytes = [0; 8];
         // Without random bytes IDs still differ within the connection, which is all that a log needs.
         let _unseeded = getrandom::fill(&mut bytes);
         Self { state: u64::from_ne_bytes(bytes) }
     }
 
-    fn next(&mut self) -> RequestId {
+    pub(super) fn next(&mut self) -> RequestId {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -152,34 +81,21 @@ impl Sequence {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashSet, convert::Infallible};
-
-    use tower::{ServiceBuilder, ServiceExt, service_fn};
+    use std::collections::HashSet;
 
     use super::*;
 
-    async fn echoed(header: Option<&str>) -> String {
-        let service =
-            ServiceBuilder::new().layer(RequestIdLayer).service(service_fn(async |request: Request<()>| {
-                let id = request.extensions().get::<RequestId>().copied().expect("set");
-                Ok::<_, Infallible>(Response::new(id.as_str().to_owned()))
-            }));
-        let mut request = Request::new(());
-        if let Some(header) = header {
-            request.headers_mut().insert(X_REQUEST_ID, HeaderValue::from_str(header).expect("valid"));
-        }
-        let response = service.oneshot(request).await.expect("infallible");
-        assert_eq!(response.headers()[X_REQUEST_ID], response.body().as_str());
-        response.into_body()
-    }
-
-    #[tokio::test]
-    async fn takes_over_an_id_that_is_fit_to_be_logged() {
-        assert_eq!(echoed(Some("abc-123")).await, "abc-123");
+    #[test]
+    fn takes_over_an_id_that_is_fit_to_be_logged() {
+        let given = |text: &str| {
+            let value = HeaderValue::from_str(text).expect("valid");
+            RequestId::given(&value).map(|id| id.as_str().to_owned())
+        };
+        assert_eq!(given("abc-123").as_deref(), Some("abc-123"));
+        assert_eq!(given(&"x".repeat(64)).map(|id| id.len()), Some(64));
         for unfit in ["a b", "<script>", &"x".repeat(65), ""] {
-            assert_ne!(echoed(Some(unfit)).await, unfit);
+            assert_eq!(given(unfit), None, "{unfit}");
         }
-        assert_eq!(echoed(None).await.len(), 16);
     }
 
     #[test]

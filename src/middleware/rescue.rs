@@ -8,14 +8,14 @@ use std::{
     future::Future,
     net::IpAddr,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context as TaskContext, Poll, ready},
 };
 
 use http::{HeaderValue, Method, Request, Response, Uri, header};
 use pin_project_lite::pin_project;
 use tower::{BoxError, Layer, Service};
 
-use super::{PeerAddress, request_id::RequestId};
+use super::context::Context;
 use crate::language::Language;
 
 /// What is kept of a request to write its problem document.
@@ -24,8 +24,7 @@ pub struct Head {
     method: Method,
     uri: Uri,
     accept_language: Option<HeaderValue>,
-    request_id: Option<RequestId>,
-    peer: Option<PeerAddress>,
+    context: Option<Context>,
 }
 
 impl Head {
@@ -34,8 +33,7 @@ impl Head {
             method: request.method().clone(),
             uri: request.uri().clone(),
             accept_language: request.headers().get(header::ACCEPT_LANGUAGE).cloned(),
-            request_id: request.extensions().get().copied(),
-            peer: request.extensions().get().copied(),
+            context: Context::of(request).copied(),
         }
     }
 
@@ -51,12 +49,12 @@ impl Head {
 
     /// The ID under which the cause is logged.
     pub fn request_id(&self) -> &str {
-        self.request_id.as_ref().map_or("", RequestId::as_str)
+        self.context.as_ref().map_or("", |context| context.id.as_str())
     }
 
     /// Where the request came from.
-    pub fn peer(&self) -> Option<IpAddr> {
-        self.peer.map(|PeerAddress(address)| address)
+    pub fn sender(&self) -> Option<IpAddr> {
+        self.context.map(|context| context.sender)
     }
 
     /// The language that the caller reads.
@@ -104,7 +102,7 @@ where
     type Error = Infallible;
     type Future = ResponseFuture<S::Future, W>;
 
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, _cx: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
         // Inner services are always ready; one that is not would be asked again by its own call.
         Poll::Ready(Ok(()))
     }
@@ -133,7 +131,7 @@ where
 {
     type Output = Result<Response<R>, Infallible>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let outcome = ready!(this.future.poll(cx));
         Poll::Ready(Ok(outcome.unwrap_or_else(|error| (this.write)(error.into(), this.head))))

@@ -10,14 +10,13 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Limits;
@@ -43,7 +42,8 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub(super) struct Watcher {
     ticks: Arc<AtomicU32>,
-    waker: AtomicWaker,
+    /// Of the connection's task, which stays the same as long as it lives.
+    waker: OnceLock<Waker>,
     command: AtomicU8,
     serving: AtomicU32,
     reading: AtomicBool,
@@ -55,7 +55,7 @@ pub(super) struct Watcher {
 impl Watcher {
     /// Called in each poll of the connection: remembers whom to wake, answers what to do.
     pub(super) fn command(&self, context: &Context<'_>) -> Command {
-        self.waker.register(context.waker());
+        self.waker.get_or_init(|| context.waker().clone());
         match self.command.load(Ordering::Acquire) {
             0 => Command::Stay,
             1 => Command::Finish,
@@ -90,7 +90,10 @@ impl Watcher {
     fn order(&self, command: Command) {
         let raised = self.command.fetch_max(command as u8, Ordering::AcqRel) < command as u8;
         if raised {
-            self.waker.wake();
+            // A task that has not been polled yet will find the command when it is.
+            if let Some(waker) = self.waker.get() {
+                waker.wake_by_ref();
+            }
         }
     }
 
@@ -156,7 +159,7 @@ impl Watchers {
     pub(super) fn watch(&self) -> Arc<Watcher> {
         let watcher = Arc::new(Watcher {
             ticks: Arc::clone(&self.ticks),
-            waker: AtomicWaker::new(),
+            waker: OnceLock::new(),
             command: AtomicU8::new(0),
             serving: AtomicU32::new(0),
             reading: AtomicBool::new(true),

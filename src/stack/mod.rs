@@ -20,13 +20,12 @@ use crate::{
     middleware::{
         authenticate::AuthenticateLayer,
         catch_panic::CatchPanicLayer,
+        context::ContextLayer,
         head_limits::HeadLimitsLayer,
         observe::ObserveLayer,
         overload::OverloadLayer,
-        peer::PeerLayer,
-        rate_limit::{AddressLimitLayer, Class, Limits, RateLimitLayer},
+        rate_limit::{AddressLimitLayer, Limits, RateLimitLayer},
         redact::RedactLayer,
-        request_id::RequestIdLayer,
         rescue::RescueLayer,
     },
     telemetry::{HttpMetrics, Metrics},
@@ -73,13 +72,11 @@ impl Public {
             api: parts.api,
             proxies: parts.proxies,
             cors: parts.cors,
-            observe: ObserveLayer::new(http, api::label, parts.clock),
+            observe: ObserveLayer::new(http, parts.clock),
             overload: OverloadLayer::new(parts.max_in_flight),
             address_limit: AddressLimitLayer::new(Arc::clone(&parts.limits), rescue::is_refusal),
-            authenticate: AuthenticateLayer::new(parts.verifier, api::is_public),
-            rate_limit: RateLimitLayer::new(parts.limits, |_, uri| {
-                if api::issues_numbers(uri.path()) { Class::Numbers } else { Class::Management }
-            }),
+            authenticate: AuthenticateLayer::new(parts.verifier),
+            rate_limit: RateLimitLayer::new(parts.limits),
         }
     }
 
@@ -94,9 +91,8 @@ impl Public {
         B::Error: Into<BoxError>,
     {
         ServiceBuilder::new()
-            // First, so that everything below can name the request and its sender.
-            .layer(PeerLayer::new(peer.ip(), &self.proxies))
-            .layer(RequestIdLayer)
+            // First, so that everything below can name the request, its sender and its route.
+            .layer(ContextLayer::new(peer.ip(), &self.proxies, api::info))
             // Before anything that might print a request.
             .layer(RedactLayer)
             // Above whatever can answer, so that every answer is counted and timed.
@@ -121,12 +117,13 @@ impl Public {
 /// The stack of the admin listener: no token, no limits, bound to an address that only operators reach.
 pub fn admin<B>(
     admin: Admin,
+    peer: SocketAddr,
 ) -> impl Service<Request<B>, Response = Response<Body>, Error = Infallible, Future: Send> + Send + use<B>
 where
     B: Send + 'static,
 {
     ServiceBuilder::new()
-        .layer(RequestIdLayer)
+        .layer(ContextLayer::new(peer.ip(), &Arc::default(), api::info))
         .layer(RescueLayer::new(rescue::answer))
         .layer(CatchPanicLayer)
         .service(admin)

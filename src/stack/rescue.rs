@@ -218,7 +218,7 @@ fn log(error: &(dyn StdError + Send + Sync + 'static), problem: &Problem, head: 
         let error: &(dyn StdError + 'static) = error;
         tracing::error!(request_id, method = head.method().as_str(), path, code, error, "request failed");
     } else if let Some(api::Error::Forbidden(forbidden)) = error.downcast_ref() {
-        let address = head.peer().map(tracing::field::display);
+        let address = head.sender().map(tracing::field::display);
         tracing::warn!(
             request_id,
             route = path,

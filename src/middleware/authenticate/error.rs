@@ -1,13 +1,11 @@
 //! The refusal.
 
-use std::net::IpAddr;
-
 use http::Request;
 
 use crate::{
     auth::Rejection,
     language::{Language, Localized},
-    middleware::PeerAddress,
+    middleware::context::Context,
 };
 
 /// The request bears no valid token.
@@ -18,7 +16,7 @@ pub struct Unauthenticated(pub Rejection);
 impl Unauthenticated {
     /// Makes a security event of it. Nothing further on logs it again.
     pub(super) fn logged<B>(rejection: Rejection, request: &Request<B>) -> Self {
-        let address: Option<IpAddr> = request.extensions().get().map(|&PeerAddress(address)| address);
+        let address = Context::of(request).map(|context| context.sender);
         tracing::warn!(
             reason = rejection.reason(),
             address = address.map(tracing::field::display),

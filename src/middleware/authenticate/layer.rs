@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use http::Method;
 use tower::Layer;
 
 use super::Authenticate;
@@ -12,13 +11,12 @@ use crate::auth::Verifier;
 #[derive(Clone, Debug)]
 pub struct AuthenticateLayer {
     verifier: Arc<Verifier>,
-    is_open: fn(&Method, &str) -> bool,
 }
 
 impl AuthenticateLayer {
-    /// Lets in what `verifier` accepts, and everybody to paths for which `is_open` says yes.
-    pub fn new(verifier: Arc<Verifier>, is_open: fn(&Method, &str) -> bool) -> Self {
-        Self { verifier, is_open }
+    /// Lets in what `verifier` accepts, and everybody to open routes ([`Context`](crate::middleware::context::Context)).
+    pub fn new(verifier: Arc<Verifier>) -> Self {
+        Self { verifier }
     }
 }
 
@@ -26,6 +24,6 @@ impl<S> Layer<S> for AuthenticateLayer {
     type Service = Authenticate<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Authenticate::new(inner, Arc::clone(&self.verifier), self.is_open)
+        Authenticate::new(inner, Arc::clone(&self.verifier))
     }
 }

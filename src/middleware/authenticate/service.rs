@@ -3,24 +3,26 @@
 use std::{
     mem,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context as TaskContext, Poll},
 };
 
 use http::{
-    HeaderMap, HeaderValue, Method, Request,
+    HeaderMap, HeaderValue, Request,
     header::{AUTHORIZATION, Entry},
 };
 use tower::{BoxError, Service};
 
 use super::{ResponseFuture, Unauthenticated};
-use crate::auth::{Claims, Reconsideration, Rejection, Verifier};
+use crate::{
+    auth::{Claims, Reconsideration, Rejection, Verifier},
+    middleware::context::{Access, Context},
+};
 
 /// Lets in who bears a valid token; see the [module](super).
 #[derive(Clone, Debug)]
 pub struct Authenticate<S> {
     inner: S,
     verifier: Arc<Verifier>,
-    is_open: fn(&Method, &str) -> bool,
     memo: Option<Arc<Memo>>,
 }
 
@@ -41,8 +43,8 @@ enum Judgement {
 }
 
 impl<S> Authenticate<S> {
-    pub(super) fn new(inner: S, verifier: Arc<Verifier>, is_open: fn(&Method, &str) -> bool) -> Self {
-        Self { inner, verifier, is_open, memo: None }
+    pub(super) fn new(inner: S, verifier: Arc<Verifier>) -> Self {
+        Self { inner, verifier, memo: None }
     }
 
     fn judge(&mut self, field: &HeaderValue) -> Judgement {
@@ -83,13 +85,13 @@ where
     type Error = BoxError;
     type Future = ResponseFuture<S, B>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+    fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let field = take_field(request.headers_mut());
-        if (self.is_open)(request.method(), request.uri().path()) {
+        if Context::of(&request).is_some_and(|context| context.route.access == Access::Open) {
             return ResponseFuture::calling(self.inner.call(request));
         }
         let judgement = match &field {

@@ -3,14 +3,14 @@
 use std::{
     net::IpAddr,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context as TaskContext, Poll},
 };
 
 use http::{Request, header::AUTHORIZATION};
 use tower::{BoxError, Layer, Service};
 
 use super::{Exceeded, Limits, ResponseFuture, bucket::Bucket};
-use crate::middleware::PeerAddress;
+use crate::middleware::context::Context;
 
 /// Puts [`AddressLimit`] around a service.
 #[derive(Clone, Debug)]
@@ -35,7 +35,7 @@ impl<S> Layer<S> for AddressLimitLayer {
 }
 
 /// Turns away addresses that have used up their allowance of refusals. A request whose address is not known
-/// ([`PeerAddress`]) is not counted. See the [module](super).
+/// ([`Context`]) is not counted. See the [module](super).
 #[derive(Clone, Debug)]
 pub struct AddressLimit<S> {
     inner: S,
@@ -70,7 +70,7 @@ impl Charge {
 
 impl<S> AddressLimit<S> {
     fn charge_for<B>(&mut self, request: &Request<B>) -> Option<&Arc<Charge>> {
-        let &PeerAddress(address) = request.extensions().get()?;
+        let address = Context::of(request)?.sender;
         let generation = self.limits.generation();
         let known = self.memo.take().filter(|memo| memo.generation == generation && memo.address == address);
         let memo = known.unwrap_or_else(|| {
@@ -104,7 +104,7 @@ where
     type Error = BoxError;
     type Future = ResponseFuture<S::Future>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+    fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 

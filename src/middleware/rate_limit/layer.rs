@@ -2,22 +2,20 @@
 
 use std::sync::Arc;
 
-use http::{Method, Uri};
 use tower::Layer;
 
-use super::{Class, Limits, RateLimit};
+use super::{Limits, RateLimit};
 
 /// Puts [`RateLimit`] around a service.
 #[derive(Clone, Debug)]
 pub struct RateLimitLayer {
     limits: Arc<Limits>,
-    classify: fn(&Method, &Uri) -> Class,
 }
 
 impl RateLimitLayer {
-    /// Counts each request in the class that `classify` puts it in.
-    pub fn new(limits: Arc<Limits>, classify: fn(&Method, &Uri) -> Class) -> Self {
-        Self { limits, classify }
+    /// Counts each request in the class of its route ([`Context`](crate::middleware::context::Context)).
+    pub fn new(limits: Arc<Limits>) -> Self {
+        Self { limits }
     }
 }
 
@@ -25,6 +23,6 @@ impl<S> Layer<S> for RateLimitLayer {
     type Service = RateLimit<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        RateLimit::new(inner, Arc::clone(&self.limits), self.classify)
+        RateLimit::new(inner, Arc::clone(&self.limits))
     }
 }

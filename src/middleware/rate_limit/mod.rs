@@ -31,7 +31,7 @@ pub use self::{
     future::ResponseFuture,
     layer::RateLimitLayer,
     limits::{Limits, Rates},
-    service::{Class, RateLimit},
+    service::RateLimit,
 };
 
 #[cfg(test)]

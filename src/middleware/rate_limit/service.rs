@@ -2,23 +2,17 @@
 
 use std::{
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context as TaskContext, Poll},
 };
 
-use http::{Method, Request, Uri};
+use http::Request;
 use tower::{BoxError, Service};
 
 use super::{Exceeded, IssuedQuota, Limits, ResponseFuture, bucket::Bucket};
-use crate::auth::Claims;
-
-/// What a request is counted as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// It issues numbers.
-    Numbers,
-    /// Anything else.
-    Management,
-}
+use crate::{
+    auth::Claims,
+    middleware::context::{Class, Context},
+};
 
 /// Counts requests by the subject that authentication found; who needed none is not counted here. See the
 /// [module](super).
@@ -26,7 +20,6 @@ pub enum Class {
 pub struct RateLimit<S> {
     inner: S,
     limits: Arc<Limits>,
-    classify: fn(&Method, &Uri) -> Class,
     numbers: Option<Memo>,
     management: Option<Memo>,
 }
@@ -56,14 +49,14 @@ impl Memo {
 }
 
 impl<S> RateLimit<S> {
-    pub(super) fn new(inner: S, limits: Arc<Limits>, classify: fn(&Method, &Uri) -> Class) -> Self {
-        Self { inner, limits, classify, numbers: None, management: None }
+    pub(super) fn new(inner: S, limits: Arc<Limits>) -> Self {
+        Self { inner, limits, numbers: None, management: None }
     }
 
     /// Takes one request off the caller's allowance.
     fn count<B>(&mut self, request: &mut Request<B>) -> Result<(), Exceeded> {
         let Some(claims) = request.extensions().get::<Arc<Claims>>() else { return Ok(()) };
-        let class = (self.classify)(request.method(), request.uri());
+        let class = Context::of(request).map_or(Class::Management, |context| context.route.class);
         let generation = self.limits.generation();
         let slot = match class {
             Class::Numbers => &mut self.numbers,
@@ -92,7 +85,7 @@ where
     type Error = BoxError;
     type Future = ResponseFuture<S::Future>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+    fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 

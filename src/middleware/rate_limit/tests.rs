@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, Request, Response, Uri, header::AUTHORIZATION};
+use http::{Request, Response, header::AUTHORIZATION};
 use proptest::prelude::*;
 use tower::{BoxError, Layer, Service, service_fn};
 
@@ -16,7 +16,7 @@ use crate::{
     auth::{Claims, Scopes},
     clock::{Clock, ManualClock, UnixMillis},
     language::{Language, Localized},
-    middleware::PeerAddress,
+    middleware::context::tests::context,
 };
 
 fn per_second(count: u32) -> NonZeroU32 {
@@ -170,10 +170,6 @@ fn fields_and_messages() {
 
 // ---------------------------------------------------------------------------------------------- layers
 
-fn classify(_method: &Method, uri: &Uri) -> Class {
-    if uri.path().starts_with("/numbers") { Class::Numbers } else { Class::Management }
-}
-
 fn from(subject: &str, path: &str) -> Request<()> {
     let mut request = Request::builder().uri(path).body(()).unwrap();
     let claims = Claims {
@@ -204,7 +200,7 @@ async fn subjects_and_classes_have_allowances_of_their_own() {
     let clock = clock();
     let rates = Rates { numbers: NonZeroU32::new(3), management: NonZeroU32::new(1), ..none() };
     let limits = Limits::new(rates, Arc::clone(&clock) as _);
-    let layer = RateLimitLayer::new(Arc::clone(&limits), classify);
+    let layer = RateLimitLayer::new(Arc::clone(&limits));
     let (mut one, mut two) = (layer.layer(service_fn(draw)), layer.layer(service_fn(draw)));
     for (path, subject, expected) in [
         ("/numbers", "erp", None),
@@ -242,7 +238,7 @@ async fn subjects_and_classes_have_allowances_of_their_own() {
 #[tokio::test]
 async fn a_batch_is_one_request_and_many_numbers() {
     let rates = Rates { issued: NonZeroU32::new(25), ..none() };
-    let mut service = RateLimitLayer::new(Limits::new(rates, clock()), classify).layer(service_fn(draw));
+    let mut service = RateLimitLayer::new(Limits::new(rates, clock())).layer(service_fn(draw));
     for expected in [None, None, Some(Policy::Issued)] {
         assert_eq!(policy(service.call(from("erp", "/numbers")).await), expected);
     }
@@ -266,7 +262,7 @@ fn at(address: IpAddr, field: Option<&str>) -> Request<()> {
     if let Some(field) = field {
         request.headers_mut().insert(AUTHORIZATION, field.parse().unwrap());
     }
-    request.extensions_mut().insert(PeerAddress(address));
+    request.extensions_mut().insert(context(address, "/"));
     request
 }
 
