@@ -180,6 +180,7 @@ fn from(subject: &str, path: &str) -> Request<()> {
         not_before: None,
     };
     request.extensions_mut().insert(Arc::new(claims));
+    request.extensions_mut().insert(context(Ipv4Addr::LOCALHOST.into(), path));
     request
 }
 
