@@ -9,6 +9,9 @@
 //!
 //! The first to arrive in an idle lane starts it; those that come while its call is in flight wait and share the next. Under
 //! load one round trip, or one fsync, serves them all. A request whose caller has gone before its call was sent is left out.
+//!
+//! What this costs is waking tasks: each wake across threads is a system call. So answers travel to each thread in one message
+//! and are handed out there, and before each call the lane steps back once, so that whoever is ready to ask can join.
 
 use std::{
     collections::HashMap,
@@ -17,7 +20,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{counter::Counter, lifecycle::Lifecycle, store::StoreError};
 
@@ -53,7 +56,19 @@ pub(super) struct Combiner<R, A> {
 
 struct Waiting<R, A> {
     request: R,
+    caller: Caller<A>,
+}
+
+/// Who waits for an answer, and on which runtime.
+struct Caller<A> {
     answer: oneshot::Sender<Result<A, CombineError>>,
+    home: Handle,
+}
+
+/// Callers of one runtime with their answers.
+struct Delivery<A> {
+    home: Handle,
+    answers: Vec<(oneshot::Sender<Result<A, CombineError>>, Result<A, CombineError>)>,
 }
 
 impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
@@ -74,57 +89,85 @@ impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
     /// [`CombineError`]; whether the request was served is then unknown, as it is for the call.
     pub(super) async fn submit(self: &Arc<Self>, counter: Counter, request: R) -> Result<A, CombineError> {
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting { request, answer };
-        let idle = {
+        let waiting = Waiting { request, caller: Caller { answer, home: Handle::current() } };
+        let starts_lane = {
             let mut lanes = self.lanes();
             // A lane exists exactly while somebody drives it.
             match lanes.get_mut(&counter) {
                 Some(lane) => {
                     lane.push(waiting);
-                    None
+                    false
                 }
                 None => {
-                    lanes.insert(counter.clone(), Vec::new());
-                    Some(waiting)
+                    lanes.insert(counter.clone(), vec![waiting]);
+                    true
                 }
             }
         };
-        if let Some(first) = idle {
-            self.lifecycle.spawn(Arc::clone(self).drive(counter, first));
+        if starts_lane {
+            self.lifecycle.spawn(Arc::clone(self).drive(counter));
         }
         answered.await.unwrap_or(Err(CombineError::Abandoned))
     }
 
     /// Calls until nobody waits in the lane.
-    async fn drive(self: Arc<Self>, counter: Counter, first: Waiting<R, A>) {
+    async fn drive(self: Arc<Self>, counter: Counter) {
         let lane = Lane { combiner: &self, counter: &counter };
-        let mut batch = vec![first];
-        while !batch.is_empty() {
-            let (requests, answers): (Vec<R>, Vec<_>) =
-                batch.into_iter().map(|waiting| (waiting.request, waiting.answer)).unzip();
-            match (self.call)(counter.clone(), requests).await {
-                Ok(served) => {
-                    for (answer, served) in answers.into_iter().zip(served) {
-                        if let Err(Ok(served)) = answer.send(Ok(served)) {
-                            (self.undelivered)(&counter, served);
-                        }
-                    }
-                }
+        loop {
+            tokio::task::yield_now().await;
+            let batch = lane.next_batch();
+            if batch.is_empty() {
+                return;
+            }
+            let (requests, callers): (Vec<R>, Vec<_>) =
+                batch.into_iter().map(|waiting| (waiting.request, waiting.caller)).unzip();
+            let answers: Vec<_> = match (self.call)(counter.clone(), requests).await {
+                Ok(served) => served.into_iter().map(Ok).collect(),
                 Err(error) => {
                     let error = CombineError::Store(Arc::new(error));
-                    for answer in answers {
-                        // A caller that has gone misses nothing.
-                        let _gone = answer.send(Err(error.clone()));
-                    }
+                    callers.iter().map(|_| Err(error.clone())).collect()
+                }
+            };
+            for delivery in by_home(callers.into_iter().zip(answers)) {
+                self.deliver(&counter, delivery);
+            }
+        }
+    }
+
+    /// Hands out answers on the runtime of those who wait for them.
+    fn deliver(self: &Arc<Self>, counter: &Counter, delivery: Delivery<A>) {
+        let Delivery { home, answers } = delivery;
+        let (combiner, counter) = (Arc::clone(self), counter.clone());
+        let hand_out = move || {
+            for (caller, answer) in answers {
+                // A caller that has gone misses nothing; what was drawn for it must not be lost.
+                if let Err(Ok(served)) = caller.send(answer) {
+                    (combiner.undelivered)(&counter, served);
                 }
             }
-            batch = lane.next_batch();
+        };
+        if home.id() == Handle::current().id() {
+            hand_out();
+        } else {
+            self.lifecycle.spawn_on(&home, async move { hand_out() });
         }
     }
 
     fn lanes(&self) -> MutexGuard<'_, HashMap<Counter, Vec<Waiting<R, A>>>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Sorts callers by their runtimes, of which there are as many as cores.
+fn by_home<A>(answers: impl Iterator<Item = (Caller<A>, Result<A, CombineError>)>) -> Vec<Delivery<A>> {
+    let mut deliveries: Vec<Delivery<A>> = Vec::new();
+    for (Caller { answer: caller, home }, answer) in answers {
+        match deliveries.iter_mut().find(|delivery| delivery.home.id() == home.id()) {
+            Some(delivery) => delivery.answers.push((caller, answer)),
+            None => deliveries.push(Delivery { home, answers: vec![(caller, answer)] }),
+        }
+    }
+    deliveries
 }
 
 /// A lane that is being driven. Dropping it while it is (a panic in a call) closes it, so that the next request starts anew.
@@ -138,7 +181,7 @@ impl<R: Send + 'static, A: Send + 'static> Lane<'_, R, A> {
     fn next_batch(&self) -> Vec<Waiting<R, A>> {
         let mut lanes = self.combiner.lanes();
         let Some(lane) = lanes.get_mut(self.counter) else { return Vec::new() };
-        lane.retain(|waiting| !waiting.answer.is_closed());
+        lane.retain(|waiting| !waiting.caller.answer.is_closed());
         let Some(first) = lane.first() else {
             lanes.remove(self.counter);
             return Vec::new();
@@ -238,7 +281,8 @@ mod tests {
     #[tokio::test]
     async fn those_who_arrive_during_a_call_share_the_next() {
         let fake = fake(100, |_, _| true);
-        let handles = fake.submit_all(&[1, 2, 3]).await;
+        let mut handles = fake.submit_all(&[1]).await;
+        handles.extend(fake.submit_all(&[2, 3]).await);
         assert_eq!(fake.batches(), [vec![1]], "2 and 3 arrived after the call was sent");
         fake.gate.add_permits(2);
         for (expected, handle) in [1, 2, 3].into_iter().zip(handles) {
@@ -246,13 +290,15 @@ mod tests {
         }
         assert_eq!(fake.batches(), [vec![1], vec![2, 3]]);
         assert_eq!(fake.in_flight.load(Ordering::SeqCst), 0);
+        fake.submit_all(&[]).await;
         assert!(fake.combiner.lanes().is_empty(), "an idle lane costs nothing");
     }
 
     #[tokio::test]
     async fn batches_are_bounded_and_of_one_kind() {
         let fake = fake(2, |a, b| a / 10 == b / 10);
-        let handles = fake.submit_all(&[1, 11, 12, 15, 21]).await;
+        let mut handles = fake.submit_all(&[1]).await;
+        handles.extend(fake.submit_all(&[11, 12, 15, 21]).await);
         fake.gate.add_permits(10);
         for handle in handles {
             handle.await.expect("no panic").expect("served");
@@ -263,7 +309,8 @@ mod tests {
     #[tokio::test]
     async fn an_error_reaches_everybody_in_the_batch_and_nobody_else() {
         let fake = fake(2, |_, _| true);
-        let handles = fake.submit_all(&[1, 13, 14, 15]).await;
+        let mut handles = fake.submit_all(&[1]).await;
+        handles.extend(fake.submit_all(&[13, 14, 15]).await);
         fake.gate.add_permits(10);
         let mut served = Vec::new();
         for handle in handles {
@@ -275,7 +322,8 @@ mod tests {
     #[tokio::test]
     async fn a_caller_that_left_before_the_call_consumes_nothing() {
         let fake = fake(100, |_, _| true);
-        let handles = fake.submit_all(&[1, 2, 3]).await;
+        let mut handles = fake.submit_all(&[1]).await;
+        handles.extend(fake.submit_all(&[2, 3]).await);
         handles[1].abort();
         tokio::task::yield_now().await;
         fake.gate.add_permits(10);
@@ -288,7 +336,8 @@ mod tests {
     #[tokio::test]
     async fn what_was_drawn_for_a_caller_that_left_is_handed_back() {
         let fake = fake(100, |_, _| true);
-        let handles = fake.submit_all(&[1, 2]).await;
+        let mut handles = fake.submit_all(&[1]).await;
+        handles.extend(fake.submit_all(&[2]).await);
         handles[0].abort();
         tokio::task::yield_now().await;
         fake.gate.add_permits(10);
@@ -297,6 +346,30 @@ mod tests {
         }
         assert_eq!(fake.batches(), [vec![1], vec![2]], "the call of the first was under way");
         assert_eq!(*fake.returned.lock().expect("no panic"), [1]);
+    }
+
+    #[test]
+    fn answers_reach_callers_on_other_runtimes() {
+        let runtimes: Vec<_> = (0..3)
+            .map(|_| {
+                tokio::runtime::Builder::new_multi_thread()
+                    .worker_threads(1)
+                    .enable_all()
+                    .build()
+                    .expect("a runtime")
+            })
+            .collect();
+        let fake = fake(100, |_, _| true);
+        fake.gate.add_permits(1_000);
+        let handles: Vec<_> = (100..160_u32)
+            .map(|request| {
+                let combiner = Arc::clone(&fake.combiner);
+                runtimes[request as usize % 3].spawn(async move { combiner.submit(counter(), request).await })
+            })
+            .collect();
+        for (expected, handle) in (100..160).zip(handles) {
+            assert_eq!(runtimes[0].block_on(handle).expect("no panic").expect("served"), expected);
+        }
     }
 
     #[tokio::test]
