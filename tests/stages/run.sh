@@ -73,10 +73,13 @@ lint() {
 
 # Where cargo-llvm-cov is missing the tests still run, uncounted; then it is the coverage stage that did not.
 counts=$PWD/target/llvm-cov-target
+cleaned= # earlier counts do not count, and binaries of earlier builds would show as never run
 counted_test() {
   if grep -qE '^missing: (llvm-tools|cargo-llvm-cov)' "$log"; then
     cargo test --locked "$@"
   else
+    [ -n "$cleaned" ] || cargo llvm-cov clean --workspace
+    cleaned=yes
     cargo llvm-cov --no-cfg-coverage --no-report --locked test "$@"
   fi
 }
@@ -103,7 +106,6 @@ coverage_gate() {
 stages=("$@")
 [ $# -gt 0 ] || stages=(lint unit integration end-to-end coverage)
 tools_start
-case " ${stages[*]} " in *" coverage "*) rm -f "$counts"/*.profraw ;; esac # counts of earlier runs do not count
 for stage in "${stages[@]}"; do
   case $stage in
     lint) lint ;;
