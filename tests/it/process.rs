@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use serde_json::json;
 
-use crate::harness::{Connection, SECRET, Site, Stopwatch, TestServer};
+use crate::harness::{Caller, Connection, SECRET, Site, Stopwatch, TestServer};
 
 #[test]
 fn a_second_process_on_the_same_directory_is_refused() {
@@ -91,8 +91,36 @@ fn the_first_start_needs_no_configuration() {
     let token = site.token(&["--scope", "admin"]);
     let site = server.stop();
     let server = site.start();
-    let mut caller = crate::harness::Caller::new(server.listen, Some(token));
+    let mut caller = Caller::new(server.listen, Some(token));
     caller.get("/prefix-configs").expect(200);
+}
+
+/// What a newcomer sees: a command to paste, once, and it works.
+#[test]
+fn the_first_start_at_a_terminal_prints_a_command_that_issues_a_number() {
+    let site = Site::new().without("NUMGEN_JWT_SECRET_FILE");
+    let server = site.start_on_a_terminal();
+    Stopwatch::wait_until(Duration::from_secs(5), "the command", || server.log().contains("/numbers/DEMO"));
+    let log = server.log();
+    let command = log.lines().find(|line| line.trim_start().starts_with("curl ")).expect("a command");
+    assert!(command.trim_end().ends_with(&format!("http://{}/numbers/DEMO", server.listen)), "{command}");
+    let token = command.split("Bearer ").nth(1).and_then(|rest| rest.split('"').next()).expect("a token");
+    let mut newcomer = Caller::new(server.listen, Some(token.to_owned()));
+    let answer = newcomer.get("/numbers/DEMO").expect(200);
+    assert_eq!(answer.text(), r#"{"number":"DEMO-0001","source":"primary"}"#);
+    // It is good for that and no more.
+    newcomer.get("/ledger/DEMO").expect(403);
+    server.ask_to_stop();
+    server.wait_exit(Duration::from_secs(15));
+
+    // The second start is nobody's first.
+    let printed = site.log().matches("/numbers/DEMO").count();
+    let server = site.start_on_a_terminal();
+    assert_eq!(site.log().matches("/numbers/DEMO").count(), printed);
+    let mut newcomer = Caller::new(server.listen, Some(token.to_owned()));
+    assert_eq!(newcomer.number("DEMO"), "DEMO-0002");
+    server.ask_to_stop();
+    server.wait_exit(Duration::from_secs(15));
 }
 
 #[test]

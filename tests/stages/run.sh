@@ -28,7 +28,7 @@ step_with() {
   local tool=$1 name=$2
   shift 2
   local reason
-  if reason=$(grep -m1 "^missing: .*$tool" "$log"); then
+  if reason=$(grep -E -m1 "^missing: .*($tool)" "$log"); then
     echo "=== $name: not run: ${reason#missing: }"
     results+=("NOT-RUN 0 $name (${reason#missing: })")
   else
@@ -73,10 +73,13 @@ lint() {
 
 # Where cargo-llvm-cov is missing the tests still run, uncounted; then it is the coverage stage that did not.
 counts=$PWD/target/llvm-cov-target
+cleaned= # earlier counts do not count, and binaries of earlier builds would show as never run
 counted_test() {
   if grep -qE '^missing: (llvm-tools|cargo-llvm-cov)' "$log"; then
     cargo test --locked "$@"
   else
+    [ -n "$cleaned" ] || cargo llvm-cov clean --workspace
+    cleaned=yes
     cargo llvm-cov --no-cfg-coverage --no-report --locked test "$@"
   fi
 }
@@ -91,7 +94,7 @@ end_to_end() {
 
 coverage() {
   tools_wait
-  step_with 'llvm\|cargo-llvm-cov\|hurl' coverage coverage_gate
+  step_with 'llvm|hurl' coverage coverage_gate
 }
 coverage_gate() {
   # The suites once more, against the counting binary: lines that only they reach count too.
@@ -103,7 +106,6 @@ coverage_gate() {
 stages=("$@")
 [ $# -gt 0 ] || stages=(lint unit integration end-to-end coverage)
 tools_start
-case " ${stages[*]} " in *" coverage "*) rm -f "$counts"/*.profraw ;; esac # counts of earlier runs do not count
 for stage in "${stages[@]}"; do
   case $stage in
     lint) lint ;;

@@ -106,7 +106,13 @@ impl Site {
     /// The binary with these settings and no other environment.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_numgen"));
-        command.args(arguments).current_dir(self.dir.path()).env_clear().stdin(Stdio::null());
+        command.args(arguments);
+        self.surround(command)
+    }
+
+    /// A command in this place, with these settings and no other environment.
+    fn surround(&self, mut command: Command) -> Command {
+        command.current_dir(self.dir.path()).env_clear().stdin(Stdio::null());
         // Coverage runs tell the process where to write what it executed.
         for name in ["PATH", "LLVM_PROFILE_FILE", "RUST_BACKTRACE"] {
             if let Some(value) = std::env::var_os(name) {
@@ -140,12 +146,25 @@ impl Site {
 
     /// Starts a server and does not wait.
     pub(crate) fn start_unready(&self) -> TestServer {
+        self.spawn(self.command(&["serve"]))
+    }
+
+    /// Starts a server that believes to write to a terminal, and waits until it is ready. `script` passes a signal on.
+    #[track_caller]
+    pub(crate) fn start_on_a_terminal(&self) -> TestServer {
+        let mut command = Command::new("script");
+        command.args(["-qefc", concat!("exec ", env!("CARGO_BIN_EXE_numgen")), "/dev/null"]);
+        let server = self.spawn(self.surround(command));
+        server.wait_ready();
+        server
+    }
+
+    fn spawn(&self, mut command: Command) -> TestServer {
         let (listen, admin) = (free_address(), free_address());
         let log = |name| {
             fs::OpenOptions::new().create(true).append(true).open(self.path(name)).expect("a log file")
         };
-        let child = self
-            .command(&["serve"])
+        let child = command
             .env("NUMGEN_LISTEN", listen.to_string())
             .env("NUMGEN_ADMIN_LISTEN", admin.to_string())
             .stdout(log("stdout"))
