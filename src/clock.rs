@@ -10,6 +10,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use rustix::time::{ClockId, clock_gettime};
 
 /// A moment of wall-clock time: milliseconds since 1970-01-01T00:00:00Z, negative before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,6 +51,17 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 
     /// Time since an arbitrary fixed moment; never falls.
     fn monotonic(&self) -> Duration;
+
+    /// The wall clock as of the kernel's last tick, at most 10 ms ago: enough for expiry, and a fraction of the cost of
+    /// [`Clock::now`], which counts where every request asks.
+    fn coarse_now(&self) -> UnixMillis {
+        self.now()
+    }
+
+    /// [`Clock::monotonic`] as of the kernel's last tick, at most 10 ms ago; on a scale of its own.
+    fn coarse_monotonic(&self) -> Duration {
+        self.monotonic()
+    }
 }
 
 /// The machine's clocks.
@@ -84,6 +96,17 @@ impl Clock for SystemClock {
 
     fn monotonic(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    fn coarse_now(&self) -> UnixMillis {
+        let now = clock_gettime(ClockId::RealtimeCoarse);
+        UnixMillis(now.tv_sec.saturating_mul(1_000).saturating_add(now.tv_nsec / 1_000_000))
+    }
+
+    fn coarse_monotonic(&self) -> Duration {
+        let now = clock_gettime(ClockId::MonotonicCoarse);
+        // Both parts of a monotonic reading are positive.
+        Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
     }
 }
 
@@ -147,5 +170,8 @@ mod tests {
         let clock = SystemClock::new();
         assert!(clock.now() > UnixMillis(1_577_836_800_000), "the machine's clock stands before 2020");
         assert!(clock.monotonic() <= clock.monotonic());
+        assert!(clock.coarse_monotonic() <= clock.coarse_monotonic());
+        let behind = clock.now().0 - clock.coarse_now().0;
+        assert!(behind.abs() < 1_000, "the coarse clock is {behind} ms behind");
     }
 }

@@ -68,7 +68,7 @@ pub(super) fn at_once<B>(
             last.insert(Remembered { rule, issued })
         }
     };
-    let now = parts.clock.now();
+    let now = parts.clock.coarse_now();
     // A format without a date needs none.
     let local = if rule.template().needs_date() { rule.local(now) } else { NaiveDateTime::default() };
     let order = order(rule, local, &claims.subject, now, Wishes::default());

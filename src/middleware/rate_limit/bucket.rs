@@ -27,7 +27,7 @@ impl clock::Clock for Monotonic {
     type Instant = Nanos;
 
     fn now(&self) -> Nanos {
-        Nanos::new(nanos(self.0.monotonic()))
+        Nanos::new(nanos(self.0.coarse_monotonic()))
     }
 }
 
@@ -60,7 +60,7 @@ impl Bucket {
     /// Takes one.
     pub(super) fn take(&self) -> Result<(), Exceeded> {
         self.limiter.check().map_err(|refusal| {
-            let wait = refusal.wait_time_from(Nanos::new(nanos(self.clock.monotonic())));
+            let wait = refusal.wait_time_from(Nanos::new(nanos(self.clock.coarse_monotonic())));
             self.exceeded(1, wait)
         })
     }
@@ -70,7 +70,7 @@ impl Bucket {
         match self.limiter.check_n(asked) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(refusal)) => {
-                let wait = refusal.wait_time_from(Nanos::new(nanos(self.clock.monotonic())));
+                let wait = refusal.wait_time_from(Nanos::new(nanos(self.clock.coarse_monotonic())));
                 Err(self.exceeded(asked.get(), wait))
             }
             Err(_never) => Err(self.exceeded(asked.get(), Duration::from_secs(1))),
@@ -80,7 +80,7 @@ impl Bucket {
     /// Takes one after the fact; once there is none left, [`Bucket::ensure_left`] refuses until there is.
     pub(super) fn charge(&self) {
         if let Err(exceeded) = self.take() {
-            let until = self.clock.monotonic() + exceeded.retry_after;
+            let until = self.clock.coarse_monotonic() + exceeded.retry_after;
             self.empty_until.store(nanos(until), Ordering::Relaxed);
         }
     }
@@ -91,7 +91,7 @@ impl Bucket {
         if until == 0 {
             return Ok(());
         }
-        let now = nanos(self.clock.monotonic());
+        let now = nanos(self.clock.coarse_monotonic());
         if now < until {
             return Err(self.exceeded(1, Duration::from_nanos(until - now)));
         }
