@@ -62,14 +62,18 @@ impl ValueRange {
     }
 }
 
-/// Values in ascending order, as few ranges as they came in.
+/// Values in ascending order, as few ranges as they came in. A single range, the usual case, needs no allocation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ranges(Vec<ValueRange>);
+pub struct Ranges {
+    first: Option<ValueRange>,
+    /// Above `first`; empty where there is none.
+    rest: Vec<ValueRange>,
+}
 
 impl Ranges {
     /// No values.
     pub const fn new() -> Self {
-        Self(Vec::new())
+        Self { first: None, rest: Vec::new() }
     }
 
     /// Adds a range above all that are here; merges it where it touches the last one.
@@ -79,52 +83,52 @@ impl Ranges {
     /// In debug builds, when the range does not lie above: that is a bug of the caller.
     pub fn push(&mut self, range: ValueRange) {
         debug_assert!(range.from <= range.to);
-        match self.0.last_mut() {
+        match self.rest.last_mut().or(self.first.as_mut()) {
+            None => self.first = Some(range),
             Some(last) if last.to.0.checked_add(1) == Some(range.from.0) => last.to = range.to,
             Some(last) => {
                 debug_assert!(last.to < range.from, "ranges must ascend");
-                self.0.push(range);
+                self.rest.push(range);
             }
-            None => self.0.push(range),
         }
     }
 
     /// How many values.
     pub fn count(&self) -> u64 {
-        self.0.iter().map(|range| range.count()).sum()
+        self.iter().map(ValueRange::count).sum()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.first.is_none()
     }
 
     /// The ranges.
-    pub fn as_slice(&self) -> &[ValueRange] {
-        &self.0
+    pub fn iter(&self) -> impl Iterator<Item = ValueRange> + '_ {
+        self.first.into_iter().chain(self.rest.iter().copied())
     }
 
     /// Each value, ascending.
     pub fn values(&self) -> impl Iterator<Item = SequenceValue> + '_ {
-        self.0.iter().flat_map(|range| (range.from.0..=range.to.0).map(SequenceValue))
+        self.iter().flat_map(|range| (range.from.0..=range.to.0).map(SequenceValue))
     }
 
     /// The highest value.
     pub fn last(&self) -> Option<SequenceValue> {
-        self.0.last().map(|range| range.to)
+        self.rest.last().copied().or(self.first).map(|range| range.to)
     }
 }
 
 impl From<ValueRange> for Ranges {
     fn from(range: ValueRange) -> Self {
-        Self(vec![range])
+        Self { first: Some(range), rest: Vec::new() }
     }
 }
 
 /// `1-3,7,9-12`: the form in which a store keeps ranges.
 impl fmt::Display for Ranges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, range) in self.0.iter().enumerate() {
+        for (index, range) in self.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
             if range.from == range.to {
                 write!(f, "{comma}{}", range.from)?;
@@ -145,17 +149,17 @@ impl std::str::FromStr for Ranges {
     type Err = InvalidRanges;
 
     fn from_str(text: &str) -> Result<Self, InvalidRanges> {
-        let mut ranges: Vec<ValueRange> = Vec::new();
+        let mut ranges = Self::new();
         for part in text.split(',').filter(|part| !part.is_empty()) {
             let (from, to) = part.split_once('-').unwrap_or((part, part));
             let value = |digits: &str| digits.parse().map(SequenceValue).map_err(|_| InvalidRanges);
             let range = ValueRange { from: value(from)?, to: value(to)? };
-            if range.from > range.to || ranges.last().is_some_and(|last| last.to >= range.from) {
+            if range.from > range.to || ranges.last().is_some_and(|last| last >= range.from) {
                 return Err(InvalidRanges);
             }
             ranges.push(range);
         }
-        Ok(Self(ranges))
+        Ok(ranges)
     }
 }
 
@@ -203,7 +207,8 @@ mod tests {
             prop_assert_eq!(ranges.values().collect::<Vec<_>>(), expected);
             prop_assert_eq!(ranges.count(), ranges.values().count() as u64);
             prop_assert_eq!(ranges.to_string().parse::<Ranges>(), Ok(ranges.clone()));
-            prop_assert!(ranges.as_slice().windows(2).all(|pair| pair[0].to.0 + 1 < pair[1].from.0), "merged and disjoint");
+            let parts: Vec<_> = ranges.iter().collect();
+            prop_assert!(parts.windows(2).all(|pair| pair[0].to.0 + 1 < pair[1].from.0), "merged and disjoint");
         }
     }
 }

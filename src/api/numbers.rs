@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{
     Error, Parts, Remembered,
     request::{self, IDEMPOTENCY_KEY, Incoming, idempotency_key, required},
-    route::{Kind, Route},
+    route::Kind,
 };
 use crate::{
     auth::{Claims, Scope},
@@ -19,7 +19,7 @@ use crate::{
     generate::{Issued, Order, Source},
     json::{Invalid, Message, Object},
     language::{Language, Localized},
-    middleware::rate_limit::IssuedQuota,
+    middleware::{context::Context, rate_limit::IssuedQuota},
     prefix_key::PrefixKey,
     rule::Mode,
     rules::{CompiledRule, Moment},
@@ -52,18 +52,19 @@ pub(super) fn at_once<B>(
     last: &mut Option<Remembered>,
     request: &Request<B>,
 ) -> Option<Result<Response<Body>, Error>> {
-    let route = Route::of(request.uri().path()).filter(|route| route.kind == Kind::NumbersOf)?;
+    let context = Context::of(request).filter(|context| context.route.index == Kind::NumbersOf as usize)?;
     if request.uri().query().is_some() || request.headers().contains_key(IDEMPOTENCY_KEY) {
         return None;
     }
-    let claims = request::caller(request.extensions(), Scope::NumbersIssue).ok()?;
-    let key = route.key()?;
-    claims.may_touch(&key).ok()?;
+    let claims = request::caller(Some(context), Scope::NumbersIssue).ok()?;
+    // The last segment, still encoded: a key has no character that needs to be, so one that is encoded takes the long way.
+    let (_, key) = request.uri().path().rsplit_once('/')?;
+    claims.may_touch(key).ok()?;
     let fits = |rule: &CompiledRule| rule.draws_freely() && rule.rule().prefix_key.as_str() == key;
     let Remembered { rule, issued: counter } = match last.take().filter(|last| fits(&last.rule)) {
         Some(same) => last.insert(same),
         None => {
-            let rule = parts.rules.get(&key).filter(|rule| rule.draws_freely())?;
+            let rule = parts.rules.get(key).filter(|rule| rule.draws_freely())?;
             let issued = parts.meter.counter(rule.rule(), Source::Primary);
             last.insert(Remembered { rule, issued })
         }

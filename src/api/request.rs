@@ -10,6 +10,7 @@ use crate::{
     auth::{Claims, Scope},
     json::{Invalid, Message, Object},
     language::Language,
+    middleware::context::Context,
     prefix_key::PrefixKey,
     rules::CompiledRule,
 };
@@ -23,7 +24,7 @@ pub(super) struct Incoming<'a> {
 impl Incoming<'_> {
     /// The caller, who must have `scope`.
     pub(super) fn caller(&self, scope: Scope) -> Result<&Arc<Claims>, Error> {
-        caller(&self.head.extensions, scope)
+        caller(self.head.extensions.get(), scope)
     }
 
     /// The caller and the key of the path, which the caller may touch.
@@ -60,9 +61,9 @@ impl Incoming<'_> {
 }
 
 /// The caller that `authenticate` found.
-pub(super) fn caller(extensions: &http::Extensions, scope: Scope) -> Result<&Arc<Claims>, Error> {
-    let claims =
-        extensions.get::<Arc<Claims>>().ok_or(Error::Internal("a route was served without a caller"))?;
+pub(super) fn caller(context: Option<&Context>, scope: Scope) -> Result<&Arc<Claims>, Error> {
+    let claims = context.and_then(|context| context.caller.as_ref());
+    let claims = claims.ok_or(Error::Internal("a route was served without a caller"))?;
     claims.require(scope)?;
     Ok(claims)
 }

@@ -59,16 +59,19 @@ struct Waiting<R, A> {
     caller: Caller<A>,
 }
 
+/// What a caller gets.
+type Outcome<A> = Result<A, CombineError>;
+
 /// Who waits for an answer, and on which runtime.
 struct Caller<A> {
-    answer: oneshot::Sender<Result<A, CombineError>>,
+    answer: oneshot::Sender<Outcome<A>>,
     home: Handle,
 }
 
 /// Callers of one runtime with their answers.
 struct Delivery<A> {
     home: Handle,
-    answers: Vec<(oneshot::Sender<Result<A, CombineError>>, Result<A, CombineError>)>,
+    answers: Vec<(oneshot::Sender<Outcome<A>>, Outcome<A>)>,
 }
 
 impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
@@ -159,7 +162,7 @@ impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
 }
 
 /// Sorts callers by their runtimes, of which there are as many as cores.
-fn by_home<A>(answers: impl Iterator<Item = (Caller<A>, Result<A, CombineError>)>) -> Vec<Delivery<A>> {
+fn by_home<A>(answers: impl Iterator<Item = (Caller<A>, Outcome<A>)>) -> Vec<Delivery<A>> {
     let mut deliveries: Vec<Delivery<A>> = Vec::new();
     for (Caller { answer: caller, home }, answer) in answers {
         match deliveries.iter_mut().find(|delivery| delivery.home.id() == home.id()) {

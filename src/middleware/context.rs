@@ -19,10 +19,10 @@ use super::{
     peer::Senders,
     request_id::{RequestId, Sequence, X_REQUEST_ID},
 };
-use crate::config::Cidr;
+use crate::{auth::Claims, config::Cidr};
 
-/// What is known of a request before anything else is done with it.
-#[derive(Clone, Copy, Debug)]
+/// What is known of a request.
+#[derive(Clone, Debug)]
 pub struct Context {
     /// The address that it comes from.
     pub sender: IpAddr,
@@ -30,12 +30,21 @@ pub struct Context {
     pub id: RequestId,
     /// What it is for.
     pub route: RouteInfo,
+    /// Who asks, once that is verified.
+    pub caller: Option<Arc<Claims>>,
 }
 
 impl Context {
     /// The context of a request; `None` where no [`ContextLayer`] stands above.
     pub fn of<B>(request: &Request<B>) -> Option<&Self> {
         request.extensions().get()
+    }
+
+    /// Names the caller of a request, below the layer that verified it.
+    pub(super) fn name_caller<B>(request: &mut Request<B>, caller: Arc<Claims>) {
+        if let Some(context) = request.extensions_mut().get_mut::<Self>() {
+            context.caller = Some(caller);
+        }
     }
 }
 
@@ -120,7 +129,7 @@ where
         let id = given.unwrap_or_else(|| self.ids.next());
         let sender = self.layer.senders.sender(request.headers());
         let route = (self.layer.route_of)(request.method(), request.uri().path());
-        request.extensions_mut().insert(Context { sender, id, route });
+        request.extensions_mut().insert(Context { sender, id, route, caller: None });
         ResponseFuture { future: self.inner.call(request), id }
     }
 }
@@ -166,7 +175,7 @@ pub(super) mod tests {
 
     /// The context of a request that comes straight from `sender`.
     pub(in crate::middleware) fn context(sender: IpAddr, path: &str) -> Context {
-        Context { sender, id: Sequence::new().next(), route: route_of(&Method::GET, path) }
+        Context { sender, id: Sequence::new().next(), route: route_of(&Method::GET, path), caller: None }
     }
 
     #[tokio::test]
@@ -174,7 +183,7 @@ pub(super) mod tests {
         let layer = ContextLayer::new(Ipv4Addr::LOCALHOST.into(), &Arc::default(), route_of);
         let service = ServiceBuilder::new().layer(layer).service(service_fn(async |request: Request<()>| {
             let context = Context::of(&request).expect("set");
-            Ok::<_, Infallible>(Response::new((*context, context.id.as_str().to_owned())))
+            Ok::<_, Infallible>(Response::new((context.clone(), context.id.as_str().to_owned())))
         }));
         let mut request = Request::get("/numbers/A").body(()).expect("valid");
         request.headers_mut().insert(X_REQUEST_ID, HeaderValue::from_static("from-the-caller"));

@@ -15,7 +15,7 @@ use http::{HeaderValue, Method, Request, Response, Uri, header};
 use pin_project_lite::pin_project;
 use tower::{BoxError, Layer, Service};
 
-use super::context::Context;
+use super::{context::Context, request_id::RequestId};
 use crate::language::Language;
 
 /// What is kept of a request to write its problem document.
@@ -24,16 +24,19 @@ pub struct Head {
     method: Method,
     uri: Uri,
     accept_language: Option<HeaderValue>,
-    context: Option<Context>,
+    id: Option<RequestId>,
+    sender: Option<IpAddr>,
 }
 
 impl Head {
     fn of<B>(request: &Request<B>) -> Self {
+        let context = Context::of(request);
         Self {
             method: request.method().clone(),
             uri: request.uri().clone(),
             accept_language: request.headers().get(header::ACCEPT_LANGUAGE).cloned(),
-            context: Context::of(request).copied(),
+            id: context.map(|context| context.id),
+            sender: context.map(|context| context.sender),
         }
     }
 
@@ -49,12 +52,12 @@ impl Head {
 
     /// The ID under which the cause is logged.
     pub fn request_id(&self) -> &str {
-        self.context.as_ref().map_or("", |context| context.id.as_str())
+        self.id.as_ref().map_or("", RequestId::as_str)
     }
 
     /// Where the request came from.
     pub fn sender(&self) -> Option<IpAddr> {
-        self.context.map(|context| context.sender)
+        self.sender
     }
 
     /// The language that the caller reads.

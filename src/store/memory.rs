@@ -315,8 +315,8 @@ impl CounterStore for MemoryStore {
         self.with(move |state| {
             let Some(standing) = state.standing(&counter) else { return Ok(()) };
             let now = self.clock.now();
-            for range in values.as_slice().iter().filter(|range| range.to <= standing.last) {
-                state.tally(&counter).list(*range, HoleReason::Returned, now);
+            for range in values.iter().filter(|range| range.to <= standing.last) {
+                state.tally(&counter).list(range, HoleReason::Returned, now);
             }
             Ok(())
         })

@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context as TaskContext, Poll, ready},
 };
 
 use http::Request;
@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 use tower::{BoxError, Service};
 
 use super::Unauthenticated;
-use crate::auth::Reconsideration;
+use crate::{auth::Reconsideration, middleware::context::Context};
 
 pin_project! {
     /// The answer of the service inside, or [`Unauthenticated`].
@@ -67,7 +67,7 @@ where
 {
     type Output = Result<S::Response, BoxError>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
             let future = match this.state.as_mut().project() {
@@ -80,7 +80,7 @@ where
                     let judgement = ready!(waiting.reconsideration.as_mut().poll(cx));
                     let mut request = waiting.request.take().expect("polled after completion");
                     match judgement {
-                        Ok(claims) => request.extensions_mut().insert(claims),
+                        Ok(claims) => Context::name_caller(&mut request, claims),
                         Err(rejection) => {
                             return Poll::Ready(Err(Unauthenticated::logged(rejection, &request).into()));
                         }

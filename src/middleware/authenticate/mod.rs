@@ -1,7 +1,7 @@
 //! Lets in who bears a valid token.
 //!
 //! - Reads `Authorization: Bearer` (RFC 6750, section 2.1; the scheme in any case), exactly one field of it.
-//! - Puts the [`Claims`](crate::auth::Claims) of the bearer, in an `Arc`, into the extensions of the request.
+//! - Puts the [`Claims`](crate::auth::Claims) of the bearer, in an `Arc`, into the [`Context`](crate::middleware::context::Context) of the request.
 //! - Takes the field off the request, also on open paths: nothing behind this layer can log a token.
 //! - Refuses with [`Unauthenticated`], and logs that once: reason, address and route, never the token nor the query.
 //!

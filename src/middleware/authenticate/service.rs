@@ -100,7 +100,7 @@ where
         };
         match judgement {
             Judgement::Accepted(claims) => {
-                request.extensions_mut().insert(claims);
+                Context::name_caller(&mut request, claims);
                 ResponseFuture::calling(self.inner.call(request))
             }
             Judgement::Refused(rejection) => {

@@ -17,12 +17,12 @@ use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use super::*;
 use crate::{
     auth::{
-        Claims, FetchError, Grant, KeySource, LEEWAY, MAX_TOKEN_BYTES, Rejection, Scopes, Settings, Verifier,
+        FetchError, Grant, KeySource, LEEWAY, MAX_TOKEN_BYTES, Rejection, Scopes, Settings, Verifier,
         forge::Forge, mint,
     },
     clock::{ManualClock, UnixMillis},
     lifecycle::Lifecycle,
-    middleware::context::tests::context,
+    middleware::context::{Context, tests::context},
     secret::Secret,
 };
 
@@ -67,7 +67,7 @@ fn request(path: &str, fields: &[&str]) -> Request<()> {
 /// Answers with the subject, and fails the test if the field came through.
 async fn who(request: Request<()>) -> Result<Response<String>, Infallible> {
     assert!(!request.headers().contains_key(AUTHORIZATION), "the field must not come through");
-    let claims = request.extensions().get::<Arc<Claims>>();
+    let claims = Context::of(&request).and_then(|context| context.caller.as_ref());
     Ok(Response::new(claims.map_or("nobody".to_owned(), |claims| claims.subject.to_string())))
 }
 

@@ -9,10 +9,7 @@ use http::Request;
 use tower::{BoxError, Service};
 
 use super::{Exceeded, IssuedQuota, Limits, ResponseFuture, bucket::Bucket};
-use crate::{
-    auth::Claims,
-    middleware::context::{Class, Context},
-};
+use crate::middleware::context::{Class, Context};
 
 /// Counts requests by the subject that authentication found; who needed none is not counted here. See the
 /// [module](super).
@@ -55,8 +52,9 @@ impl<S> RateLimit<S> {
 
     /// Takes one request off the caller's allowance.
     fn count<B>(&mut self, request: &mut Request<B>) -> Result<(), Exceeded> {
-        let Some(claims) = request.extensions().get::<Arc<Claims>>() else { return Ok(()) };
-        let class = Context::of(request).map_or(Class::Management, |context| context.route.class);
+        let Some(context) = Context::of(request) else { return Ok(()) };
+        let Some(claims) = &context.caller else { return Ok(()) };
+        let class = context.route.class;
         let generation = self.limits.generation();
         let slot = match class {
             Class::Numbers => &mut self.numbers,

@@ -16,7 +16,7 @@ use crate::{
     auth::{Claims, Scopes},
     clock::{Clock, ManualClock, UnixMillis},
     language::{Language, Localized},
-    middleware::context::tests::context,
+    middleware::context::{Context, tests::context},
 };
 
 fn per_second(count: u32) -> NonZeroU32 {
@@ -179,8 +179,8 @@ fn from(subject: &str, path: &str) -> Request<()> {
         expires_at: UnixMillis(i64::MAX),
         not_before: None,
     };
-    request.extensions_mut().insert(Arc::new(claims));
-    request.extensions_mut().insert(context(Ipv4Addr::LOCALHOST.into(), path));
+    let caller = Some(Arc::new(claims));
+    request.extensions_mut().insert(Context { caller, ..context(Ipv4Addr::LOCALHOST.into(), path) });
     request
 }
 

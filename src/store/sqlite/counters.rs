@@ -113,8 +113,8 @@ pub(super) fn record_claims<A: Ask>(
 /// Lists values that were drawn in vain. A value above the cursor was never drawn: the commit that should have done it failed.
 fn hand_back(workspace: &mut Workspace, counter: &Counter, values: &Ranges) -> Result<(), Failure> {
     let Some(standing) = workspace.tally(counter)?.standing else { return Ok(()) };
-    let drawn = values.as_slice().iter().filter(|range| range.to <= standing.last);
-    drawn.copied().try_for_each(|range| workspace.list(counter, range, HoleReason::Returned))
+    let mut drawn = values.iter().filter(|range| range.to <= standing.last);
+    drawn.try_for_each(|range| workspace.list(counter, range, HoleReason::Returned))
 }
 
 fn advance(
@@ -147,7 +147,7 @@ fn undelivered(counter: Counter, requests: &[TakeRequest], taken: &[Taken]) -> O
     let mut values = Ranges::new();
     for (request, answer) in requests.iter().zip(taken) {
         if let (None, Taken::Fresh(given)) = (&request.claim, answer) {
-            given.as_slice().iter().for_each(|range| values.push(*range));
+            given.iter().for_each(|range| values.push(range));
         }
     }
     (!values.is_empty()).then(|| Box::new(Return { counter, values }) as Box<dyn Job>)

@@ -76,7 +76,7 @@ fn certain(connection: &Connection, doubt: &Doubt) -> Result<Vec<ValueRange>, Fa
     let (key, period) = (doubt.counter.key.as_str(), doubt.counter.period.as_str());
     let from = values::Digits(doubt.range.from);
     let records = collect(connection, RECORDS, (key, period, doubt.record), values::ranges)?;
-    let mut covered: Vec<ValueRange> = records.iter().flat_map(|ranges| ranges.as_slice()).copied().collect();
+    let mut covered: Vec<ValueRange> = records.iter().flat_map(|ranges| ranges.iter()).collect();
     covered.extend(collect(connection, HOLES, (key, period, &from), |row| {
         Ok(ValueRange { from: values::sequence(row, "from_value")?, to: values::sequence(row, "to_value")? })
     })?);
