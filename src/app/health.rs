@@ -8,6 +8,7 @@ use std::sync::{
 use crate::{
     api::{Component, Health, Readiness},
     auth::Verifier,
+    server::OpenConnections,
     snowflake::Ids,
     telemetry::Metrics,
 };
@@ -18,11 +19,17 @@ pub(super) struct Status {
     ids: Arc<Ids>,
     verifier: Arc<Verifier>,
     metrics: Metrics,
+    connections: OpenConnections,
 }
 
 impl Status {
-    pub(super) fn new(ids: Arc<Ids>, verifier: Arc<Verifier>, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { draining: AtomicBool::new(false), ids, verifier, metrics })
+    pub(super) fn new(
+        ids: Arc<Ids>,
+        verifier: Arc<Verifier>,
+        metrics: Metrics,
+        connections: OpenConnections,
+    ) -> Arc<Self> {
+        Arc::new(Self { draining: AtomicBool::new(false), ids, verifier, metrics, connections })
     }
 
     /// From now on traffic should go elsewhere.
@@ -30,11 +37,12 @@ impl Status {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Sets the gauges that show the worker window.
-    pub(super) fn measure(&self) {
+    /// Sets the gauges.
+    fn measure(&self) {
         const SECONDS_PER_DAY: f64 = 86_400.0;
         let gauges = self.metrics.gauges();
         gauges.worker_window_seconds.set(self.ids.window_left().as_secs_f64());
+        gauges.connections.set(self.connections.count() as f64);
         gauges.snowflake_days_left.set(self.ids.time_left().as_secs_f64() / SECONDS_PER_DAY);
     }
 }

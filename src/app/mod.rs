@@ -21,7 +21,7 @@ use crate::{
     api::{Admin, Api, Parts},
     auth::{self, Verifier},
     clock::Clock,
-    config::{Config, DataDir, Origins},
+    config::{Config, DataDir, NodeName, Origins, ProcessSource},
     generate::{self, Engine, Stores},
     lifecycle::Lifecycle,
     middleware::rate_limit::{Limits, Rates},
@@ -52,6 +52,7 @@ const ADMIN_CONNECTIONS: usize = 64;
 pub struct App {
     config: Config,
     data_dir: DataDir,
+    node: NodeName,
     clock: Arc<dyn Clock>,
     secret: Option<Secret<String>>,
     serving: Lifecycle,
@@ -74,6 +75,10 @@ impl App {
     pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
         let (serving, background) = (Lifecycle::new(), Lifecycle::new());
         let data_dir = DataDir::prepare(&config.storage.data_dir)?;
+        let node = match &config.node.name {
+            Some(name) => name.clone(),
+            None => data_dir.node_name(&ProcessSource)?,
+        };
         let store = SqliteStore::open(
             data_dir.path(),
             Arc::clone(&clock),
@@ -100,7 +105,13 @@ impl App {
         let secret =
             if config.jwt.has_key() { config.jwt.secret.clone() } else { Some(data_dir.signing_secret()?) };
         let verifier = verifier(&config, secret.clone(), Arc::clone(&clock), &background)?;
-        let status = Status::new(Arc::clone(worker.ids()), Arc::clone(&verifier), metrics.clone());
+        let (public_server, admin_server) = bind(&config).await?;
+        let status = Status::new(
+            Arc::clone(worker.ids()),
+            Arc::clone(&verifier),
+            metrics.clone(),
+            public_server.open_connections(),
+        );
         let api = Api::new(Parts {
             rules: Arc::clone(&registry),
             engine: Arc::new(engine),
@@ -120,10 +131,10 @@ impl App {
             max_in_flight: config.limits.max_connections.saturating_mul(IN_FLIGHT_PER_CONNECTION),
             clock: Arc::clone(&clock),
         });
-        let (public_server, admin_server) = bind(&config).await?;
         Ok(Self {
             config,
             data_dir,
+            node,
             clock,
             secret,
             serving,

@@ -39,7 +39,7 @@ impl App {
         // Nobody may be reading: that is no reason not to serve.
         let mut stdout = std::io::stdout().lock();
         let _unread = stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush());
-        tracing::info!(profile = "embedded", api, admin, "serving");
+        tracing::info!(profile = "embedded", node = self.node.as_str(), api, admin, "serving");
         Ok(())
     }
 

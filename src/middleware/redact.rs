@@ -2,8 +2,14 @@
 
 use std::task::{Context, Poll};
 
-use http::{Request, header};
+use http::{
+    HeaderName, Request,
+    header::{AUTHORIZATION, COOKIE, Entry, PROXY_AUTHORIZATION},
+};
 use tower::{Layer, Service};
+
+/// Fields that hold credentials.
+const CREDENTIALS: [HeaderName; 3] = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION];
 
 /// Marks credentials.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,12 +42,13 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> S::Future {
-        for (name, value) in request.headers_mut() {
-            if *name == header::AUTHORIZATION
-                || *name == header::PROXY_AUTHORIZATION
-                || *name == header::COOKIE
+        let headers = request.headers_mut();
+        for name in CREDENTIALS {
+            // Looking first is what makes the usual request cheap: an entry would hash again and make room.
+            if headers.contains_key(&name)
+                && let Entry::Occupied(mut entry) = headers.entry(name)
             {
-                value.set_sensitive(true);
+                entry.iter_mut().for_each(|value| value.set_sensitive(true));
             }
         }
         self.inner.call(request)

@@ -53,6 +53,21 @@ pub struct Server {
     listener: TcpListener,
     tls: Option<Tls>,
     limits: Limits,
+    slots: Arc<Semaphore>,
+}
+
+/// Counts the open connections of a listener.
+#[derive(Clone, Debug)]
+pub struct OpenConnections {
+    slots: Arc<Semaphore>,
+    all: usize,
+}
+
+impl OpenConnections {
+    /// How many there are now.
+    pub fn count(&self) -> usize {
+        self.all.saturating_sub(self.slots.available_permits())
+    }
 }
 
 impl Server {
@@ -62,7 +77,8 @@ impl Server {
     ///
     /// What the operating system says: the address is in use, or not ours.
     pub async fn bind(address: SocketAddr, tls: Option<Tls>, limits: Limits) -> std::io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await?, tls, limits })
+        let slots = Arc::new(Semaphore::new(limits.max_connections));
+        Ok(Self { listener: TcpListener::bind(address).await?, tls, limits, slots })
     }
 
     /// Where it listens.
@@ -74,6 +90,11 @@ impl Server {
         self.listener.local_addr()
     }
 
+    /// The count of its open connections.
+    pub fn open_connections(&self) -> OpenConnections {
+        OpenConnections { slots: Arc::clone(&self.slots), all: self.limits.max_connections }
+    }
+
     /// Accepts until the drain begins. `make` gives each connection a service of its own, told the peer's address.
     pub async fn serve<M, S>(self, threads: Arc<Threads>, lifecycle: Lifecycle, make: M)
     where
@@ -81,11 +102,10 @@ impl Server {
         S: tower::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Send + 'static,
         S::Future: Send + 'static,
     {
-        let slots = Arc::new(Semaphore::new(self.limits.max_connections));
         let watchers = Watchers::new(self.limits);
         lifecycle.spawn(Arc::clone(&watchers).patrol(lifecycle.clone()));
         loop {
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+            let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { return };
             let accepted = tokio::select! {
                 biased;
                 accepted = accept(&self.listener) => Some(accepted),
