@@ -169,4 +169,10 @@ pub enum Warning {
         /// The nearest variable.
         nearest: String,
     },
+    /// A setting that only matters with a store that is not configured.
+    #[error("{origin} has no effect in profile embedded")]
+    NoEffect {
+        /// Which setting, and where it was given.
+        origin: Origin,
+    },
 }

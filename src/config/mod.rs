@@ -52,6 +52,14 @@ pub use self::{
     worker::Worker,
 };
 
+/// Settings of stores and exporters that profile *embedded* does not have: checked, and told to be without effect.
+const IDLE_WHEN_EMBEDDED: [&str; 4] = [
+    "NUMGEN_STRICT_LOCKING",
+    "NUMGEN_SEGMENT_SIZE",
+    "NUMGEN_WORKER_WINDOW_MS",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+];
+
 /// Everything that the service is told, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -85,7 +93,10 @@ impl Config {
         let values = Values::gather(flags, source)?;
         let config = Self::read(&values)?;
         config.check_profile(&values)?;
-        Ok((config, values.warnings().to_vec()))
+        let mut warnings = values.warnings().to_vec();
+        let idle = IDLE_WHEN_EMBEDDED.into_iter().filter(|variable| values.is_given(variable));
+        warnings.extend(idle.map(|variable| Warning::NoEffect { origin: values.origin(variable) }));
+        Ok((config, warnings))
     }
 
     /// Reads every section that the service needs.

@@ -293,6 +293,14 @@ fn unknown_variables_warn_and_others_are_none_of_our_business() {
 }
 
 #[test]
+fn a_setting_without_effect_is_told() {
+    let source = FixedSource::new().variable("NUMGEN_SEGMENT_SIZE", "500").variable("NUMGEN_WORKER_ID", "3");
+    let (_, warnings) = Config::load(&Flags::default(), &source).unwrap();
+    let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings, ["environment variable NUMGEN_SEGMENT_SIZE has no effect in profile embedded"]);
+}
+
+#[test]
 fn an_empty_variable_is_one_that_is_not_set() {
     assert_eq!(config(&FixedSource::new().variable("NUMGEN_WORKER_ID", "")).worker.worker_id, None);
 }
