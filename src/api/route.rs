@@ -41,7 +41,7 @@ pub(super) struct Route<'a> {
     number: &'a str,
 }
 
-/// Every label, in the order of [`Kind`], the one for unknown paths last.
+/// Every label, in the order of the routes, the one for unknown paths last.
 pub const LABELS: [&str; 18] = [
     "/prefix-configs",
     "/prefix-configs/{prefixKey}",
