@@ -8,6 +8,7 @@ mod harness;
 mod clock;
 mod contract;
 mod crash;
+mod key_sets;
 mod layering;
 mod limits;
 mod observe;
