@@ -16,6 +16,8 @@ mod continuous;
 mod snowflake;
 mod stamp;
 mod strict;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 

@@ -430,7 +430,8 @@ impl WorkerStore for MemoryStore {
         window_ms: u64,
         ttl_ms: u64,
     ) -> StoreFuture<'_, Renewed> {
-        let (now, monotonic) = (self.id_now(), self.clock.monotonic());
+        // As in SQLite: the clock is the holder's own, and may have been set back.
+        let (now, monotonic) = (self.id_now().max(carried), self.clock.monotonic());
         self.with(move |state| {
             let Some((slot, lapses)) = state.slots.get_mut(&holding.slot) else { return Ok(Renewed::Lost) };
             Ok(slot.renew(&holding, now, carried, window_ms).map_or(Renewed::Lost, |mark| {

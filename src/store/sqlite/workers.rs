@@ -44,7 +44,9 @@ impl WorkerStore for SqliteStore {
         ttl_ms: u64,
     ) -> StoreFuture<'_, Renewed> {
         self.write("renew", move |workspace| {
-            let now = workspace.id_now();
+            // This store's clock is its holder's own, and may have been set back by hours: the time that the holder has carried on
+            // its monotonic clock is later then. Otherwise the window would not move until the clock has caught up.
+            let now = workspace.id_now().max(carried);
             let Some((_, mut slot)) = slots(workspace)?.into_iter().find(|(id, _)| *id == holding.slot)
             else {
                 return Ok(Renewed::Lost);

@@ -1,0 +1,237 @@
+//! The engine over the reference store: the rows of the requirements' table for the sequence generator, and retries.
+
+use chrono::NaiveDate;
+
+use super::*;
+use crate::{
+    calendar::{FiscalYearStart, Reset},
+    clock::{Clock, ManualClock},
+    prefix_key::PrefixKey,
+    rule::{OnOutage, Overflow},
+    snowflake::Sequencer,
+    store::{Advanced, CounterState, StoreFuture, TakeRequest, memory::MemoryStore},
+};
+
+const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
+const EPOCH: UnixMillis = UnixMillis(1_704_067_200_000);
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A rule, what it was compiled to, and who asks.
+struct Client {
+    rule: Rule,
+    template: Arc<Template>,
+    subject: Arc<str>,
+}
+
+impl Client {
+    fn new(mode: Mode, format: &str, initial_seq: u64) -> Self {
+        let template = Template::parse(format, None).expect("a valid format");
+        let rule = Rule {
+            prefix_key: PrefixKey::parse("KEY").expect("valid"),
+            format: format.to_owned(),
+            seq_length: template.seq_width(),
+            initial_seq: SequenceValue(initial_seq),
+            mode,
+            reset: Reset::Never,
+            timezone: chrono_tz::Tz::UTC,
+            fiscal_year_start: FiscalYearStart::default(),
+            overflow: Overflow::default(),
+            max_seq: SequenceValue::MAX,
+            on_outage: OnOutage::default(),
+        };
+        Self { rule, template: Arc::new(template), subject: "erp".into() }
+    }
+
+    fn order(&self, count: u32, key: Option<&str>) -> Order<'_> {
+        let date = NaiveDate::from_ymd_opt(2026, 11, 22).expect("a date");
+        Order {
+            rule: &self.rule,
+            template: &self.template,
+            bounds: Bounds { base: self.rule.initial_seq, floor: SequenceValue(0), max: self.rule.max_seq },
+            period: Period::none(),
+            local: date.and_hms_opt(0, 0, 0).expect("a time"),
+            now: NOW,
+            count,
+            subject: &self.subject,
+            idempotency_key: key.map(Arc::from),
+            date: None,
+            reserve: None,
+            hold: None,
+        }
+    }
+
+    async fn issue(&self, engine: &Engine, count: u32, key: Option<&str>) -> Result<Vec<String>, IssueError> {
+        let order = self.order(count, key);
+        let issued = match engine.issue_at_once(&order) {
+            Some(issued) => issued?,
+            None => engine.issue(&order).await?,
+        };
+        let mut numbers = String::new();
+        issued.write(&mut numbers, |out, index| {
+            if index > 0 {
+                out.push(' ');
+            }
+        });
+        Ok(numbers.split(' ').map(str::to_owned).collect())
+    }
+}
+
+fn memory() -> Arc<MemoryStore> {
+    Arc::new(MemoryStore::new(Arc::new(ManualClock::at(NOW)), EPOCH))
+}
+
+/// A node with a worker ID of its own over a shared store.
+fn node(store: &Arc<MemoryStore>, worker: u32) -> Engine {
+    let stores = Stores { counters: store.clone(), ledgers: store.clone(), idempotency: store.clone() };
+    node_over(stores, worker)
+}
+
+fn node_over(stores: Stores, worker: u32) -> Engine {
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW));
+    let layout = Layout::DEFAULT;
+    let ids = Ids::new(layout, 1_000_000, clock);
+    ids.publish(Sequencer::new(layout, 0, worker, 0, u64::MAX, Duration::from_millis(50)));
+    let settings = Settings {
+        layout,
+        epoch: EPOCH,
+        datacenter: 0,
+        storage_timeout: TIMEOUT,
+        idempotency_ttl: Duration::from_secs(3600),
+    };
+    Engine::new(settings, stores, Arc::new(ids), &Lifecycle::new())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_value_is_the_initial_one_plus_one() {
+    for mode in [Mode::Continuous, Mode::Strict] {
+        let store = memory();
+        let engine = node(&store, 1);
+        let numbers = Client::new(mode, "{SEQ:4}", 1_000).issue(&engine, 1, None).await;
+        assert_eq!(numbers.expect("issued"), ["1001"], "{mode:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn values_follow_each_other() {
+    for mode in [Mode::Continuous, Mode::Strict] {
+        let engine = node(&memory(), 1);
+        let client = Client::new(mode, "{SEQ:1}", 1);
+        for expected in ["2", "3", "4"] {
+            assert_eq!(client.issue(&engine, 1, None).await.expect("issued"), [expected], "{mode:?}");
+        }
+        assert_eq!(client.issue(&engine, 3, None).await.expect("issued"), ["5", "6", "7"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_nodes_at_once_share_no_number_and_leave_no_gap() {
+    for (mode, format) in
+        [(Mode::Continuous, "{SEQ:3}"), (Mode::Strict, "{SEQ:3}"), (Mode::Snowflake, "{SEQ:19}")]
+    {
+        let store = memory();
+        let (one, two) = (node(&store, 1), node(&store, 2));
+        let client = Client::new(mode, format, 0);
+        let draws = (0..100).map(|turn| client.issue(if turn % 2 == 0 { &one } else { &two }, 1, None));
+        let mut numbers: Vec<String> = Vec::new();
+        for drawn in futures_util::future::join_all(draws).await {
+            numbers.extend(drawn.expect("issued"));
+        }
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), 100, "{mode:?}");
+        if mode.counts() {
+            assert_eq!((numbers[0].as_str(), numbers[99].as_str()), ("001", "100"), "{mode:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_counter_ends_at_u64_max_and_consumes_nothing_beyond() {
+    for mode in [Mode::Continuous, Mode::Strict] {
+        let engine = node(&memory(), 1);
+        let client = Client::new(mode, "{SEQ:20}", u64::MAX - 2);
+        let refused = client.issue(&engine, 3, None).await;
+        assert!(matches!(refused, Err(IssueError::Overflow { count: 3, .. })), "{mode:?}");
+        let rest = client.issue(&engine, 2, None).await.expect("issued");
+        assert_eq!(rest, ["18446744073709551614", "18446744073709551615"]);
+        assert!(matches!(client.issue(&engine, 1, None).await, Err(IssueError::Overflow { .. })));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_gives_the_same_numbers_on_any_node_in_every_mode() {
+    for (mode, format) in [
+        (Mode::Continuous, "{SEQ:3}-{rand:8}-{worker}"),
+        (Mode::Strict, "{SEQ:3}-{rand:8}-{worker}"),
+        (Mode::Snowflake, "{SEQ:19}-{rand:8}-{worker}"),
+    ] {
+        let store = memory();
+        let (one, two) = (node(&store, 1), node(&store, 2));
+        let client = Client::new(mode, format, 0);
+        let first = client.issue(&one, 2, Some("cart-1")).await.expect("issued");
+        assert_eq!(client.issue(&two, 2, Some("cart-1")).await.expect("replayed"), first, "{mode:?}");
+        let other = client.issue(&one, 3, Some("cart-1")).await;
+        assert!(matches!(other, Err(IssueError::IdempotencyMismatch)), "{mode:?}");
+        let next = client.issue(&two, 2, Some("cart-2")).await.expect("issued");
+        assert!(next.iter().all(|number| !first.contains(number)), "{mode:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snowflake_batch_waits_for_its_clock_only_as_long_as_it_may() {
+    let engine = node(&memory(), 1);
+    let client = Client::new(Mode::Snowflake, "{SEQ:19}", 0);
+    let most = client.issue(&engine, 51 * 4096, None).await.expect("51 milliseconds' worth");
+    assert_eq!(most.len(), 51 * 4096);
+    // The clock of this test stands still: nothing more comes of waiting.
+    assert!(matches!(client.issue(&engine, 1, None).await, Err(IssueError::Busy(1))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_window_there_are_no_snowflakes() {
+    let engine = node(&memory(), 1);
+    engine.ids.close();
+    let client = Client::new(Mode::Snowflake, "{SEQ:19}", 0);
+    assert!(matches!(client.issue(&engine, 1, None).await, Err(IssueError::NoWindow)));
+    let counted = Client::new(Mode::Continuous, "{SEQ:3}", 0);
+    assert_eq!(counted.issue(&engine, 1, None).await.expect("needs no window"), ["001"]);
+}
+
+/// A store that never answers.
+struct Silent;
+
+impl CounterStore for Silent {
+    fn take(&self, _: Counter, _: Bounds, _: Vec<TakeRequest>) -> StoreFuture<'_, Vec<Taken>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn hand_back(&self, _: Counter, _: Ranges) -> StoreFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    fn counters<'a>(&'a self, _: &'a PrefixKey) -> StoreFuture<'a, Vec<CounterState>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn advance(
+        &self,
+        _: Counter,
+        _: SequenceValue,
+        _: SequenceValue,
+        _: Arc<str>,
+        _: UnixMillis,
+    ) -> StoreFuture<'_, Advanced> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_does_not_answer_is_a_timeout_after_its_time() {
+    let store = memory();
+    let stores = Stores { counters: Arc::new(Silent), ledgers: store.clone(), idempotency: store };
+    let engine = node_over(stores, 1);
+    let asked = tokio::time::Instant::now();
+    let refused = Client::new(Mode::Continuous, "{SEQ:3}", 0).issue(&engine, 1, None).await;
+    assert!(matches!(refused, Err(IssueError::Timeout)));
+    assert_eq!(asked.elapsed(), TIMEOUT);
+}
