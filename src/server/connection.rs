@@ -48,7 +48,8 @@ where
             Some(Tls(acceptor)) => {
                 let handshake = tokio::time::timeout(self.header_timeout, acceptor.accept(stream));
                 match handshake.await {
-                    Ok(Ok(stream)) => self.serve_stream(stream).await,
+                    // In a box of its own: the states of TLS are large, and most connections have none.
+                    Ok(Ok(stream)) => Box::pin(self.serve_stream(stream)).await,
                     Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                     Err(_elapsed) => tracing::debug!("TLS handshake took too long"),
                 }
