@@ -49,6 +49,9 @@ where
     B: hyper::body::Body,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
     if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
         return Err(ReadError::TooLarge);
     }
