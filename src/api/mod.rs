@@ -134,11 +134,15 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Answer {
-        // The one route that is worth a path of its own: nothing is read, nothing is awaited.
-        if request.method() == Method::GET
-            && let Some(answer) = numbers::at_once(&self.parts, &mut self.last, &request)
-        {
-            return Answer::Ready(Some(answer));
+        // The one route that is worth paths of its own. A snowflake is answered at once; any other number by a future that holds
+        // no more than it needs: that of `dispatch` has room for every handler, and is allocated for each request.
+        if request.method() == Method::GET && numbers::is_draw(&request) {
+            if let Some(answer) = numbers::at_once(&self.parts, &mut self.last, &request) {
+                return Answer::Ready(Some(answer));
+            }
+            let parts = Arc::clone(&self.parts);
+            let (head, _no_body) = request.into_parts();
+            return Answer::Slow(Box::pin(async move { numbers::draw(&parts, &head).await }));
         }
         Answer::Slow(Box::pin(dispatch(Arc::clone(&self.parts), request)))
     }

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{
     Error, Parts, Remembered,
     request::{self, IDEMPOTENCY_KEY, Incoming, idempotency_key, required},
-    route::Kind,
+    route::{Kind, Route},
 };
 use crate::{
     auth::{Claims, Scope},
@@ -42,6 +42,18 @@ struct Wanted {
     idempotency_key: Option<Arc<str>>,
 }
 
+/// Whether a GET draws numbers by `GET /numbers/{prefixKey}`, without a body that would have to be read.
+pub(super) fn is_draw<B: hyper::body::Body>(request: &Request<B>) -> bool {
+    let route = Context::of(request).map(|context| context.route.index);
+    route == Some(Kind::NumbersOf as usize) && request.body().is_end_stream()
+}
+
+/// `GET /numbers/{prefixKey}`, the long way.
+pub(super) async fn draw(parts: &Parts, head: &http::request::Parts) -> Result<Response<Body>, Error> {
+    let key = Route::of(head.uri.path()).and_then(|route| route.key()).ok_or(Error::NotFound)?;
+    get(parts, &Incoming { head, body: Bytes::new() }, Some(&key)).await
+}
+
 /// `GET /numbers/{prefixKey}` without a query or an idempotency key, where the number is a snowflake that can be drawn without
 /// waiting. `None`: it takes the long way, and nothing was consumed.
 ///
@@ -52,7 +64,7 @@ pub(super) fn at_once<B>(
     last: &mut Option<Remembered>,
     request: &Request<B>,
 ) -> Option<Result<Response<Body>, Error>> {
-    let context = Context::of(request).filter(|context| context.route.index == Kind::NumbersOf as usize)?;
+    let context = Context::of(request)?;
     if request.uri().query().is_some() || request.headers().contains_key(IDEMPOTENCY_KEY) {
         return None;
     }
@@ -172,7 +184,11 @@ async fn issue(
     }
     quota(&request.head.extensions, wanted.count.unwrap_or(1))?;
     let moment = wanted.date.map_or(Moment::Now(now), Moment::Document);
-    let usable = parts.rules.ensure_used(rule, moment).await?;
+    let usable = match parts.rules.use_at_once(&rule, moment) {
+        Some(usable) => usable,
+        // Only the first number of a rule, or of a later date, has to tell the store.
+        None => Box::pin(parts.rules.ensure_used(rule, moment)).await?,
+    };
     let wishes = Wishes {
         count: wanted.count.unwrap_or(1),
         date: wanted.date,

@@ -266,7 +266,8 @@ impl Engine {
     pub async fn issue<'a>(&self, order: &Order<'a>) -> Result<Issued<'a>, IssueError> {
         let stamp = self.stamp(order)?;
         let (taken, stamp) = match order.rule.mode {
-            Mode::Snowflake => self.issue_snowflakes(order, stamp).await?,
+            // Boxed: rare on this way, and large.
+            Mode::Snowflake => Box::pin(self.issue_snowflakes(order, stamp)).await?,
             Mode::Continuous => {
                 let claim = self.claim(order, &stamp)?;
                 (self.in_time(self.continuous.take(order, claim)).await?, stamp)
