@@ -59,8 +59,13 @@ impl Health for Status {
         ];
         let mut degraded = false;
         if let Some(jwks) = self.verifier.jwks_status() {
-            degraded = jwks.failure.is_some();
-            components.push(component("jwks", jwks.failure.as_deref().unwrap_or("ok")));
+            let state = match (&jwks.failure, jwks.fetched_at) {
+                (Some(failure), _) => failure,
+                (None, None) => "not fetched yet",
+                (None, Some(_)) => "ok",
+            };
+            degraded = state != "ok";
+            components.push(component("jwks", state));
         }
         let draining = self.draining.load(Ordering::Acquire);
         let status = match (draining, window, degraded) {
