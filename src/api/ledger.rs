@@ -23,7 +23,7 @@ const STATES: [(&str, LedgerState); 3] =
 pub(super) async fn rows(parts: &Parts, request: &Incoming<'_>, key: &str) -> Result<Response<Body>, Error> {
     let (_, key) = request.caller_of(Scope::LedgerRead, key)?;
     let mut query = request.query()?;
-    let limit = query.bounded("limit", 1..=1_000).unwrap_or(100);
+    let limit = query.bounded("limit", 1..=1_000).and_then(|limit| u32::try_from(limit).ok()).unwrap_or(100);
     let after = query.text("after");
     let wanted = LedgerQuery {
         period: query.text("period").map(Period::new),
@@ -32,7 +32,7 @@ pub(super) async fn rows(parts: &Parts, request: &Incoming<'_>, key: &str) -> Re
         state: query.choice("state", &STATES),
         after: after.as_deref().and_then(position),
         // One more than the page tells whether there is another.
-        limit: u32::try_from(limit).unwrap_or(100) + 1,
+        limit: limit + 1,
     };
     if after.is_some() && wanted.after.is_none() {
         query.error("after", Message::new("must be the `next` of an earlier page", "须为先前页面的 `next`"));
@@ -40,8 +40,9 @@ pub(super) async fn rows(parts: &Parts, request: &Incoming<'_>, key: &str) -> Re
     query.finish()?;
     request::rule(parts, &key)?;
     let mut rows = parts.ledgers.rows(key, wanted).await?;
-    let more = rows.len() > usize::try_from(limit).unwrap_or(100);
-    rows.truncate(usize::try_from(limit).unwrap_or(100));
+    let page = limit as usize;
+    let more = rows.len() > page;
+    rows.truncate(page);
     let next = rows.last().filter(|_| more).map(|row| format!("{}:{}", row.period, row.sequence));
     let rows: Vec<Value> = rows.iter().map(row_to_json).collect();
     Ok(body::json(StatusCode::OK, json!({"rows": rows, "next": next}).to_string()))

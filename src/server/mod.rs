@@ -44,7 +44,7 @@ pub struct Limits {
 }
 
 /// The longest request head, in bytes, that is read at all; beyond it hyper answers 431 by itself. What the API allows is
-/// less (`middleware::limits`), so that its answer is a problem document.
+/// less (`middleware::head_limits`), so that its answer is a problem document.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// A bound listener.
