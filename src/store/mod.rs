@@ -12,6 +12,7 @@ mod calls;
 mod draw;
 mod ledger;
 pub mod memory;
+pub mod redis;
 pub mod sqlite;
 mod verification;
 mod window;
