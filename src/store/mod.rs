@@ -13,6 +13,7 @@ mod draw;
 mod ledger;
 pub mod memory;
 pub mod protocol;
+pub mod redis;
 pub mod sqlite;
 mod verification;
 mod window;
