@@ -47,7 +47,12 @@ impl Client {
         Order {
             rule: &self.rule,
             template: &self.template,
-            bounds: Bounds { base: self.rule.initial_seq, floor: SequenceValue(0), max: self.rule.max_seq },
+            bounds: Bounds {
+                base: self.rule.initial_seq,
+                floor: SequenceValue(0),
+                max: self.rule.max_seq,
+                scheme: 0,
+            },
             period: Period::none(),
             local: date.and_hms_opt(0, 0, 0).expect("a time"),
             now: NOW,

@@ -192,6 +192,10 @@ fn of_store(error: &StoreError, language: Language) -> Problem {
             Code::StorageUnavailable,
             detail("the store is not available at the moment; try again", "存储暂不可用，请稍后重试"),
         ),
+        StoreError::Superseded { .. } => Problem::new(
+            Code::StorageUnavailable,
+            detail("the rule was replaced at this moment; try again", "规则刚被替换，请重试"),
+        ),
         StoreError::Corrupt { .. } => internal(language),
     }
 }

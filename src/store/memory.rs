@@ -11,8 +11,8 @@ use std::{
 use super::{
     AcquireRequest, Acquired, Advanced, Bounds, Certificate, Claim, CounterState, CounterStore, Holding,
     Hole, HoleReason, IdMillis, IdempotencyStore, IssueRequest, LedgerQuery, LedgerRow, LedgerStore,
-    RenderNumber, Renewed, RuleRecord, RuleStore, StoreError, StoreFuture, Swap, TakeRequest, Taken,
-    Transition, Transitioned, Verification, WorkerStore,
+    RenderNumber, Renewed, RuleRecord, StoreError, StoreFuture, TakeRequest, Taken, Transition, Transitioned,
+    Verification, WorkerStore,
     draw::{Movement, Record, Standing, plan_infallibly},
     ledger::{self, Account, Advance, Event, Verdict},
     verification::Auditor,
@@ -24,6 +24,10 @@ use crate::{
     counter::{Counter, Ranges, SequenceValue, ValueRange},
     prefix_key::PrefixKey,
 };
+
+mod rules;
+
+use rules::Shared;
 
 const STORE: &str = "memory";
 
@@ -42,6 +46,9 @@ struct State {
     records: HashMap<Arc<str>, Record>,
     slots: HashMap<u32, (Slot, Duration)>,
     layout: Option<String>,
+    /// The lowest scheme of each key that is not retired, where one was.
+    schemes: HashMap<PrefixKey, u64>,
+    shared: Shared,
 }
 
 /// One counter with its holes and its ledger.
@@ -237,40 +244,6 @@ impl fmt::Debug for MemoryStore {
     }
 }
 
-impl RuleStore for MemoryStore {
-    fn load_rules(&self) -> StoreFuture<'_, Vec<RuleRecord>> {
-        self.with(|state| Ok(state.rules.values().cloned().collect()))
-    }
-
-    fn rule<'a>(&'a self, key: &'a PrefixKey) -> StoreFuture<'a, Option<RuleRecord>> {
-        self.with(|state| Ok(state.rules.get(key).cloned()))
-    }
-
-    fn swap_rule(&self, expected: Option<RuleRecord>, new: RuleRecord) -> StoreFuture<'_, Swap> {
-        self.with(move |state| {
-            let present = state.rules.get(&new.key);
-            let stands = |record: &RuleRecord| (record.revision, record.used);
-            if present.map(stands) != expected.as_ref().map(stands) {
-                return Ok(Swap::Changed(present.cloned()));
-            }
-            let revision = expected.map_or(1, |record| record.revision + 1);
-            state.rules.insert(new.key.clone(), RuleRecord { revision, ..new });
-            Ok(Swap::Done)
-        })
-    }
-
-    fn mark_used<'a>(&'a self, key: &'a PrefixKey, revision: u64) -> StoreFuture<'a, bool> {
-        self.with(move |state| {
-            let present = state.rules.get_mut(key);
-            let present = present.filter(|record| record.revision == revision && record.rule.is_some());
-            Ok(present.is_some_and(|record| {
-                record.used = true;
-                true
-            }))
-        })
-    }
-}
-
 impl IdempotencyStore for MemoryStore {
     fn remember(&self, claim: Claim, values: Ranges) -> StoreFuture<'_, Taken> {
         self.with(move |state| {
@@ -300,6 +273,9 @@ impl CounterStore for MemoryStore {
         requests: Vec<TakeRequest>,
     ) -> StoreFuture<'_, Vec<Taken>> {
         self.with(move |state| {
+            if state.schemes.get(&counter.key).is_some_and(|scheme| bounds.scheme < *scheme) {
+                return Err(StoreError::Superseded { store: STORE, operation: "take" });
+            }
             let plan = plan_infallibly(state.standing(&counter), bounds, &requests, |claim| {
                 state.records.get(&claim.scoped_key).cloned()
             });
@@ -332,6 +308,16 @@ impl CounterStore for MemoryStore {
                 Some(CounterState { period: period.clone(), base, last, holes })
             });
             Ok(states.collect())
+        })
+    }
+
+    fn retire<'a>(&'a self, key: &'a PrefixKey, scheme: u64) -> StoreFuture<'a, SequenceValue> {
+        self.with(move |state| {
+            let lowest = state.schemes.entry(key.clone()).or_default();
+            *lowest = (*lowest).max(scheme);
+            let of_key = state.counters.iter().filter(|((owner, _), _)| owner == key);
+            let last = of_key.filter_map(|(_, tally)| Some(tally.standing?.last)).max();
+            Ok(last.unwrap_or_default())
         })
     }
 
