@@ -1,6 +1,8 @@
 //! The reference implementation: plain maps behind one mutex. Nothing survives the process, everything else is as
 //! the traits say; unit tests of higher floors use it, and the contract suite compares the others with it.
 
+mod temporary;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt,
@@ -42,6 +44,7 @@ struct State {
     records: HashMap<Arc<str>, Record>,
     slots: HashMap<u32, (Slot, Duration)>,
     layout: Option<String>,
+    temporary: temporary::Rows,
 }
 
 /// One counter with its holes and its ledger.

@@ -14,11 +14,16 @@ mod ledger;
 pub mod memory;
 pub mod redis;
 pub mod sqlite;
+mod temporary;
 mod verification;
 mod window;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
+pub use temporary::{
+    Action, Decision, Fate, Instance, Journal, Making, RowSwap, Stamp, Status, TemporaryNumber,
+    TemporaryQuery, TemporaryRow, TemporaryStore, Verdict,
+};
 pub use verification::{LedgerFault, Verification};
 
 use crate::{
