@@ -6,15 +6,18 @@ mod temporary;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use super::{
     AcquireRequest, Acquired, Advanced, Bounds, Certificate, Claim, CounterState, CounterStore, Holding,
-    Hole, HoleReason, IdMillis, IdempotencyStore, IssueRequest, LedgerQuery, LedgerRow, LedgerStore,
-    RenderNumber, Renewed, RuleRecord, RuleStore, StoreError, StoreFuture, Swap, TakeRequest, Taken,
-    Transition, Transitioned, Verification, WorkerStore,
+    Hole, HoleReason, IdMillis, IdempotencyStore, Instance, IssueRequest, LedgerQuery, LedgerRow,
+    LedgerStore, RenderNumber, Renewed, RuleRecord, RuleStore, StoreError, StoreFuture, Swap, TakeRequest,
+    Taken, Transition, Transitioned, Verification, WorkerStore,
     draw::{Movement, Record, Standing, plan_infallibly},
     ledger::{self, Account, Advance, Event, Verdict},
     verification::Auditor,
@@ -34,6 +37,8 @@ pub struct MemoryStore {
     state: Mutex<State>,
     clock: Arc<dyn Clock>,
     epoch: UnixMillis,
+    /// Another one for each store: a new store is one that has forgotten everything.
+    instance: Instance,
 }
 
 #[derive(Default)]
@@ -218,7 +223,9 @@ impl State {
 impl MemoryStore {
     /// An empty store; `epoch` is the zero of ID timestamps.
     pub fn new(clock: Arc<dyn Clock>, epoch: UnixMillis) -> Self {
-        Self { state: Mutex::default(), clock, epoch }
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let instance = Instance(format!("{STORE}-{}", MADE.fetch_add(1, Ordering::Relaxed)).into());
+        Self { state: Mutex::default(), clock, epoch, instance }
     }
 
     /// Does `work` under the lock: that makes it atomic.

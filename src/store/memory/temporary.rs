@@ -30,7 +30,7 @@ impl TemporaryStore for MemoryStore {
     fn upload(&self, rows: Vec<TemporaryRow>) -> StoreFuture<'_, Instance> {
         self.with(|state| {
             rows.into_iter().for_each(|row| keep(&mut state.temporary, row));
-            Ok(Instance(STORE.into()))
+            Ok(self.instance.clone())
         })
     }
 
@@ -109,9 +109,8 @@ impl Journal for MemoryStore {
     fn acknowledged(&self, rows: Vec<TemporaryRow>, instance: Instance) -> StoreFuture<'_, ()> {
         self.with(move |state| {
             for row in rows {
-                let (text, revision) = (row.number.to_string(), row.revision);
-                keep(&mut state.temporary, row);
-                let kept = state.temporary.get_mut(&text).filter(|kept| kept.row.revision == revision);
+                let kept = state.temporary.get_mut(row.number.as_str());
+                let kept = kept.filter(|kept| kept.row.revision == row.revision);
                 if let Some(kept) = kept {
                     kept.acknowledged = Some(instance.clone());
                 }
@@ -122,7 +121,11 @@ impl Journal for MemoryStore {
 
     fn unsent(&self) -> StoreFuture<'_, u64> {
         self.with(|state| {
-            Ok(state.temporary.values().filter(|kept| kept.acknowledged.is_none()).count() as u64)
+            Ok(state
+                .temporary
+                .values()
+                .filter(|kept| kept.acknowledged.is_none() && kept.row.status() == Status::Open)
+                .count() as u64)
         })
     }
 }

@@ -10,7 +10,7 @@
 //!    still the one that was judged ([`TemporaryStore::swap`]).
 //!
 //! Order: `number`, `row`, then the two traits. A journal is a store of its own rows: while the shared one is away, a node lists
-//! what it knows.
+//! what it knows, decisions of its own callers on other nodes' numbers included.
 
 mod number;
 mod row;
@@ -88,13 +88,12 @@ pub trait Journal: TemporaryStore {
     /// Keeps new rows, all or none; a number that is there already is an error (`Corrupt`), and nothing is kept.
     fn append(&self, rows: Vec<TemporaryRow>) -> StoreFuture<'_, ()>;
 
-    /// Rows that the instance has not acknowledged as they stand here, in the order of their numbers.
+    /// Rows that the instance has not acknowledged as they stand here, in no order.
     fn pending(&self, instance: Instance, limit: u32) -> StoreFuture<'_, Vec<TemporaryRow>>;
 
-    /// Notes that the instance keeps these rows; a row that has changed meanwhile stays pending. A row that this journal does not
-    /// have (a decision on another node's number) is added, so that it is handed over again if the store forgets it.
+    /// Notes that the instance keeps these rows; a row that has changed meanwhile stays pending.
     fn acknowledged(&self, rows: Vec<TemporaryRow>, instance: Instance) -> StoreFuture<'_, ()>;
 
-    /// How many rows no store has ever acknowledged.
+    /// How many open rows no store has ever acknowledged.
     fn unsent(&self) -> StoreFuture<'_, u64>;
 }

@@ -56,7 +56,7 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
     /// The subject of the caller.
-    pub actor: Arc<str>,
+    pub actor: String,
     /// When, in milliseconds since 1970.
     pub at_ms: i64,
     /// Why, in the caller's words.
@@ -182,9 +182,9 @@ impl TemporaryRow {
     /// The row as JSON: what a store keeps.
     pub(in crate::store) fn to_json(&self) -> String {
         let written = Written {
-            number: self.number.as_str().into(),
+            number: self.number.to_string(),
             created_at_ms: self.created_at.0,
-            subject: Arc::clone(&self.subject),
+            subject: self.subject.to_string(),
             date: self.date,
             fate: self.fate.clone(),
             revision: self.revision,
@@ -198,15 +198,15 @@ impl TemporaryRow {
         let Written { number, created_at_ms, subject, date, fate, revision } =
             serde_json::from_str(json).ok()?;
         let (number, created_at) = (TemporaryNumber::parse(&number)?, UnixMillis(created_at_ms));
-        Some(Self { number, created_at, subject, date, fate, revision })
+        Some(Self { number, created_at, subject: subject.into(), date, fate, revision })
     }
 }
 
 #[derive(Serialize, Deserialize)]
 struct Written {
-    number: Arc<str>,
+    number: String,
     created_at_ms: i64,
-    subject: Arc<str>,
+    subject: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     date: Option<NaiveDate>,
     fate: Fate,
