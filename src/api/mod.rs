@@ -33,7 +33,7 @@ use tower::{BoxError, Service};
 use crate::{
     body::{self, Body},
     clock::Clock,
-    generate::{Engine, Source},
+    generate::{Engine, Source, temporary::Resolver},
     rule::Rule,
     rules::{CompiledRule, Registry},
     store::{CounterStore, LedgerStore},
@@ -70,6 +70,8 @@ pub struct Parts {
     pub counters: Arc<dyn CounterStore>,
     /// Ledgers, to be shown and changed.
     pub ledgers: Arc<dyn LedgerStore>,
+    /// Temporary numbers, to be shown and resolved.
+    pub temporary: Arc<Resolver>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// How long a request body may take to arrive.
@@ -193,8 +195,8 @@ async fn handle(parts: &Parts, route: Route<'_>, request: &Incoming<'_>) -> Resu
         Kind::Abandon => sequences::abandon(parts, request, &key).await,
         Kind::Ledger => ledger::rows(parts, request, &key).await,
         Kind::Certificate => ledger::certificate(parts, request, &key).await,
-        Kind::TemporaryNumbers => temporary_numbers::list(request),
-        Kind::ResolveTemporary => temporary_numbers::resolve(request, &number),
+        Kind::TemporaryNumbers => temporary_numbers::list(parts, request).await,
+        Kind::ResolveTemporary => temporary_numbers::resolve(parts, request, &number).await,
         Kind::OpenApi => Ok(openapi::document()),
         Kind::Docs => Ok(openapi::page()),
     }

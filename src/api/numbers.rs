@@ -22,7 +22,8 @@ use crate::{
     middleware::{context::Context, rate_limit::IssuedQuota},
     prefix_key::PrefixKey,
     rule::Mode,
-    rules::{CompiledRule, Moment},
+    rules::{CompiledRule, Moment, UseError},
+    store::TemporaryNumber,
     template::Check,
 };
 
@@ -184,16 +185,27 @@ async fn issue(
     }
     quota(&request.head.extensions, wanted.count.unwrap_or(1))?;
     let moment = wanted.date.map_or(Moment::Now(now), Moment::Document);
-    let usable = match parts.rules.use_at_once(&rule, moment) {
-        Some(usable) => usable,
-        // Only the first number of a rule, or of a later date, has to tell the store.
-        None => Box::pin(parts.rules.ensure_used(rule, moment)).await?,
-    };
     let wishes = Wishes {
         count: wanted.count.unwrap_or(1),
         date: wanted.date,
         reserve: wanted.reserve,
         idempotency_key: wanted.idempotency_key,
+    };
+    let usable = match parts.rules.use_at_once(&rule, moment) {
+        Some(usable) => Ok(usable),
+        // Only the first number of a rule, or of a later date, has to tell the store.
+        None => Box::pin(parts.rules.ensure_used(Arc::clone(&rule), moment)).await,
+    };
+    let usable = match usable {
+        Ok(usable) => usable,
+        // A temporary number says nothing that the store would have to know before.
+        Err(UseError::Store(error)) => {
+            let order = order(&rule, rule.local(moment), &claims.subject, now, wishes);
+            let issued = Box::pin(parts.engine.stand_in(&order, error.into())).await?;
+            parts.meter.counter(rule.rule(), issued.source).increment(issued.count());
+            return Ok(answer(&issued, wanted.count));
+        }
+        Err(error) => return Err(error.into()),
     };
     let mut order = order(&usable, usable.local(), &claims.subject, now, wishes);
     order.hold = Some(Arc::new(usable.clone()));
@@ -298,6 +310,9 @@ pub(super) fn decode(parts: &Parts, request: &Incoming<'_>) -> Result<Response<B
     };
     claims.may_touch(key.as_str())?;
     let rule = request::rule(parts, &key)?;
+    if TemporaryNumber::is_tagged(&number) {
+        return Err(Error::Temporary);
+    }
     let origin = parts.engine.origin();
     let decoded = rule.template().decode(key.as_str(), origin, &number)?;
     let snowflake = match rule.rule().mode {

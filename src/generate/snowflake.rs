@@ -29,13 +29,8 @@ impl Engine {
             Err(error) => return Some(Err(error.into())),
         }
         Some(within_bounds(order, &values).and_then(|()| {
-            Ok(Issued {
-                prefix: order.rule.prefix_key.as_str(),
-                template: IssuedTemplate::InForce(order.template),
-                stamp: self.stamp(order)?,
-                values,
-                source: Source::Primary,
-            })
+            let template = IssuedTemplate::InForce(order.template);
+            Ok(Issued::values(order, template, self.stamp(order)?, values, Source::Primary))
         }))
     }
 

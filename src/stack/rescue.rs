@@ -9,7 +9,7 @@ use crate::{
     api,
     auth::Forbidden,
     body::{self, Body, ReadError},
-    generate::IssueError,
+    generate::{IssueError, temporary::ResolveError},
     json::Invalid,
     language::{Language, Localized},
     middleware::{
@@ -116,7 +116,10 @@ fn of_api(error: &api::Error, language: Language) -> Problem {
         Error::Use(UseError::Store(error)) | Error::Store(error) => of_store(error, language),
         Error::Issue(error) => of_issue(error, language),
         Error::RateLimited(error) => of_rate_limit(error, language),
-        Error::Decode(_) => with(Code::NotDecodable),
+        Error::Decode(_) | Error::Temporary => with(Code::NotDecodable),
+        Error::Resolve(ResolveError::Unknown(_)) => with(Code::NotFound),
+        Error::Resolve(ResolveError::Conflict(_)) => with(Code::StateConflict),
+        Error::Resolve(ResolveError::Store(error)) => of_store(error, language),
         Error::BelowHighWater { .. } => with(Code::BelowHighWater),
         Error::AdvanceTooFar { .. } | Error::RowConflict { .. } | Error::StateConflict(_) => {
             with(Code::StateConflict)

@@ -1,18 +1,23 @@
 //! The reference implementation: plain maps behind one mutex. Nothing survives the process, everything else is as
 //! the traits say; unit tests of higher floors use it, and the contract suite compares the others with it.
 
+mod temporary;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use super::{
     AcquireRequest, Acquired, Advanced, Bounds, Certificate, Claim, CounterState, CounterStore, Holding,
-    Hole, HoleReason, IdMillis, IdempotencyStore, IssueRequest, LedgerQuery, LedgerRow, LedgerStore,
-    RenderNumber, Renewed, RuleRecord, StoreError, StoreFuture, TakeRequest, Taken, Transition, Transitioned,
-    Verification, WorkerStore,
+    Hole, HoleReason, IdMillis, IdempotencyStore, Instance, IssueRequest, LedgerQuery, LedgerRow,
+    LedgerStore, RenderNumber, Renewed, RuleRecord, StoreError, StoreFuture, TakeRequest, Taken, Transition,
+    Transitioned, Verification, WorkerStore,
     draw::{Movement, Record, Standing, plan_infallibly},
     ledger::{self, Account, Advance, Event, Verdict},
     verification::Auditor,
@@ -36,6 +41,8 @@ pub struct MemoryStore {
     state: Mutex<State>,
     clock: Arc<dyn Clock>,
     epoch: UnixMillis,
+    /// Another one for each store: a new store is one that has forgotten everything.
+    instance: Instance,
 }
 
 #[derive(Default)]
@@ -49,6 +56,7 @@ struct State {
     /// The lowest scheme of each key that is not retired, where one was.
     schemes: HashMap<PrefixKey, u64>,
     shared: Shared,
+    temporary: temporary::Rows,
 }
 
 /// One counter with its holes and its ledger.
@@ -222,7 +230,9 @@ impl State {
 impl MemoryStore {
     /// An empty store; `epoch` is the zero of ID timestamps.
     pub fn new(clock: Arc<dyn Clock>, epoch: UnixMillis) -> Self {
-        Self { state: Mutex::default(), clock, epoch }
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let instance = Instance(format!("{STORE}-{}", MADE.fetch_add(1, Ordering::Relaxed)).into());
+        Self { state: Mutex::default(), clock, epoch, instance }
     }
 
     /// Does `work` under the lock: that makes it atomic.

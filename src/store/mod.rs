@@ -16,12 +16,17 @@ pub mod protocol;
 pub mod redis;
 mod shared;
 pub mod sqlite;
+mod temporary;
 mod verification;
 mod window;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 pub use shared::{DirectWrite, Lineage, RuleCopies, RuleCopy, RuleMark, RuleNews, SharedRules};
+pub use temporary::{
+    Action, Decision, Fate, Instance, Journal, Making, RowSwap, Stamp, Status, TemporaryNumber,
+    TemporaryQuery, TemporaryRow, TemporaryStore, Verdict,
+};
 pub use verification::{LedgerFault, Verification};
 
 use crate::{
