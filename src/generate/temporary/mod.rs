@@ -140,6 +140,6 @@ fn is_away(error: &IssueError) -> bool {
 fn is_unreachable(error: &StoreError) -> bool {
     match error {
         StoreError::Timeout { .. } | StoreError::Unavailable { .. } => true,
-        StoreError::Corrupt { .. } => false,
+        StoreError::Superseded { .. } | StoreError::Corrupt { .. } => false,
     }
 }
