@@ -10,18 +10,17 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use super::{
-    AcquireRequest, Acquired, Advanced, Bounds, Certificate, Claim, CounterState, CounterStore, Holding,
-    Hole, HoleReason, IdMillis, IdempotencyStore, Instance, IssueRequest, LedgerQuery, LedgerRow,
-    LedgerStore, RenderNumber, Renewed, RuleRecord, StoreError, StoreFuture, TakeRequest, Taken, Transition,
-    Transitioned, Verification, WorkerStore,
+    AcquireRequest, Acquired, Advanced, Bounds, Certificate, Claim, CounterState, CounterStore, Extension,
+    Generation, Holding, Hole, HoleReason, IdMillis, IdempotencyStore, Instance, IssueRequest, LedgerQuery,
+    LedgerRow, LedgerStore, RenderNumber, Renewed, RuleRecord, StoreError, StoreFuture, TakeRequest, Taken,
+    Transition, Transitioned, Verification, WorkerStore,
     draw::{Movement, Record, Standing, plan_infallibly},
     ledger::{self, Account, Advance, Event, Verdict},
+    protocol::window::{Contact, Rest, ServerId, Slots, Terms},
     verification::Auditor,
-    window::Slot,
 };
 use crate::{
     calendar::Period,
@@ -43,6 +42,7 @@ pub struct MemoryStore {
     epoch: UnixMillis,
     /// Another one for each store: a new store is one that has forgotten everything.
     instance: Instance,
+    terms: Terms,
 }
 
 #[derive(Default)]
@@ -51,7 +51,9 @@ struct State {
     counters: BTreeMap<(PrefixKey, Period), Tally>,
     numbers: HashMap<(PrefixKey, String), (Period, SequenceValue)>,
     records: HashMap<Arc<str>, Record>,
-    slots: HashMap<u32, (Slot, Duration)>,
+    slots: Slots,
+    server: ServerId,
+    memories: u64,
     layout: Option<String>,
     /// The lowest scheme of each key that is not retired, where one was.
     schemes: HashMap<PrefixKey, u64>,
@@ -232,7 +234,41 @@ impl MemoryStore {
     pub fn new(clock: Arc<dyn Clock>, epoch: UnixMillis) -> Self {
         static MADE: AtomicU64 = AtomicU64::new(0);
         let instance = Instance(format!("{STORE}-{}", MADE.fetch_add(1, Ordering::Relaxed)).into());
-        Self { state: Mutex::default(), clock, epoch, instance }
+        Self { state: Mutex::default(), clock, epoch, terms: Terms::EXCLUSIVE, instance }
+    }
+
+    /// An empty store that leases worker slots as one does that several processes use and that may forget.
+    pub fn shared(clock: Arc<dyn Clock>, epoch: UnixMillis) -> Self {
+        Self { terms: Terms::SHARED, ..Self::new(clock, epoch) }
+    }
+
+    /// Forgets every worker slot, as a server does that starts again empty.
+    pub fn forget_workers(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.slots = Slots::default();
+        state.server.0 += 1;
+    }
+
+    /// Starts again with everything that it had.
+    pub fn restart(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).server.0 += 1;
+    }
+
+    /// What this store contributes to a call about worker slots.
+    fn contact(&self, carried: IdMillis) -> impl Fn(&mut State) -> Contact + use<> {
+        // As in SQLite: the clock of an exclusive store is its holder's own, and may have been set back.
+        let now = match self.terms.rest {
+            Rest::None => self.id_now().max(carried),
+            Rest::UntilMarkHasPassed => self.id_now(),
+        };
+        let presence_ms = match self.terms.rest {
+            Rest::None => u64::try_from(self.clock.monotonic().as_millis()).unwrap_or(u64::MAX),
+            Rest::UntilMarkHasPassed => now,
+        };
+        move |state| {
+            state.memories += 1;
+            Contact { now, presence_ms, server: state.server, fresh: Generation(state.memories) }
+        }
     }
 
     /// Does `work` under the lock: that makes it atomic.
@@ -400,48 +436,26 @@ impl WorkerStore for MemoryStore {
     }
 
     fn acquire(&self, request: AcquireRequest) -> StoreFuture<'_, Acquired> {
-        let (now, monotonic) = (self.id_now(), self.clock.monotonic());
+        let contact = self.contact(0);
         self.with(move |state| {
-            let AcquireRequest { nonce, mut slots, window_ms, ttl_ms } = request;
-            let held = state.slots.iter().find(|(_, (slot, _))| slot.owner == Some(nonce));
-            if let Some((&id, (slot, _))) = held {
-                return Ok(Acquired::Held(slot.holding(id, nonce, now)));
-            }
-            let free = slots.find(|id| {
-                state.slots.get(id).is_none_or(|(slot, lapses)| slot.owner.is_none() || *lapses <= monotonic)
-            });
-            Ok(free.map_or(Acquired::NoSlot, |id| {
-                let (slot, lapses) = state.slots.entry(id).or_default();
-                slot.hand_to(nonce, now, window_ms);
-                *lapses = monotonic.saturating_add(Duration::from_millis(ttl_ms));
-                Acquired::Held(slot.holding(id, nonce, now))
-            }))
+            let contact = contact(state);
+            Ok(state.slots.acquire(&self.terms, &request, &contact))
         })
     }
 
-    fn renew(
-        &self,
-        holding: Holding,
-        carried: IdMillis,
-        window_ms: u64,
-        ttl_ms: u64,
-    ) -> StoreFuture<'_, Renewed> {
-        // As in SQLite: the clock is the holder's own, and may have been set back.
-        let (now, monotonic) = (self.id_now().max(carried), self.clock.monotonic());
+    fn renew(&self, holding: Holding, extension: Extension) -> StoreFuture<'_, Renewed> {
+        let contact = self.contact(extension.carried);
         self.with(move |state| {
-            let Some((slot, lapses)) = state.slots.get_mut(&holding.slot) else { return Ok(Renewed::Lost) };
-            Ok(slot.renew(&holding, now, carried, window_ms).map_or(Renewed::Lost, |mark| {
-                *lapses = monotonic.saturating_add(Duration::from_millis(ttl_ms));
-                Renewed::Extended { mark, now }
-            }))
+            let contact = contact(state);
+            Ok(state.slots.renew(&self.terms, &holding, &extension, &contact))
         })
     }
 
     fn release(&self, holding: Holding, last: IdMillis) -> StoreFuture<'_, ()> {
+        let contact = self.contact(0);
         self.with(move |state| {
-            if let Some((slot, _)) = state.slots.get_mut(&holding.slot) {
-                slot.release(&holding, last);
-            }
+            let contact = contact(state);
+            state.slots.release(&self.terms, &holding, last, &contact);
             Ok(())
         })
     }

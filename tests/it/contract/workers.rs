@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use numgen::{
     clock::{Clock, UnixMillis},
-    store::{AcquireRequest, Acquired, Holding, IdMillis, Nonce, Renewed},
+    store::{AcquireRequest, Acquired, Extension, Holding, IdMillis, Nonce, Renewed},
 };
 use proptest::{
     prelude::*,
@@ -27,11 +27,12 @@ async fn acquire(store: &Arc<dyn Store>, number: u8, slots: std::ops::Range<u32>
     match store.acquire(request).await.expect("answered") {
         Acquired::Held(holding) => Some(holding),
         Acquired::NoSlot => None,
+        Acquired::Wait(wait) => panic!("settled long ago: {wait:?}"),
     }
 }
 
 async fn renew(store: &Arc<dyn Store>, holding: Holding, carried: IdMillis) -> Renewed {
-    store.renew(holding, carried, WINDOW_MS, TTL_MS).await.expect("answered")
+    store.renew(holding, Extension { carried, window_ms: WINDOW_MS, ttl_ms: TTL_MS }).await.expect("answered")
 }
 
 pub(super) async fn the_layout_is_pinned_once(mut bench: impl Bench) {
@@ -62,7 +63,8 @@ pub(super) async fn renewal_moves_the_mark(bench: impl Bench) {
     let holding = acquire(&store, 1, 0..1).await.expect("free");
     bench.clock().advance(Duration::from_millis(400));
     let extended = renew(&store, holding, NOW + 400).await;
-    assert_eq!(extended, Renewed::Extended { mark: NOW + 1_400, now: NOW + 400 });
+    let generation = holding.generation;
+    assert_eq!(extended, Renewed::Extended { mark: NOW + 1_400, now: NOW + 400, generation });
     bench.clock().step_to(UnixMillis(NOON.0 - 3_600_000));
     let Renewed::Extended { mark, .. } = renew(&store, holding, NOW + 500).await else { panic!("lost") };
     // A store with a clock of its own stays where it is; one that lives on its holder's clock follows what the holder carried.
