@@ -5,6 +5,7 @@
 //!
 //! The service is always ready and answers without an allocation for the future where a number can be issued at once.
 
+mod draw;
 mod error;
 mod formats;
 mod health;
@@ -35,7 +36,7 @@ use crate::{
     clock::Clock,
     generate::{Engine, Source},
     rule::Rule,
-    rules::{CompiledRule, Registry},
+    rules::Registry,
     store::{CounterStore, LedgerStore},
     telemetry::Counter,
 };
@@ -44,6 +45,7 @@ pub use error::Error;
 pub use health::{Admin, Component, Health, Readiness};
 pub use route::{LABELS, info};
 
+use draw::Remembered;
 use request::Incoming;
 use route::{Kind, Route};
 
@@ -51,13 +53,6 @@ use route::{Kind, Route};
 pub trait Meter: Send + Sync + 'static {
     /// The counter of the numbers that a rule issues from one source; the same one at every call.
     fn counter(&self, rule: &Rule, source: Source) -> Counter;
-}
-
-/// The rule that a connection used last, and what counts its numbers.
-#[derive(Clone)]
-struct Remembered {
-    rule: Arc<CompiledRule>,
-    issued: Counter,
 }
 
 /// What every handler works with.
@@ -82,7 +77,7 @@ pub struct Parts {
 #[derive(Clone)]
 pub struct Api {
     parts: Arc<Parts>,
-    last: Option<Remembered>,
+    last: Option<Arc<Remembered>>,
 }
 
 impl Api {
@@ -134,15 +129,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Answer {
-        // The one route that is worth paths of its own. A snowflake is answered at once; any other number by a future that holds
-        // no more than it needs: that of `dispatch` has room for every handler, and is allocated for each request.
-        if request.method() == Method::GET && numbers::is_draw(&request) {
-            if let Some(answer) = numbers::at_once(&self.parts, &mut self.last, &request) {
-                return Answer::Ready(Some(answer));
-            }
-            let parts = Arc::clone(&self.parts);
-            let (head, _no_body) = request.into_parts();
-            return Answer::Slow(Box::pin(async move { numbers::draw(&parts, &head).await }));
+        if draw::is_draw(&request) {
+            return draw::draw(&self.parts, &mut self.last, request);
         }
         Answer::Slow(Box::pin(dispatch(Arc::clone(&self.parts), request)))
     }

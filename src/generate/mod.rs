@@ -240,12 +240,13 @@ pub struct Engine {
 impl Engine {
     /// An engine over `stores` and a worker window.
     pub fn new(settings: Settings, stores: Stores, ids: Arc<Ids>, lifecycle: &Lifecycle) -> Self {
+        let patience = settings.storage_timeout;
         Self {
             settings,
             ids,
             idempotency: stores.idempotency,
-            continuous: continuous::Continuous::new(stores.counters, lifecycle),
-            strict: strict::Strict::new(stores.ledgers, lifecycle),
+            continuous: continuous::Continuous::new(stores.counters, patience, lifecycle),
+            strict: strict::Strict::new(stores.ledgers, patience, lifecycle),
         }
     }
 
@@ -270,11 +271,11 @@ impl Engine {
             Mode::Snowflake => Box::pin(self.issue_snowflakes(order, stamp)).await?,
             Mode::Continuous => {
                 let claim = self.claim(order, &stamp)?;
-                (self.in_time(self.continuous.take(order, claim)).await?, stamp)
+                (self.continuous.take(order, claim).await?, stamp)
             }
             Mode::Strict => {
                 let claim = self.claim(order, &stamp)?;
-                (self.in_time(self.strict.issue(order, claim, &stamp)).await?, stamp)
+                (self.strict.issue(order, claim, &stamp).await?, stamp)
             }
         };
         answer(order, taken, stamp)
@@ -324,10 +325,6 @@ impl Engine {
             number
         };
         Ok(values.values().map(render).collect())
-    }
-
-    async fn in_time<T>(&self, call: impl Future<Output = Result<T, IssueError>>) -> Result<T, IssueError> {
-        tokio::time::timeout(self.settings.storage_timeout, call).await.unwrap_or(Err(IssueError::Timeout))
     }
 }
 

@@ -51,8 +51,8 @@ impl Engine {
             .unwrap_or(Err(IssueError::Busy(order.count)))?;
         within_bounds(order, &values)?;
         let Some(claim) = self.claim(order, &stamp)? else { return Ok((Taken::Fresh(values), stamp)) };
-        let remember = async { Ok(self.idempotency.remember(claim, values).await?) };
-        Ok((self.in_time(remember).await?, stamp))
+        let remembered = tokio::time::timeout(limit, self.idempotency.remember(claim, values)).await;
+        Ok((remembered.map_err(|_elapsed| IssueError::Timeout)??, stamp))
     }
 
     async fn draw_all(&self, count: u32) -> Result<Ranges, IssueError> {

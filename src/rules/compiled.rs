@@ -229,7 +229,12 @@ impl CompiledRule {
     pub fn draws_freely(&self) -> bool {
         !self.rule.mode.counts()
             && self.usage.usable_until.load(Ordering::Acquire) == i32::MAX
-            && !self.usage.retired.load(Ordering::Acquire)
+            && self.is_in_force()
+    }
+
+    /// Whether no later record of its key has taken its place.
+    pub fn is_in_force(&self) -> bool {
+        !self.usage.retired.load(Ordering::Acquire)
     }
 
     /// Lets nobody in any more.
