@@ -4,7 +4,7 @@ use crate::{
     auth::Forbidden,
     body::ReadError,
     counter::SequenceValue,
-    generate::IssueError,
+    generate::{IssueError, temporary::ResolveError},
     json::{Invalid, Malformed, Message},
     language::{Language, Localized},
     middleware::rate_limit::Exceeded,
@@ -90,6 +90,14 @@ pub enum Error {
         /// Why, where it is void.
         reason: Option<String>,
     },
+    /// A temporary number was not resolved.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// A temporary number, where a final one is needed.
+    #[error(
+        "this is a temporary number: it says nothing until a final one is assigned to it (/temporary-numbers)"
+    )]
+    Temporary,
     /// Something else stands against it.
     #[error("{0}")]
     StateConflict(Message),
@@ -121,6 +129,7 @@ impl Localized for Error {
             (_, Self::Issue(error)) => error.localized(language),
             (_, Self::RateLimited(error)) => error.localized(language),
             (_, Self::Decode(error)) => error.localized(language),
+            (_, Self::Resolve(error)) => error.localized(language),
             (_, Self::Missing(message) | Self::StateConflict(message)) => message.localized(language),
             (Language::English, _) => self.to_string(),
             (Language::Chinese, Self::MediaType) => "请求体须为 application/json".into(),
@@ -128,6 +137,9 @@ impl Localized for Error {
             (Language::Chinese, Self::MethodNotAllowed { allow }) => format!("该路由支持的方法：{allow}"),
             (Language::Chinese, Self::IssueUnregistered(key) | Self::NotRegistered(key)) => {
                 format!("前缀 {key} 未注册")
+            }
+            (Language::Chinese, Self::Temporary) => {
+                "这是临时号码，转正（/temporary-numbers）之前不含任何信息".into()
             }
             (Language::Chinese, Self::BelowHighWater { last }) => {
                 format!("计数器已到 {last}，`to` 不得低于该值")

@@ -5,6 +5,7 @@
 //!
 //! The service is always ready and answers without an allocation for the future where a number can be issued at once.
 
+mod draw;
 mod error;
 mod formats;
 mod health;
@@ -33,9 +34,9 @@ use tower::{BoxError, Service};
 use crate::{
     body::{self, Body},
     clock::Clock,
-    generate::{Engine, Source},
+    generate::{Engine, Source, temporary::Resolver},
     rule::Rule,
-    rules::{CompiledRule, Registry},
+    rules::Registry,
     store::{CounterStore, LedgerStore},
     telemetry::Counter,
 };
@@ -44,6 +45,7 @@ pub use error::Error;
 pub use health::{Admin, Component, Health, Readiness};
 pub use route::{LABELS, info};
 
+use draw::Remembered;
 use request::Incoming;
 use route::{Kind, Route};
 
@@ -51,13 +53,6 @@ use route::{Kind, Route};
 pub trait Meter: Send + Sync + 'static {
     /// The counter of the numbers that a rule issues from one source; the same one at every call.
     fn counter(&self, rule: &Rule, source: Source) -> Counter;
-}
-
-/// The rule that a connection used last, and what counts its numbers.
-#[derive(Clone)]
-struct Remembered {
-    rule: Arc<CompiledRule>,
-    issued: Counter,
 }
 
 /// What every handler works with.
@@ -70,6 +65,8 @@ pub struct Parts {
     pub counters: Arc<dyn CounterStore>,
     /// Ledgers, to be shown and changed.
     pub ledgers: Arc<dyn LedgerStore>,
+    /// Temporary numbers, to be shown and resolved.
+    pub temporary: Arc<Resolver>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// How long a request body may take to arrive.
@@ -82,7 +79,7 @@ pub struct Parts {
 #[derive(Clone)]
 pub struct Api {
     parts: Arc<Parts>,
-    last: Option<Remembered>,
+    last: Option<Arc<Remembered>>,
 }
 
 impl Api {
@@ -134,15 +131,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Answer {
-        // The one route that is worth paths of its own. A snowflake is answered at once; any other number by a future that holds
-        // no more than it needs: that of `dispatch` has room for every handler, and is allocated for each request.
-        if request.method() == Method::GET && numbers::is_draw(&request) {
-            if let Some(answer) = numbers::at_once(&self.parts, &mut self.last, &request) {
-                return Answer::Ready(Some(answer));
-            }
-            let parts = Arc::clone(&self.parts);
-            let (head, _no_body) = request.into_parts();
-            return Answer::Slow(Box::pin(async move { numbers::draw(&parts, &head).await }));
+        if draw::is_draw(&request) {
+            return draw::draw(&self.parts, &mut self.last, request);
         }
         Answer::Slow(Box::pin(dispatch(Arc::clone(&self.parts), request)))
     }
@@ -193,8 +183,8 @@ async fn handle(parts: &Parts, route: Route<'_>, request: &Incoming<'_>) -> Resu
         Kind::Abandon => sequences::abandon(parts, request, &key).await,
         Kind::Ledger => ledger::rows(parts, request, &key).await,
         Kind::Certificate => ledger::certificate(parts, request, &key).await,
-        Kind::TemporaryNumbers => temporary_numbers::list(request),
-        Kind::ResolveTemporary => temporary_numbers::resolve(request, &number),
+        Kind::TemporaryNumbers => temporary_numbers::list(parts, request).await,
+        Kind::ResolveTemporary => temporary_numbers::resolve(parts, request, &number).await,
         Kind::OpenApi => Ok(openapi::document()),
         Kind::Docs => Ok(openapi::page()),
     }

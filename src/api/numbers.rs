@@ -4,25 +4,25 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chrono::{NaiveDate, NaiveDateTime};
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 
 use super::{
-    Error, Parts, Remembered,
-    request::{self, IDEMPOTENCY_KEY, Incoming, idempotency_key, required},
-    route::{Kind, Route},
+    Error, Parts,
+    request::{self, Incoming, idempotency_key, required},
 };
 use crate::{
     auth::{Claims, Scope},
     body::{self, Body},
     clock::UnixMillis,
-    generate::{Issued, Order, Source},
+    generate::{Issued, Order},
     json::{Invalid, Message, Object},
     language::{Language, Localized},
-    middleware::{context::Context, rate_limit::IssuedQuota},
+    middleware::rate_limit::IssuedQuota,
     prefix_key::PrefixKey,
     rule::Mode,
-    rules::{CompiledRule, Moment},
+    rules::{CompiledRule, Moment, UseError},
+    store::TemporaryNumber,
     template::Check,
 };
 
@@ -40,57 +40,6 @@ struct Wanted {
     date: Option<NaiveDate>,
     reserve: Option<Duration>,
     idempotency_key: Option<Arc<str>>,
-}
-
-/// Whether a GET draws numbers by `GET /numbers/{prefixKey}`, without a body that would have to be read.
-pub(super) fn is_draw<B: hyper::body::Body>(request: &Request<B>) -> bool {
-    let route = Context::of(request).map(|context| context.route.index);
-    route == Some(Kind::NumbersOf as usize) && request.body().is_end_stream()
-}
-
-/// `GET /numbers/{prefixKey}`, the long way.
-pub(super) async fn draw(parts: &Parts, head: &http::request::Parts) -> Result<Response<Body>, Error> {
-    let key = Route::of(head.uri.path()).and_then(|route| route.key()).ok_or(Error::NotFound)?;
-    get(parts, &Incoming { head, body: Bytes::new() }, Some(&key)).await
-}
-
-/// `GET /numbers/{prefixKey}` without a query or an idempotency key, where the number is a snowflake that can be drawn without
-/// waiting. `None`: it takes the long way, and nothing was consumed.
-///
-/// A connection asks for the same rule again and again: as long as that rule is in force, nothing is looked up and no
-/// reference is counted, which two threads would fight over.
-pub(super) fn at_once<B>(
-    parts: &Parts,
-    last: &mut Option<Remembered>,
-    request: &Request<B>,
-) -> Option<Result<Response<Body>, Error>> {
-    let context = Context::of(request)?;
-    if request.uri().query().is_some() || request.headers().contains_key(IDEMPOTENCY_KEY) {
-        return None;
-    }
-    let claims = request::caller(Some(context), Scope::NumbersIssue).ok()?;
-    // The last segment, still encoded: a key has no character that needs to be, so one that is encoded takes the long way.
-    let (_, key) = request.uri().path().rsplit_once('/')?;
-    claims.may_touch(key).ok()?;
-    let fits = |rule: &CompiledRule| rule.draws_freely() && rule.rule().prefix_key.as_str() == key;
-    let Remembered { rule, issued: counter } = match last.take().filter(|last| fits(&last.rule)) {
-        Some(same) => last.insert(same),
-        None => {
-            let rule = parts.rules.get(key).filter(|rule| rule.draws_freely())?;
-            let issued = parts.meter.counter(rule.rule(), Source::Primary);
-            last.insert(Remembered { rule, issued })
-        }
-    };
-    let now = parts.clock.coarse_now();
-    // A format without a date needs none.
-    let local = if rule.template().needs_date() { rule.local(now) } else { NaiveDateTime::default() };
-    let order = order(rule, local, &claims.subject, now, Wishes::default());
-    let issued = parts.engine.issue_at_once(&order)?;
-    // After the draw, so that the long way does not count a request twice; a snowflake that nobody gets is no loss.
-    Some(quota(request.extensions(), 1).and_then(|()| Ok(issued?)).map(|issued| {
-        counter.increment(1);
-        answer(&issued, None)
-    }))
 }
 
 /// `GET /numbers?prefixKey=K` and `GET /numbers/{prefixKey}`.
@@ -184,16 +133,27 @@ async fn issue(
     }
     quota(&request.head.extensions, wanted.count.unwrap_or(1))?;
     let moment = wanted.date.map_or(Moment::Now(now), Moment::Document);
-    let usable = match parts.rules.use_at_once(&rule, moment) {
-        Some(usable) => usable,
-        // Only the first number of a rule, or of a later date, has to tell the store.
-        None => Box::pin(parts.rules.ensure_used(rule, moment)).await?,
-    };
     let wishes = Wishes {
         count: wanted.count.unwrap_or(1),
         date: wanted.date,
         reserve: wanted.reserve,
         idempotency_key: wanted.idempotency_key,
+    };
+    let usable = match parts.rules.use_at_once(&rule, moment) {
+        Some(usable) => Ok(usable),
+        // Only the first number of a rule, or of a later date, has to tell the store.
+        None => Box::pin(parts.rules.ensure_used(Arc::clone(&rule), moment)).await,
+    };
+    let usable = match usable {
+        Ok(usable) => usable,
+        // A temporary number says nothing that the store would have to know before.
+        Err(UseError::Store(error)) => {
+            let order = order(&rule, rule.local(moment), &claims.subject, now, wishes);
+            let issued = Box::pin(parts.engine.stand_in(&order, error.into())).await?;
+            parts.meter.counter(rule.rule(), issued.source).increment(issued.count());
+            return Ok(answer(&issued, wanted.count));
+        }
+        Err(error) => return Err(error.into()),
     };
     let mut order = order(&usable, usable.local(), &claims.subject, now, wishes);
     order.hold = Some(Arc::new(usable.clone()));
@@ -206,7 +166,7 @@ async fn issue(
 }
 
 /// Takes `count` from the caller's quota of issued numbers, where there is one.
-fn quota(extensions: &http::Extensions, count: u32) -> Result<(), Error> {
+pub(super) fn quota(extensions: &http::Extensions, count: u32) -> Result<(), Error> {
     match extensions.get::<IssuedQuota>() {
         Some(quota) => Ok(quota.check(count)?),
         None => Ok(()),
@@ -252,7 +212,7 @@ pub(super) fn order<'a>(
 }
 
 /// `{"number":...}`, or `{"numbers":[...]}` where a count was given, written straight into the answer's buffer.
-fn answer(issued: &Issued<'_>, count: Option<u32>) -> Response<Body> {
+pub(super) fn answer(issued: &Issued<'_>, count: Option<u32>) -> Response<Body> {
     let mut out = String::with_capacity(64 + 32 * usize::try_from(issued.count()).unwrap_or(0));
     match count {
         None => {
@@ -298,6 +258,9 @@ pub(super) fn decode(parts: &Parts, request: &Incoming<'_>) -> Result<Response<B
     };
     claims.may_touch(key.as_str())?;
     let rule = request::rule(parts, &key)?;
+    if TemporaryNumber::is_tagged(&number) {
+        return Err(Error::Temporary);
+    }
     let origin = parts.engine.origin();
     let decoded = rule.template().decode(key.as_str(), origin, &number)?;
     let snowflake = match rule.rule().mode {

@@ -21,8 +21,13 @@ const MAX_REASON: usize = 500;
 
 /// A reason of 1 to 500 characters.
 pub(super) fn reason(object: &mut Object) -> Option<String> {
-    let reason = object.text("reason");
-    let reason = required(object, "reason", reason)?;
+    let reason = optional_reason(object);
+    required(object, "reason", reason)
+}
+
+/// The same, where none is needed.
+pub(super) fn optional_reason(object: &mut Object) -> Option<String> {
+    let reason = object.text("reason")?;
     if reason.trim().is_empty() || reason.chars().count() > MAX_REASON {
         object.error(
             "reason",

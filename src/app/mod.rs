@@ -22,7 +22,7 @@ use crate::{
     auth::{self, Verifier},
     clock::Clock,
     config::{Config, DataDir, NodeName, Origins, ProcessSource},
-    generate::{self, Engine, Stores},
+    generate::{self, Engine, Stores, temporary::Resolver},
     lifecycle::Lifecycle,
     middleware::rate_limit::{Limits, Rates},
     rules::{self, Registry},
@@ -117,6 +117,7 @@ impl App {
             engine: Arc::new(engine),
             counters: store.clone(),
             ledgers: store.clone(),
+            temporary: Arc::new(Resolver::new(store.clone(), None)),
             clock: Arc::clone(&clock),
             body_timeout: config.limits.body_timeout,
             meter: Arc::new(meter::Issued::new(metrics.clone())),
@@ -254,7 +255,13 @@ fn engine(
         storage_timeout: config.storage.storage_timeout,
         idempotency_ttl: config.storage.idempotency_ttl,
     };
-    let stores = Stores { counters: store.clone(), ledgers: store.clone(), idempotency: store.clone() };
+    // The counters are in this process: there is no outage for temporary numbers to bridge.
+    let stores = Stores {
+        counters: store.clone(),
+        ledgers: store.clone(),
+        idempotency: store.clone(),
+        temporary: None,
+    };
     Engine::new(settings, stores, ids, lifecycle)
 }
 

@@ -24,6 +24,7 @@ mod names;
 mod node;
 mod parse;
 mod rate_limits;
+mod redis_url;
 mod section;
 mod source;
 mod storage;
@@ -45,6 +46,7 @@ pub use self::{
     log::{Log, LogFormat},
     node::{Node, NodeName},
     rate_limits::{RateLimit, RateLimits},
+    redis_url::{Address, InvalidRedisUrl, RedisUrl, Topology, Transport},
     section::Setting,
     source::{FixedSource, ProcessSource, Source},
     storage::{Storage, StrictLocking},

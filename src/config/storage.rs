@@ -3,7 +3,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    parse::{duration, millis, one_of, path, url, whole},
+    parse::{Fault, Parser, duration, millis, one_of, path, url, whole},
+    redis_url::RedisUrl,
     section::{Default, Unset, section},
 };
 use crate::secret::Secret;
@@ -19,7 +20,6 @@ pub enum StrictLocking {
 
 const LOCKING: &[(&str, StrictLocking)] =
     &[("row", StrictLocking::Row), ("optimistic", StrictLocking::Optimistic)];
-const REDIS_SCHEMES: &[&str] = &["redis", "rediss", "redis+sentinel", "redis+cluster"];
 const DATABASE_SCHEMES: &[&str] = &["postgres", "postgresql"];
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -30,7 +30,9 @@ section! {
     /// Directory for everything that must survive the process; made at the first start.
     data_dir: PathBuf = "NUMGEN_DATA_DIR", Default("./numgen-data"), path();
     /// Redis for worker IDs, continuous counters and rules.
-    redis_url: Option<Secret<String>> = "NUMGEN_REDIS_URL", Unset("no Redis"), url(REDIS_SCHEMES, "redis://localhost:6379").secret();
+    redis_url: Option<Secret<String>> = "NUMGEN_REDIS_URL", Unset("no Redis"), redis().secret();
+    /// Certificates (PEM) that vouch for a Redis with TLS.
+    redis_ca_file: Option<PathBuf> = "NUMGEN_REDIS_CA_FILE", Unset("those of the system"), path();
     /// PostgreSQL for strict counters and durable copies.
     database_url: Option<Secret<String>> = "NUMGEN_DATABASE_URL", Unset("no PostgreSQL"), url(DATABASE_SCHEMES, "postgres://localhost/numgen").secret();
     /// How long a request may wait for a store, from its arrival.
@@ -41,4 +43,12 @@ section! {
     segment_size: u64 = "NUMGEN_SEGMENT_SIZE", Default("1000"), whole(1..=1_000_000);
     /// How long an Idempotency-Key is remembered.
     idempotency_ttl: Duration = "NUMGEN_IDEMPOTENCY_TTL", Default("24h"), duration(MINUTE..=366 * DAY);
+}
+
+/// A URL of Redis. It is kept as text, which stays secret as a whole; whoever connects takes it apart again.
+fn redis() -> Parser<String> {
+    Parser::explaining("URL such as redis://localhost:6379", |text| match RedisUrl::parse(text) {
+        Ok(_valid) => Ok(text.trim().to_owned()),
+        Err(invalid) => Err(Fault(Some(invalid.to_string()))),
+    })
 }

@@ -11,16 +11,23 @@
 //! load one round trip, or one fsync, serves them all. A request whose caller has gone before its call was sent is left out.
 //!
 //! What this costs is waking tasks: each wake across threads is a system call. So answers travel to each thread in one message
-//! and are handed out there, and before each call the lane steps back once, so that whoever is ready to ask can join.
+//! and are handed out there, and before each call the lane steps back once, so that whoever is ready to ask can join. A timer
+//! that is set is a wake, too: a lane has one for all who wait in it.
 
 use std::{
     collections::HashMap,
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::oneshot};
+use foldhash::fast::RandomState;
+use tokio::{
+    runtime::Handle,
+    sync::oneshot,
+    time::{Instant, Sleep},
+};
 
 use crate::{counter::Counter, lifecycle::Lifecycle, store::StoreError};
 
@@ -35,6 +42,9 @@ pub(super) enum CombineError {
     /// The call failed for the whole batch.
     #[error(transparent)]
     Store(Arc<StoreError>),
+    /// There was no answer before the deadline.
+    #[error("no answer in time")]
+    TimedOut,
     /// The call ended without an answer for this request: the process is going down, or a bug.
     #[error("the store's call ended without an answer")]
     Abandoned,
@@ -43,14 +53,19 @@ pub(super) enum CombineError {
 /// What becomes of an answer whose caller has gone: it was drawn, and nobody will show it.
 pub(super) type Undelivered<A> = Box<dyn Fn(&Counter, A) + Send + Sync>;
 
+/// Those who wait for the next call of each counter.
+type Lanes<R, A> = HashMap<Counter, Vec<Waiting<R, A>>, RandomState>;
+
 /// Lanes of one kind of call.
 pub(super) struct Combiner<R, A> {
-    lanes: Mutex<HashMap<Counter, Vec<Waiting<R, A>>>>,
+    lanes: Mutex<Lanes<R, A>>,
     call: Call<R, A>,
     undelivered: Undelivered<A>,
     /// Whether two requests may share a call: they must agree on everything but themselves.
     together: fn(&R, &R) -> bool,
     max_batch: usize,
+    /// How long a request may wait from its arrival, over as many calls as that takes.
+    patience: Duration,
     lifecycle: Lifecycle,
 }
 
@@ -62,10 +77,22 @@ struct Waiting<R, A> {
 /// What a caller gets.
 type Outcome<A> = Result<A, CombineError>;
 
-/// Who waits for an answer, and on which runtime.
+/// Who waits for an answer, on which runtime, and how long.
 struct Caller<A> {
     answer: oneshot::Sender<Outcome<A>>,
     home: Handle,
+    deadline: Instant,
+}
+
+impl<A> Caller<A> {
+    fn is_late(&self, now: Instant) -> bool {
+        self.deadline <= now
+    }
+
+    fn give_up(self) {
+        // A caller that has gone misses nothing.
+        let _gone = self.answer.send(Err(CombineError::TimedOut));
+    }
 }
 
 /// Callers of one runtime with their answers.
@@ -80,9 +107,18 @@ impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
         undelivered: Undelivered<A>,
         together: fn(&R, &R) -> bool,
         max_batch: usize,
+        patience: Duration,
         lifecycle: Lifecycle,
     ) -> Arc<Self> {
-        Arc::new(Self { lanes: Mutex::default(), call, undelivered, together, max_batch, lifecycle })
+        Arc::new(Self {
+            lanes: Mutex::default(),
+            call,
+            undelivered,
+            together,
+            max_batch,
+            patience,
+            lifecycle,
+        })
     }
 
     /// Waits for the call that serves `request`.
@@ -92,7 +128,8 @@ impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
     /// [`CombineError`]; whether the request was served is then unknown, as it is for the call.
     pub(super) async fn submit(self: &Arc<Self>, counter: Counter, request: R) -> Result<A, CombineError> {
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting { request, caller: Caller { answer, home: Handle::current() } };
+        let deadline = Instant::now() + self.patience;
+        let waiting = Waiting { request, caller: Caller { answer, home: Handle::current(), deadline } };
         let starts_lane = {
             let mut lanes = self.lanes();
             // A lane exists exactly while somebody drives it.
@@ -116,22 +153,24 @@ impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
     /// Calls until nobody waits in the lane.
     async fn drive(self: Arc<Self>, counter: Counter) {
         let lane = Lane { combiner: &self, counter: &counter };
+        let mut alarm = pin!(tokio::time::sleep(self.patience));
         loop {
             tokio::task::yield_now().await;
             let batch = lane.next_batch();
             if batch.is_empty() {
                 return;
             }
-            let (requests, callers): (Vec<R>, Vec<_>) =
-                batch.into_iter().map(|waiting| (waiting.request, waiting.caller)).unzip();
-            let answers: Vec<_> = match (self.call)(counter.clone(), requests).await {
+            let (requests, mut callers): (Vec<R>, Vec<_>) =
+                batch.into_iter().map(|waiting| (waiting.request, Some(waiting.caller))).unzip();
+            let call = (self.call)(counter.clone(), requests);
+            let answers: Vec<_> = match lane.await_call(call, &mut callers, alarm.as_mut()).await {
                 Ok(served) => served.into_iter().map(Ok).collect(),
                 Err(error) => {
                     let error = CombineError::Store(Arc::new(error));
                     callers.iter().map(|_| Err(error.clone())).collect()
                 }
             };
-            for delivery in by_home(callers.into_iter().zip(answers)) {
+            for delivery in self.by_home(&counter, callers.into_iter().zip(answers)) {
                 self.deliver(&counter, delivery);
             }
         }
@@ -143,9 +182,8 @@ impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
         let (combiner, counter) = (Arc::clone(self), counter.clone());
         let hand_out = move || {
             for (caller, answer) in answers {
-                // A caller that has gone misses nothing; what was drawn for it must not be lost.
-                if let Err(Ok(served)) = caller.send(answer) {
-                    (combiner.undelivered)(&counter, served);
+                if let Err(unheard) = caller.send(answer) {
+                    combiner.keep(&counter, unheard);
                 }
             }
         };
@@ -156,21 +194,36 @@ impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
         }
     }
 
-    fn lanes(&self) -> MutexGuard<'_, HashMap<Counter, Vec<Waiting<R, A>>>> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Sorts answers by the runtimes of their callers, of which there are as many as cores.
+    fn by_home(
+        &self,
+        counter: &Counter,
+        answers: impl Iterator<Item = (Option<Caller<A>>, Outcome<A>)>,
+    ) -> Vec<Delivery<A>> {
+        let mut deliveries: Vec<Delivery<A>> = Vec::new();
+        for (caller, answer) in answers {
+            let Some(Caller { answer: caller, home, .. }) = caller else {
+                self.keep(counter, answer);
+                continue;
+            };
+            match deliveries.iter_mut().find(|delivery| delivery.home.id() == home.id()) {
+                Some(delivery) => delivery.answers.push((caller, answer)),
+                None => deliveries.push(Delivery { home, answers: vec![(caller, answer)] }),
+            }
+        }
+        deliveries
     }
-}
 
-/// Sorts callers by their runtimes, of which there are as many as cores.
-fn by_home<A>(answers: impl Iterator<Item = (Caller<A>, Outcome<A>)>) -> Vec<Delivery<A>> {
-    let mut deliveries: Vec<Delivery<A>> = Vec::new();
-    for (Caller { answer: caller, home }, answer) in answers {
-        match deliveries.iter_mut().find(|delivery| delivery.home.id() == home.id()) {
-            Some(delivery) => delivery.answers.push((caller, answer)),
-            None => deliveries.push(Delivery { home, answers: vec![(caller, answer)] }),
+    /// A caller that has gone misses nothing; what was drawn for it must not be lost.
+    fn keep(&self, counter: &Counter, unheard: Outcome<A>) {
+        if let Ok(served) = unheard {
+            (self.undelivered)(counter, served);
         }
     }
-    deliveries
+
+    fn lanes(&self) -> MutexGuard<'_, Lanes<R, A>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A lane that is being driven. Dropping it while it is (a panic in a call) closes it, so that the next request starts anew.
@@ -196,6 +249,44 @@ impl<R: Send + 'static, A: Send + 'static> Lane<'_, R, A> {
             .count();
         if alike == lane.len() { std::mem::take(lane) } else { lane.drain(..alike).collect() }
     }
+
+    /// Waits for a call on behalf of `callers`. Those whose time is up before it ends, here or in the lane, are told so and leave.
+    ///
+    /// Nobody's deadline comes before that of somebody who arrived earlier, so the alarm may stay set from one call to the next: it
+    /// goes off too early, never too late.
+    async fn await_call<T>(
+        &self,
+        mut call: impl Future<Output = T> + Unpin,
+        callers: &mut [Option<Caller<A>>],
+        mut alarm: Pin<&mut Sleep>,
+    ) -> T {
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut call => return outcome,
+                () = alarm.as_mut() => alarm.as_mut().reset(self.dismiss_late(callers)),
+            }
+        }
+    }
+
+    /// Gives up on everybody whose deadline has come; answers the next one.
+    fn dismiss_late(&self, callers: &mut [Option<Caller<A>>]) -> Instant {
+        let now = Instant::now();
+        for caller in callers.iter_mut() {
+            if let Some(late) = caller.take_if(|caller| caller.is_late(now)) {
+                late.give_up();
+            }
+        }
+        let mut lanes = self.combiner.lanes();
+        let waiting = lanes.entry(self.counter.clone()).or_default();
+        for late in waiting.extract_if(.., |waiting| waiting.caller.is_late(now)) {
+            late.caller.give_up();
+        }
+        let in_flight = callers.iter().flatten();
+        let deadlines =
+            in_flight.chain(waiting.iter().map(|waiting| &waiting.caller)).map(|caller| caller.deadline);
+        deadlines.min().unwrap_or(now + self.combiner.patience)
+    }
 }
 
 impl<R: Send + 'static, A: Send + 'static> Drop for Lane<'_, R, A> {
@@ -219,6 +310,8 @@ mod tests {
     fn counter() -> Counter {
         Counter { key: PrefixKey::parse("A").expect("valid"), period: Period::none() }
     }
+
+    const PATIENCE: Duration = Duration::from_secs(5);
 
     struct Fake {
         combiner: Arc<Combiner<u32, u32>>,
@@ -254,7 +347,7 @@ mod tests {
         let list = Arc::clone(&returned);
         let undelivered: Undelivered<u32> =
             Box::new(move |_, answer| list.lock().expect("no panic").push(answer));
-        let combiner = Combiner::new(call, undelivered, together, max_batch, Lifecycle::new());
+        let combiner = Combiner::new(call, undelivered, together, max_batch, PATIENCE, Lifecycle::new());
         Fake { combiner, gate, batches, in_flight, returned }
     }
 
@@ -349,6 +442,36 @@ mod tests {
         }
         assert_eq!(fake.batches(), [vec![1], vec![2]], "the call of the first was under way");
         assert_eq!(*fake.returned.lock().expect("no panic"), [1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn everybody_waits_for_as_long_as_the_others() {
+        let fake = fake(2, |_, _| true);
+        let mut handles = fake.submit_all(&[1]).await;
+        tokio::time::advance(PATIENCE / 2).await;
+        handles.extend(fake.submit_all(&[2, 3, 4]).await);
+        tokio::time::advance(PATIENCE / 2).await;
+        fake.submit_all(&[]).await;
+        let is_over = |handles: &[tokio::task::JoinHandle<_>]| {
+            handles.iter().map(|handle| handle.is_finished()).collect::<Vec<_>>()
+        };
+        assert_eq!(is_over(&handles), [true, false, false, false], "the time of the first is up");
+        fake.gate.add_permits(1);
+        fake.submit_all(&[]).await;
+        assert_eq!(*fake.returned.lock().expect("no panic"), [1], "it was drawn all the same");
+        assert_eq!(fake.batches(), [vec![1], vec![2, 3]]);
+        tokio::time::advance(PATIENCE / 2).await;
+        fake.submit_all(&[]).await;
+        assert_eq!(is_over(&handles), [true; 4], "in flight, or still waiting");
+        for handle in handles {
+            let outcome = handle.await.expect("no panic");
+            assert!(matches!(outcome, Err(CombineError::TimedOut)), "{outcome:?}");
+        }
+        fake.gate.add_permits(10);
+        fake.submit_all(&[]).await;
+        assert_eq!(*fake.returned.lock().expect("no panic"), [1, 2, 3]);
+        assert_eq!(fake.batches().len(), 2, "nothing is drawn for who left before the call");
+        assert!(fake.combiner.lanes().is_empty());
     }
 
     #[test]

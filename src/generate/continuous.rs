@@ -1,6 +1,6 @@
 //! Continuous mode: consecutive values, one call of the store per batch and counter.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     lifecycle::Lifecycle,
@@ -32,7 +32,7 @@ struct Answer {
 }
 
 impl Continuous {
-    pub(super) fn new(store: Arc<dyn CounterStore>, lifecycle: &Lifecycle) -> Self {
+    pub(super) fn new(store: Arc<dyn CounterStore>, patience: Duration, lifecycle: &Lifecycle) -> Self {
         let (to_return, returns) = (Arc::clone(&store), lifecycle.clone());
         let undelivered: Undelivered<Answer> = Box::new(move |counter, answer| {
             let Answer { taken: Taken::Fresh(values), keyed: false } = answer else { return };
@@ -63,7 +63,7 @@ impl Continuous {
         });
         // After a change of the rule, old and new bounds may meet in one lane; they are served by calls of their own.
         let together = |a: &Take, b: &Take| a.bounds == b.bounds;
-        Self { combiner: Combiner::new(call, undelivered, together, MAX_BATCH, lifecycle.clone()) }
+        Self { combiner: Combiner::new(call, undelivered, together, MAX_BATCH, patience, lifecycle.clone()) }
     }
 
     pub(super) async fn take(&self, order: &Order<'_>, claim: Option<Claim>) -> Result<Taken, IssueError> {
@@ -80,6 +80,7 @@ impl From<CombineError> for IssueError {
     fn from(error: CombineError) -> Self {
         match error {
             CombineError::Store(error) => Self::Store(error),
+            CombineError::TimedOut => Self::Timeout,
             CombineError::Abandoned => Self::Internal("a combined call ended without an answer"),
         }
     }

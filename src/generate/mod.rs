@@ -8,7 +8,7 @@
 //!    idempotency key returns.
 //! 3. An answer is given only after its store has made it durable; a snowflake needs none.
 //!
-//! Reading order: [`Engine::issue`], one arm per mode; then `snowflake`, `continuous`, `strict`; `combine` is how many requests
+//! Reading order: [`Engine::issue`], one arm per mode; then `snowflake`, `continuous`, `strict`, `temporary`; `combine` is how many requests
 //! share one call of a store, `stamp` how an answer is remembered under an idempotency key.
 
 mod combine;
@@ -16,6 +16,7 @@ mod continuous;
 mod snowflake;
 mod stamp;
 mod strict;
+pub mod temporary;
 #[cfg(test)]
 mod tests;
 
@@ -61,6 +62,8 @@ pub struct Stores {
     pub ledgers: Arc<dyn LedgerStore>,
     /// Answers to remember for modes that draw elsewhere.
     pub idempotency: Arc<dyn IdempotencyStore>,
+    /// Stands in for consecutive counters that cannot be reached; `None` where they are in this process.
+    pub temporary: Option<Arc<temporary::Issuer>>,
 }
 
 /// What a caller asks for, with everything that follows from its moment.
@@ -123,15 +126,19 @@ impl Source {
     }
 }
 
-/// Numbers that are the caller's, not yet written out.
+/// Numbers that are the caller's.
 #[derive(Debug)]
 pub struct Issued<'a> {
-    prefix: &'a str,
-    template: IssuedTemplate<'a>,
-    stamp: Stamp,
-    values: Ranges,
+    numbers: Numbers<'a>,
     /// Where they came from.
     pub source: Source,
+}
+
+/// Values that are yet to be written out, or finished texts.
+#[derive(Debug)]
+enum Numbers<'a> {
+    Values { prefix: &'a str, template: IssuedTemplate<'a>, stamp: Stamp, values: Ranges },
+    Written(Vec<String>),
 }
 
 /// The template in force, or the one under which a replayed answer was first given.
@@ -141,26 +148,58 @@ enum IssuedTemplate<'a> {
     Replayed(Box<Template>),
 }
 
-impl Issued<'_> {
+impl<'a> Issued<'a> {
+    fn values(
+        order: &Order<'a>,
+        template: IssuedTemplate<'a>,
+        stamp: Stamp,
+        values: Ranges,
+        source: Source,
+    ) -> Self {
+        let prefix = order.rule.prefix_key.as_str();
+        Self { numbers: Numbers::Values { prefix, template, stamp, values }, source }
+    }
+
+    fn written(numbers: Vec<String>, source: Source) -> Self {
+        Self { numbers: Numbers::Written(numbers), source }
+    }
+
     /// How many numbers.
     pub fn count(&self) -> u64 {
-        self.values.count()
+        match &self.numbers {
+            Numbers::Values { values, .. } => values.count(),
+            Numbers::Written(numbers) => numbers.len() as u64,
+        }
     }
 
     /// Until when they are reserved.
     pub fn reserved_until(&self) -> Option<UnixMillis> {
-        self.stamp.reserved_until
+        match &self.numbers {
+            Numbers::Values { stamp, .. } => stamp.reserved_until,
+            Numbers::Written(_) => None,
+        }
     }
 
     /// Writes each number, ascending: `before(out, index)`, then the number. No number needs escaping in JSON: a format
     /// cannot contain quotes, backslashes or control characters.
     pub fn write(&self, out: &mut String, mut before: impl FnMut(&mut String, usize)) {
-        let template = match &self.template {
-            IssuedTemplate::InForce(template) => template,
-            IssuedTemplate::Replayed(template) => &**template,
+        let (prefix, template, stamp, values) = match &self.numbers {
+            Numbers::Values { prefix, template: IssuedTemplate::InForce(template), stamp, values } => {
+                (*prefix, *template, stamp, values)
+            }
+            Numbers::Values { prefix, template: IssuedTemplate::Replayed(template), stamp, values } => {
+                (*prefix, &**template, stamp, values)
+            }
+            Numbers::Written(numbers) => {
+                for (index, number) in numbers.iter().enumerate() {
+                    before(out, index);
+                    out.push_str(number);
+                }
+                return;
+            }
         };
-        let context = self.stamp.context(self.prefix);
-        for (index, value) in self.values.values().enumerate() {
+        let context = stamp.context(prefix);
+        for (index, value) in values.values().enumerate() {
             before(out, index);
             template.render(&context, value, out);
         }
@@ -235,17 +274,20 @@ pub struct Engine {
     idempotency: Arc<dyn IdempotencyStore>,
     continuous: continuous::Continuous,
     strict: strict::Strict,
+    temporary: Option<Arc<temporary::Issuer>>,
 }
 
 impl Engine {
     /// An engine over `stores` and a worker window.
     pub fn new(settings: Settings, stores: Stores, ids: Arc<Ids>, lifecycle: &Lifecycle) -> Self {
+        let patience = settings.storage_timeout;
         Self {
             settings,
             ids,
             idempotency: stores.idempotency,
-            continuous: continuous::Continuous::new(stores.counters, lifecycle),
-            strict: strict::Strict::new(stores.ledgers, lifecycle),
+            continuous: continuous::Continuous::new(stores.counters, patience, lifecycle),
+            strict: strict::Strict::new(stores.ledgers, patience, lifecycle),
+            temporary: stores.temporary,
         }
     }
 
@@ -270,14 +312,33 @@ impl Engine {
             Mode::Snowflake => Box::pin(self.issue_snowflakes(order, stamp)).await?,
             Mode::Continuous => {
                 let claim = self.claim(order, &stamp)?;
-                (self.in_time(self.continuous.take(order, claim)).await?, stamp)
+                match self.continuous.take(order, claim).await {
+                    Ok(taken) => (taken, stamp),
+                    // Boxed: rare on this way.
+                    Err(error) => return Box::pin(self.stand_in(order, error)).await,
+                }
             }
             Mode::Strict => {
                 let claim = self.claim(order, &stamp)?;
-                (self.in_time(self.strict.issue(order, claim, &stamp)).await?, stamp)
+                (self.strict.issue(order, claim, &stamp).await?, stamp)
             }
         };
         answer(order, taken, stamp)
+    }
+
+    /// What an order gets that its store did not serve: temporary numbers, where rule and caller allow them, else the error.
+    ///
+    /// # Errors
+    ///
+    /// The same error, or that of the journal.
+    pub async fn stand_in<'a>(&self, order: &Order<'a>, error: IssueError) -> Result<Issued<'a>, IssueError> {
+        match &self.temporary {
+            Some(issuer) if temporary::Issuer::stands_in(order, &error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "temporary numbers stand in");
+                issuer.issue(order).await
+            }
+            Some(_) | None => Err(error),
+        }
     }
 
     /// The worker ID and data centre that numbers are issued under.
@@ -325,25 +386,20 @@ impl Engine {
         };
         Ok(values.values().map(render).collect())
     }
-
-    async fn in_time<T>(&self, call: impl Future<Output = Result<T, IssueError>>) -> Result<T, IssueError> {
-        tokio::time::timeout(self.settings.storage_timeout, call).await.unwrap_or(Err(IssueError::Timeout))
-    }
 }
 
 /// What a store's outcome means to the caller.
 fn answer<'a>(order: &Order<'a>, taken: Taken, stamp: Stamp) -> Result<Issued<'a>, IssueError> {
-    let prefix = order.rule.prefix_key.as_str();
     let source = Source::Primary;
     match taken {
         Taken::Fresh(values) => {
-            Ok(Issued { prefix, template: IssuedTemplate::InForce(order.template), stamp, values, source })
+            Ok(Issued::values(order, IssuedTemplate::InForce(order.template), stamp, values, source))
         }
         Taken::Replayed(recorded) => {
             let (template, stamp) = Stamp::recall(&recorded.stamp)
                 .ok_or(IssueError::Internal("an idempotency record is damaged"))?;
             let template = IssuedTemplate::Replayed(Box::new(template));
-            Ok(Issued { prefix, template, stamp, values: recorded.values, source })
+            Ok(Issued::values(order, template, stamp, recorded.values, source))
         }
         Taken::Mismatch => Err(IssueError::IdempotencyMismatch),
         Taken::Overflow => Err(overflow(order)),

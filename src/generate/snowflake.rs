@@ -29,13 +29,8 @@ impl Engine {
             Err(error) => return Some(Err(error.into())),
         }
         Some(within_bounds(order, &values).and_then(|()| {
-            Ok(Issued {
-                prefix: order.rule.prefix_key.as_str(),
-                template: IssuedTemplate::InForce(order.template),
-                stamp: self.stamp(order)?,
-                values,
-                source: Source::Primary,
-            })
+            let template = IssuedTemplate::InForce(order.template);
+            Ok(Issued::values(order, template, self.stamp(order)?, values, Source::Primary))
         }))
     }
 
@@ -51,8 +46,8 @@ impl Engine {
             .unwrap_or(Err(IssueError::Busy(order.count)))?;
         within_bounds(order, &values)?;
         let Some(claim) = self.claim(order, &stamp)? else { return Ok((Taken::Fresh(values), stamp)) };
-        let remember = async { Ok(self.idempotency.remember(claim, values).await?) };
-        Ok((self.in_time(remember).await?, stamp))
+        let remembered = tokio::time::timeout(limit, self.idempotency.remember(claim, values)).await;
+        Ok((remembered.map_err(|_elapsed| IssueError::Timeout)??, stamp))
     }
 
     async fn draw_all(&self, count: u32) -> Result<Ranges, IssueError> {

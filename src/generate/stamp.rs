@@ -17,7 +17,7 @@ use crate::{
     template::{Origin, RenderContext, Template},
 };
 
-use super::{Engine, IssueError, Order};
+use super::{Engine, IssueError, Order, temporary};
 
 /// Everything but format, prefix key and value that a number depends on.
 #[derive(Clone, Debug)]
@@ -98,6 +98,8 @@ impl Engine {
     /// The claim on an order's idempotency key, if it has one.
     pub(super) fn claim(&self, order: &Order<'_>, stamp: &Stamp) -> Result<Option<Claim>, IssueError> {
         let Some(key) = &order.idempotency_key else { return Ok(None) };
+        let kept =
+            if temporary::is_claim(key) { temporary::CLAIM_TTL } else { self.settings.idempotency_ttl };
         let stamp =
             stamp.write(order.template).ok_or(IssueError::Internal("a stamp could not be written"))?;
         let scope =
@@ -111,7 +113,7 @@ impl Engine {
             ]),
             stamp,
             claimed_at: order.now,
-            expires_at: order.now.plus(self.settings.idempotency_ttl),
+            expires_at: order.now.plus(kept),
         }))
     }
 }

@@ -1,6 +1,6 @@
 //! Strict mode: a row of the ledger for each integer, one transaction per batch and counter.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     counter::{Counter, SequenceValue},
@@ -29,7 +29,7 @@ struct Issue {
 }
 
 impl Strict {
-    pub(super) fn new(store: Arc<dyn LedgerStore>, lifecycle: &Lifecycle) -> Self {
+    pub(super) fn new(store: Arc<dyn LedgerStore>, patience: Duration, lifecycle: &Lifecycle) -> Self {
         let call: Call<Issue, Taken> = Box::new(move |counter, issues| {
             let store = Arc::clone(&store);
             Box::pin(async move {
@@ -47,7 +47,7 @@ impl Strict {
         // The ledger has a row for each integer, whoever received it.
         let undelivered = Box::new(|_: &Counter, _: Taken| {});
         let together = |a: &Issue, b: &Issue| a.bounds == b.bounds;
-        Self { combiner: Combiner::new(call, undelivered, together, MAX_BATCH, lifecycle.clone()) }
+        Self { combiner: Combiner::new(call, undelivered, together, MAX_BATCH, patience, lifecycle.clone()) }
     }
 
     pub(super) async fn issue(

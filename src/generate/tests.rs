@@ -9,7 +9,10 @@ use crate::{
     prefix_key::PrefixKey,
     rule::{OnOutage, Overflow},
     snowflake::Sequencer,
-    store::{Advanced, CounterState, StoreFuture, TakeRequest, memory::MemoryStore},
+    store::{
+        Advanced, CounterState, StoreFuture, TakeRequest, TemporaryNumber, TemporaryQuery, TemporaryStore,
+        memory::MemoryStore,
+    },
 };
 
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -47,7 +50,12 @@ impl Client {
         Order {
             rule: &self.rule,
             template: &self.template,
-            bounds: Bounds { base: self.rule.initial_seq, floor: SequenceValue(0), max: self.rule.max_seq },
+            bounds: Bounds {
+                base: self.rule.initial_seq,
+                floor: SequenceValue(0),
+                max: self.rule.max_seq,
+                scheme: 0,
+            },
             period: Period::none(),
             local: date.and_hms_opt(0, 0, 0).expect("a time"),
             now: NOW,
@@ -82,7 +90,12 @@ fn memory() -> Arc<MemoryStore> {
 
 /// A node with a worker ID of its own over a shared store.
 fn node(store: &Arc<MemoryStore>, worker: u32) -> Engine {
-    let stores = Stores { counters: store.clone(), ledgers: store.clone(), idempotency: store.clone() };
+    let stores = Stores {
+        counters: store.clone(),
+        ledgers: store.clone(),
+        idempotency: store.clone(),
+        temporary: None,
+    };
     node_over(stores, worker)
 }
 
@@ -197,6 +210,68 @@ async fn without_a_window_there_are_no_snowflakes() {
     assert_eq!(counted.issue(&engine, 1, None).await.expect("needs no window"), ["001"]);
 }
 
+/// An engine whose counters never answer, with temporary numbers to stand in.
+async fn bridged(journal: &Arc<MemoryStore>) -> Engine {
+    let node = crate::config::NodeName::parse("n1").expect("a name");
+    let issuer = temporary::Issuer::start(journal.clone(), node).await.expect("started");
+    let stores = Stores {
+        counters: Arc::new(Silent),
+        ledgers: journal.clone(),
+        idempotency: journal.clone(),
+        temporary: Some(Arc::new(issuer)),
+    };
+    node_over(stores, 1)
+}
+
+#[tokio::test(start_paused = true)]
+async fn temporary_numbers_stand_in_for_a_counter_that_is_away() {
+    let journal = memory();
+    let engine = bridged(&journal).await;
+    let client = Client::new(Mode::Continuous, "{SEQ:3}", 0);
+    let batch = client.issue(&engine, 3, None).await.expect("issued");
+    let issued = engine.issue(&client.order(1, None)).await.expect("issued");
+    assert_eq!((issued.source, issued.count(), issued.reserved_until()), (Source::Temporary, 1, None));
+    let query = TemporaryQuery { limit: 9, ..TemporaryQuery::default() };
+    let rows = journal.list(query).await.expect("listed");
+    let journaled: Vec<String> = rows.iter().map(|row| row.number.to_string()).collect();
+    assert_eq!(batch, journaled[..3]);
+    assert!(batch.is_sorted() && batch[0].starts_with("TMP~KEY~n1~"), "{batch:?}");
+    assert_eq!((rows.len(), &*rows[0].subject, rows[0].created_at), (4, "erp", NOW));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_stands_in_for_what_must_be_exact() {
+    let engine = bridged(&memory()).await;
+    let mut client = Client::new(Mode::Continuous, "{SEQ:3}", 0);
+    let keyed = client.issue(&engine, 1, Some("cart-1")).await;
+    assert!(matches!(keyed, Err(IssueError::Timeout)), "a caller with a key asked for exactly-once");
+    for on_outage in [OnOutage::Fail, OnOutage::Segment] {
+        client.rule.on_outage = on_outage;
+        assert!(matches!(client.issue(&engine, 1, None).await, Err(IssueError::Timeout)), "{on_outage:?}");
+    }
+    engine.ids.close();
+    let flake = Client::new(Mode::Snowflake, "{SEQ:19}", 0);
+    assert!(matches!(flake.issue(&engine, 1, None).await, Err(IssueError::NoWindow)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_temporary_number_gets_one_final_number_whoever_draws_it_and_when() {
+    let number = TemporaryNumber::parse("TMP~KEY~n1~038G342H00003028T5").expect("a number");
+    let (key, store) = (temporary::claim_key(&number), memory());
+    for mode in [Mode::Continuous, Mode::Strict] {
+        let client = Client::new(mode, "{SEQ:3}-{rand:6}", 0);
+        let first = client.issue(&node(&store, 1), 1, Some(&key)).await.expect("drawn");
+        // Long after any key of a caller was forgotten.
+        let mut late = client.order(1, Some(&key));
+        late.now = NOW.plus(Duration::from_secs(90 * 365 * 24 * 3600));
+        let other = node(&store, 2);
+        let again = other.issue(&late).await.expect("replayed");
+        let mut text = String::new();
+        again.write(&mut text, |_, _| {});
+        assert_eq!([text], first[..]);
+    }
+}
+
 /// A store that never answers.
 struct Silent;
 
@@ -228,7 +303,8 @@ impl CounterStore for Silent {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_does_not_answer_is_a_timeout_after_its_time() {
     let store = memory();
-    let stores = Stores { counters: Arc::new(Silent), ledgers: store.clone(), idempotency: store };
+    let stores =
+        Stores { counters: Arc::new(Silent), ledgers: store.clone(), idempotency: store, temporary: None };
     let engine = node_over(stores, 1);
     let asked = tokio::time::Instant::now();
     let refused = Client::new(Mode::Continuous, "{SEQ:3}", 0).issue(&engine, 1, None).await;

@@ -1,7 +1,8 @@
 //! Turns errors into answers. Above this layer nothing fails: trace and metrics see every status.
 //!
 //! What an error becomes is not decided here but by the function that the layer is given (`stack/rescue.rs`); this keeps what
-//! that function needs of the request until the answer is known.
+//! that function needs of the request until the answer is known. That is a copy: what refers to the request refers to the buffer
+//! that it was read into, and as long as anything does, the connection has to read into another one.
 
 use std::{
     convert::Infallible,
@@ -11,7 +12,7 @@ use std::{
     task::{Context as TaskContext, Poll, ready},
 };
 
-use http::{HeaderValue, Method, Request, Response, Uri, header};
+use http::{Method, Request, Response, header};
 use pin_project_lite::pin_project;
 use tower::{BoxError, Layer, Service};
 
@@ -22,8 +23,8 @@ use crate::language::Language;
 #[derive(Clone, Debug)]
 pub struct Head {
     method: Method,
-    uri: Uri,
-    accept_language: Option<HeaderValue>,
+    path: Box<str>,
+    language: Language,
     id: Option<RequestId>,
     sender: Option<IpAddr>,
 }
@@ -31,10 +32,11 @@ pub struct Head {
 impl Head {
     fn of<B>(request: &Request<B>) -> Self {
         let context = Context::of(request);
+        let accepted = request.headers().get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
         Self {
             method: request.method().clone(),
-            uri: request.uri().clone(),
-            accept_language: request.headers().get(header::ACCEPT_LANGUAGE).cloned(),
+            path: request.uri().path().into(),
+            language: accepted.map_or(Language::English, Language::negotiate),
             id: context.map(|context| context.id),
             sender: context.map(|context| context.sender),
         }
@@ -47,7 +49,7 @@ impl Head {
 
     /// The path, never the query: a query may hold what must not be repeated.
     pub fn path(&self) -> &str {
-        self.uri.path()
+        &self.path
     }
 
     /// The ID under which the cause is logged.
@@ -62,8 +64,7 @@ impl Head {
 
     /// The language that the caller reads.
     pub fn language(&self) -> Language {
-        let accepted = self.accept_language.as_ref().and_then(|value| value.to_str().ok());
-        accepted.map_or(Language::English, Language::negotiate)
+        self.language
     }
 }
 

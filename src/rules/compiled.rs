@@ -63,6 +63,7 @@ pub struct CompiledRule {
     revision: u64,
     edition: u64,
     floor: Option<Floor>,
+    scheme_number: u64,
     /// The floor must be settled before the first number.
     pub(super) unsettled: bool,
     usage: Usage,
@@ -101,6 +102,7 @@ impl CompiledRule {
         compiled.revision = record.revision;
         compiled.edition = history.edition;
         compiled.floor = history.floor;
+        compiled.scheme_number = history.scheme_number;
         compiled.unsettled = history.changed.is_some();
         if record.used && !compiled.unsettled {
             compiled.allow_until(history.latest);
@@ -121,6 +123,7 @@ impl CompiledRule {
             revision: 0,
             edition: 0,
             floor: None,
+            scheme_number: 0,
             unsettled: false,
             usage,
         }
@@ -168,6 +171,7 @@ impl CompiledRule {
             base: self.rule.initial_seq,
             floor: self.floor.map_or(SequenceValue(0), |floor| floor.of(start)),
             max: self.max(),
+            scheme: self.scheme_number,
         }
     }
 
@@ -229,7 +233,12 @@ impl CompiledRule {
     pub fn draws_freely(&self) -> bool {
         !self.rule.mode.counts()
             && self.usage.usable_until.load(Ordering::Acquire) == i32::MAX
-            && !self.usage.retired.load(Ordering::Acquire)
+            && self.is_in_force()
+    }
+
+    /// Whether no later record of its key has taken its place.
+    pub fn is_in_force(&self) -> bool {
+        !self.usage.retired.load(Ordering::Acquire)
     }
 
     /// Lets nobody in any more.

@@ -132,6 +132,7 @@ fn chinese(error: &StoreError) -> String {
     match error {
         StoreError::Timeout { .. } => "存储未在限时内响应".into(),
         StoreError::Unavailable { .. } => "存储暂不可用".into(),
+        StoreError::Superseded { .. } => "规则刚被替换，请重试".into(),
         StoreError::Corrupt { .. } => "存储中有无法识别的内容，需要人工检查".into(),
     }
 }

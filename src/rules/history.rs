@@ -18,6 +18,10 @@ use crate::{
 pub(super) struct History {
     /// Counts the changes of the rule that an operator can see; the `ETag`.
     pub(super) edition: u64,
+    /// Counts the changes of the scheme from one rule to the next: what [`CounterStore::retire`](crate::store::CounterStore::retire)
+    /// knows it by. Never falls, since a scheme that was retired stays so.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) scheme_number: u64,
     /// Under what numbers may have been issued, the present rule apart.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) eras: Vec<Era>,
@@ -159,6 +163,13 @@ impl History {
         }
     }
 
+    /// Counts on where the scheme of the next rule is another than that of the one before.
+    pub(super) fn count_scheme(&mut self, before: Option<&Rule>, next: &Rule) {
+        if before.and_then(Scheme::of) != Scheme::of(next) {
+            self.scheme_number += 1;
+        }
+    }
+
     /// Raises the latest printed date.
     pub(super) fn note_date(&mut self, date: NaiveDate) {
         self.latest = self.latest.max(Some(date));
@@ -177,9 +188,10 @@ impl History {
 /// `initial_seq` is secret.
 impl fmt::Debug for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { edition, eras, scheme, initial_seq: _, changed, floor, latest } = self;
+        let Self { edition, scheme_number, eras, scheme, initial_seq: _, changed, floor, latest } = self;
         f.debug_struct("History")
             .field("edition", edition)
+            .field("scheme_number", scheme_number)
             .field("eras", eras)
             .field("scheme", scheme)
             .field("changed", changed)
@@ -187,6 +199,11 @@ impl fmt::Debug for History {
             .field("latest", latest)
             .finish_non_exhaustive()
     }
+}
+
+/// Nothing to write down.
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Something in the store of rules that a person must look at.

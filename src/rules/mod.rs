@@ -38,10 +38,16 @@
 //! # Several processes over one store
 //!
 //! 1, 2, 3, 4, 7 and 8 hold for them as they stand, since the store arbitrates: a process that has not heard of a change either uses an
-//! era, or is told when it wants to mark the rule as used. 6 sees the requests of its own process only. A store that several
-//! processes draw from must therefore keep a retired scheme from drawing before `CounterStore::counters` answers (as the
-//! generation of a counter does), and a node that draws while the store is away reports the dates that it printed (5)
-//! together with the values.
+//! era, or is told when it wants to mark the rule as used. 6 sees the requests of its own process only; between processes it reads:
+//!
+//! 9. **Retired before read.** The schemes of a key are numbered in the order of its rules, every draw carries its number
+//!    ([`Bounds::scheme`](crate::store::Bounds)), and before the floor is read every lower number is refused at the counters
+//!    themselves, those that do not exist yet included ([`CounterStore::retire`](crate::store::CounterStore::retire)). So a process that
+//!    was paused between its look at the rule and its draw finds the door closed, however long it slept and whatever its clock
+//!    says; it learns the new rule and draws again. What it holds in a segment lies below the floor, since `retire` answers the highest
+//!    value that can still be issued.
+//!
+//! Later dates (5) are written on condition that the record still stands, so they need nothing else.
 //!
 //! # Order
 //!

@@ -252,6 +252,7 @@ impl Registry {
         }
         self.check_eras(key, &rule, &template, &history)?;
         history.changed = self.scheme_changed(&rule, standing, &history);
+        history.count_scheme(standing.rule.as_ref(), &rule);
         history.edition += 1;
         let status = if standing.rule.is_some() { Status::Updated } else { Status::Registered };
         Ok(Change { status, rule, template, history })

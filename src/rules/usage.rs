@@ -14,7 +14,6 @@ use super::{
     registry::Registry,
 };
 use crate::{
-    counter::SequenceValue,
     prefix_key::PrefixKey,
     store::{RuleRecord, StoreError, Swap},
 };
@@ -97,9 +96,7 @@ impl Registry {
         let mut history = History::read(record)?;
         if rule.unsettled {
             self.at_rest(rule).await?;
-            let counters = self.counters.counters(&record.key).await?;
-            let highest = counters.iter().map(|counter| counter.last).max();
-            history.settle(highest.unwrap_or(SequenceValue(0)));
+            history.settle(self.counters.retire(&record.key, history.scheme_number).await?);
         }
         if rule.notes_dates() {
             history.note_date(date);

@@ -9,7 +9,7 @@ use crate::{
     api,
     auth::Forbidden,
     body::{self, Body, ReadError},
-    generate::IssueError,
+    generate::{IssueError, temporary::ResolveError},
     json::Invalid,
     language::{Language, Localized},
     middleware::{
@@ -116,7 +116,10 @@ fn of_api(error: &api::Error, language: Language) -> Problem {
         Error::Use(UseError::Store(error)) | Error::Store(error) => of_store(error, language),
         Error::Issue(error) => of_issue(error, language),
         Error::RateLimited(error) => of_rate_limit(error, language),
-        Error::Decode(_) => with(Code::NotDecodable),
+        Error::Decode(_) | Error::Temporary => with(Code::NotDecodable),
+        Error::Resolve(ResolveError::Unknown(_)) => with(Code::NotFound),
+        Error::Resolve(ResolveError::Conflict(_)) => with(Code::StateConflict),
+        Error::Resolve(ResolveError::Store(error)) => of_store(error, language),
         Error::BelowHighWater { .. } => with(Code::BelowHighWater),
         Error::AdvanceTooFar { .. } | Error::RowConflict { .. } | Error::StateConflict(_) => {
             with(Code::StateConflict)
@@ -191,6 +194,10 @@ fn of_store(error: &StoreError, language: Language) -> Problem {
         StoreError::Unavailable { .. } => Problem::new(
             Code::StorageUnavailable,
             detail("the store is not available at the moment; try again", "存储暂不可用，请稍后重试"),
+        ),
+        StoreError::Superseded { .. } => Problem::new(
+            Code::StorageUnavailable,
+            detail("the rule was replaced at this moment; try again", "规则刚被替换，请重试"),
         ),
         StoreError::Corrupt { .. } => internal(language),
     }

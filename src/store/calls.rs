@@ -27,7 +27,7 @@ impl Calls {
     ) -> Result<T, StoreError> {
         if let Some(metrics) = &self.metrics {
             let outcome = match &result {
-                Ok(_) => StoreOutcome::Ok,
+                Ok(_) | Err(StoreError::Superseded { .. }) => StoreOutcome::Ok,
                 Err(StoreError::Timeout { .. }) => StoreOutcome::Timeout,
                 Err(StoreError::Unavailable { .. }) => StoreOutcome::Unavailable,
                 Err(StoreError::Corrupt { .. }) => StoreOutcome::Corrupt,

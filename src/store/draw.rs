@@ -193,7 +193,8 @@ mod tests {
 
     use super::*;
 
-    const FREE: Bounds = Bounds { base: SequenceValue(0), floor: SequenceValue(0), max: SequenceValue::MAX };
+    const FREE: Bounds =
+        Bounds { base: SequenceValue(0), floor: SequenceValue(0), max: SequenceValue::MAX, scheme: 0 };
 
     fn range(from: u64, to: u64) -> ValueRange {
         ValueRange { from: SequenceValue(from), to: SequenceValue(to) }

@@ -1,20 +1,25 @@
 //! The reference implementation: plain maps behind one mutex. Nothing survives the process, everything else is as
 //! the traits say; unit tests of higher floors use it, and the contract suite compares the others with it.
 
+mod temporary;
+mod workers;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use super::{
-    AcquireRequest, Acquired, Advanced, Bounds, Certificate, Claim, CounterState, CounterStore, Extension,
-    Generation, Holding, Hole, HoleReason, IdMillis, IdempotencyStore, IssueRequest, LedgerQuery, LedgerRow,
-    LedgerStore, RenderNumber, Renewed, RuleRecord, RuleStore, StoreError, StoreFuture, Swap, TakeRequest,
-    Taken, Transition, Transitioned, Verification, WorkerStore,
+    Advanced, Bounds, Certificate, Claim, CounterState, CounterStore, Hole, HoleReason, IdMillis,
+    IdempotencyStore, Instance, IssueRequest, LedgerQuery, LedgerRow, LedgerStore, RenderNumber, RuleRecord,
+    StoreError, StoreFuture, TakeRequest, Taken, Transition, Transitioned, Verification,
     draw::{Movement, Record, Standing, plan_infallibly},
     ledger::{self, Account, Advance, Event, Verdict},
-    protocol::window::{Contact, Rest, ServerId, Slots, Terms},
+    protocol::window::Terms,
     verification::Auditor,
 };
 use crate::{
@@ -24,6 +29,10 @@ use crate::{
     prefix_key::PrefixKey,
 };
 
+mod rules;
+
+use rules::Shared;
+
 const STORE: &str = "memory";
 
 /// Keeps everything in this process. See the traits for what it does.
@@ -31,6 +40,8 @@ pub struct MemoryStore {
     state: Mutex<State>,
     clock: Arc<dyn Clock>,
     epoch: UnixMillis,
+    /// Another one for each store: a new store is one that has forgotten everything.
+    instance: Instance,
     terms: Terms,
 }
 
@@ -40,10 +51,11 @@ struct State {
     counters: BTreeMap<(PrefixKey, Period), Tally>,
     numbers: HashMap<(PrefixKey, String), (Period, SequenceValue)>,
     records: HashMap<Arc<str>, Record>,
-    slots: Slots,
-    server: ServerId,
-    memories: u64,
-    layout: Option<String>,
+    workers: workers::Workers,
+    /// The lowest scheme of each key that is not retired, where one was.
+    schemes: HashMap<PrefixKey, u64>,
+    shared: Shared,
+    temporary: temporary::Rows,
 }
 
 /// One counter with its holes and its ledger.
@@ -217,41 +229,9 @@ impl State {
 impl MemoryStore {
     /// An empty store; `epoch` is the zero of ID timestamps.
     pub fn new(clock: Arc<dyn Clock>, epoch: UnixMillis) -> Self {
-        Self { state: Mutex::default(), clock, epoch, terms: Terms::EXCLUSIVE }
-    }
-
-    /// An empty store that leases worker slots as one does that several processes use and that may forget.
-    pub fn shared(clock: Arc<dyn Clock>, epoch: UnixMillis) -> Self {
-        Self { terms: Terms::SHARED, ..Self::new(clock, epoch) }
-    }
-
-    /// Forgets every worker slot, as a server does that starts again empty.
-    pub fn forget_workers(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.slots = Slots::default();
-        state.server.0 += 1;
-    }
-
-    /// Starts again with everything that it had.
-    pub fn restart(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).server.0 += 1;
-    }
-
-    /// What this store contributes to a call about worker slots.
-    fn contact(&self, carried: IdMillis) -> impl Fn(&mut State) -> Contact + use<> {
-        // As in SQLite: the clock of an exclusive store is its holder's own, and may have been set back.
-        let now = match self.terms.rest {
-            Rest::None => self.id_now().max(carried),
-            Rest::UntilMarkHasPassed => self.id_now(),
-        };
-        let presence_ms = match self.terms.rest {
-            Rest::None => u64::try_from(self.clock.monotonic().as_millis()).unwrap_or(u64::MAX),
-            Rest::UntilMarkHasPassed => now,
-        };
-        move |state| {
-            state.memories += 1;
-            Contact { now, presence_ms, server: state.server, fresh: Generation(state.memories) }
-        }
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let instance = Instance(format!("{STORE}-{}", MADE.fetch_add(1, Ordering::Relaxed)).into());
+        Self { state: Mutex::default(), clock, epoch, instance, terms: Terms::EXCLUSIVE }
     }
 
     /// Does `work` under the lock: that makes it atomic.
@@ -270,40 +250,6 @@ impl MemoryStore {
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryStore").finish_non_exhaustive()
-    }
-}
-
-impl RuleStore for MemoryStore {
-    fn load_rules(&self) -> StoreFuture<'_, Vec<RuleRecord>> {
-        self.with(|state| Ok(state.rules.values().cloned().collect()))
-    }
-
-    fn rule<'a>(&'a self, key: &'a PrefixKey) -> StoreFuture<'a, Option<RuleRecord>> {
-        self.with(|state| Ok(state.rules.get(key).cloned()))
-    }
-
-    fn swap_rule(&self, expected: Option<RuleRecord>, new: RuleRecord) -> StoreFuture<'_, Swap> {
-        self.with(move |state| {
-            let present = state.rules.get(&new.key);
-            let stands = |record: &RuleRecord| (record.revision, record.used);
-            if present.map(stands) != expected.as_ref().map(stands) {
-                return Ok(Swap::Changed(present.cloned()));
-            }
-            let revision = expected.map_or(1, |record| record.revision + 1);
-            state.rules.insert(new.key.clone(), RuleRecord { revision, ..new });
-            Ok(Swap::Done)
-        })
-    }
-
-    fn mark_used<'a>(&'a self, key: &'a PrefixKey, revision: u64) -> StoreFuture<'a, bool> {
-        self.with(move |state| {
-            let present = state.rules.get_mut(key);
-            let present = present.filter(|record| record.revision == revision && record.rule.is_some());
-            Ok(present.is_some_and(|record| {
-                record.used = true;
-                true
-            }))
-        })
     }
 }
 
@@ -336,6 +282,9 @@ impl CounterStore for MemoryStore {
         requests: Vec<TakeRequest>,
     ) -> StoreFuture<'_, Vec<Taken>> {
         self.with(move |state| {
+            if state.schemes.get(&counter.key).is_some_and(|scheme| bounds.scheme < *scheme) {
+                return Err(StoreError::Superseded { store: STORE, operation: "take" });
+            }
             let plan = plan_infallibly(state.standing(&counter), bounds, &requests, |claim| {
                 state.records.get(&claim.scoped_key).cloned()
             });
@@ -368,6 +317,16 @@ impl CounterStore for MemoryStore {
                 Some(CounterState { period: period.clone(), base, last, holes })
             });
             Ok(states.collect())
+        })
+    }
+
+    fn retire<'a>(&'a self, key: &'a PrefixKey, scheme: u64) -> StoreFuture<'a, SequenceValue> {
+        self.with(move |state| {
+            let lowest = state.schemes.entry(key.clone()).or_default();
+            *lowest = (*lowest).max(scheme);
+            let of_key = state.counters.iter().filter(|((owner, _), _)| owner == key);
+            let last = of_key.filter_map(|(_, tally)| Some(tally.standing?.last)).max();
+            Ok(last.unwrap_or_default())
         })
     }
 
@@ -430,37 +389,6 @@ impl LedgerStore for MemoryStore {
             tally.events.iter().cloned().for_each(|event| auditor.event(event));
             tally.rows.values().for_each(|row| auditor.row(row));
             Ok(auditor.finish())
-        })
-    }
-}
-
-impl WorkerStore for MemoryStore {
-    fn pin_layout<'a>(&'a self, layout: &'a str) -> StoreFuture<'a, String> {
-        self.with(move |state| Ok(state.layout.get_or_insert_with(|| layout.to_owned()).clone()))
-    }
-
-    fn acquire(&self, request: AcquireRequest) -> StoreFuture<'_, Acquired> {
-        let contact = self.contact(0);
-        self.with(move |state| {
-            let contact = contact(state);
-            Ok(state.slots.acquire(&self.terms, &request, &contact))
-        })
-    }
-
-    fn renew(&self, holding: Holding, extension: Extension) -> StoreFuture<'_, Renewed> {
-        let contact = self.contact(extension.carried);
-        self.with(move |state| {
-            let contact = contact(state);
-            Ok(state.slots.renew(&self.terms, &holding, &extension, &contact))
-        })
-    }
-
-    fn release(&self, holding: Holding, last: IdMillis) -> StoreFuture<'_, ()> {
-        let contact = self.contact(0);
-        self.with(move |state| {
-            let contact = contact(state);
-            state.slots.release(&self.terms, &holding, last, &contact);
-            Ok(())
         })
     }
 }

@@ -13,13 +13,21 @@ mod draw;
 mod ledger;
 pub mod memory;
 pub mod protocol;
+pub mod redis;
+mod shared;
 pub mod sqlite;
+mod temporary;
 mod verification;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 pub use protocol::window::{
     AcquireRequest, Acquired, Extension, Generation, Holding, IdMillis, Nonce, Renewed,
+};
+pub use shared::{DirectWrite, Lineage, RuleCopies, RuleCopy, RuleMark, RuleNews, SharedRules};
+pub use temporary::{
+    Action, Decision, Fate, Instance, Journal, Making, RowSwap, Stamp, Status, TemporaryNumber,
+    TemporaryQuery, TemporaryRow, TemporaryStore, Verdict,
 };
 pub use verification::{LedgerFault, Verification};
 
@@ -54,6 +62,14 @@ pub enum StoreError {
         /// What the driver said.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The rule that was drawn under was replaced by another process; nothing happened.
+    #[error("{store} refused {operation}: the rule was replaced meanwhile")]
+    Superseded {
+        /// Which store.
+        store: &'static str,
+        /// Which call.
+        operation: &'static str,
     },
     /// Something stored does not make sense; a person must look.
     #[error("{store} holds something that is not understood: {what}")]
@@ -118,6 +134,22 @@ pub trait RuleStore: Send + Sync + 'static {
     /// Sets `used` if the record still has `revision` and a rule; answers whether it does. Idempotent, keeps the revision.
     /// Called once before the first number of a rule is answered.
     fn mark_used<'a>(&'a self, key: &'a PrefixKey, revision: u64) -> StoreFuture<'a, bool>;
+
+    /// What an operator wrote past this program, and nobody has adopted yet. Only a store that lets operators in has any.
+    fn direct_write<'a>(&'a self, _key: &'a PrefixKey) -> StoreFuture<'a, Option<DirectWrite>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// As [`Self::swap_rule`], if what the operator wrote still stands as it was seen; the new record then takes its place.
+    /// [`Self::swap_rule`] itself is refused (`Changed`) while there is such a write.
+    fn swap_over(
+        &self,
+        _write: DirectWrite,
+        expected: Option<RuleRecord>,
+        new: RuleRecord,
+    ) -> StoreFuture<'_, Swap> {
+        self.swap_rule(expected, new)
+    }
 }
 
 // ---------------------------------------------------------------------------------- idempotency records
@@ -180,6 +212,8 @@ pub struct Bounds {
     pub floor: SequenceValue,
     /// The highest value that may be issued (`max_seq`, or what fits N digits under `overflow: reject`).
     pub max: SequenceValue,
+    /// Which of the key's schemes of counters this is, counted from 0: after [`CounterStore::retire`] lower ones draw nothing.
+    pub scheme: u64,
 }
 
 /// One request of a combined batch.
@@ -275,6 +309,7 @@ pub enum Advanced {
 /// call before; a value at or below the cursor is never handed out again.
 pub trait CounterStore: Send + Sync + 'static {
     /// Serves the requests of one counter in their order, in one atomic step. The answers stand in the same order.
+    /// `StoreError::Superseded` once the scheme of `bounds` is retired, also for counters that did not exist then.
     fn take(
         &self,
         counter: Counter,
@@ -288,6 +323,17 @@ pub trait CounterStore: Send + Sync + 'static {
 
     /// Every counter of a prefix key, in period order.
     fn counters<'a>(&'a self, key: &'a PrefixKey) -> StoreFuture<'a, Vec<CounterState>>;
+
+    /// Retires the schemes of `key` below `scheme`, for every process and for good, and then answers the highest value over all its
+    /// counters: nothing above it was drawn or can still be drawn (from a segment, say) under a retired scheme. Idempotent.
+    ///
+    /// A store that one process draws from may leave the first half to that process, which waits for its own draws.
+    fn retire<'a>(&'a self, key: &'a PrefixKey, _scheme: u64) -> StoreFuture<'a, SequenceValue> {
+        Box::pin(async move {
+            let counters = self.counters(key).await?;
+            Ok(counters.iter().map(|counter| counter.last).max().unwrap_or_default())
+        })
+    }
 
     /// Moves a counter up to `to`; what lies between is listed as an `advanced` hole (a counter from which nothing was
     /// issued simply begins at `to`). `to` equal to the cursor is `Done` and changes nothing. A counter with ledger rows

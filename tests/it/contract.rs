@@ -137,7 +137,8 @@ fn counter(text: &str, period: &str) -> Counter {
 }
 
 /// No limit but the type's, from 0.
-const FREE: Bounds = Bounds { base: SequenceValue(0), floor: SequenceValue(0), max: SequenceValue::MAX };
+const FREE: Bounds =
+    Bounds { base: SequenceValue(0), floor: SequenceValue(0), max: SequenceValue::MAX, scheme: 0 };
 
 fn range(from: u64, to: u64) -> ValueRange {
     ValueRange { from: SequenceValue(from), to: SequenceValue(to) }

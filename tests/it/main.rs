@@ -16,5 +16,6 @@ mod openapi;
 mod process;
 mod readme;
 mod redaction;
+mod redis_client;
 mod tenants;
 mod wire;

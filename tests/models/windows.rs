@@ -486,12 +486,7 @@ impl Model for Windows {
 
 fn search(model: Windows) -> impl Checker<Windows> {
     let name = format!("{} faults of {} kinds, until {}", model.faults, model.kinds.len(), model.end);
-    let checker = model
-        .checker()
-        .threads(2)
-        .timeout(Duration::from_secs(100))
-        .spawn_bfs()
-        .join();
+    let checker = model.checker().threads(2).timeout(Duration::from_secs(100)).spawn_bfs().join();
     println!("{name}: {} states, depth {}", checker.unique_state_count(), checker.max_depth());
     checker
 }

@@ -23,7 +23,7 @@ use crate::{
     language::{Language, Localized},
     prefix_key::PrefixKey,
     rule::{Mode, RuleDraft},
-    store::{CounterStore, TakeRequest, Taken, memory::MemoryStore},
+    store::{CounterStore, StoreError, TakeRequest, Taken, memory::MemoryStore},
     template::{Origin, RenderContext},
 };
 
@@ -120,11 +120,15 @@ impl Desk {
     }
 
     async fn draw(&self, usable: &Usable) -> String {
+        self.try_draw(usable).await.expect("taken")
+    }
+
+    async fn try_draw(&self, usable: &Usable) -> Result<String, StoreError> {
         let value = match usable.rule().mode {
             Mode::Snowflake => SequenceValue(self.snowflakes.fetch_add(1, Ordering::SeqCst) + 1),
             Mode::Continuous | Mode::Strict => {
                 let one = vec![TakeRequest { count: 1, claim: None }];
-                let taken = self.store.take(usable.counter(), usable.bounds(), one).await.expect("taken");
+                let taken = self.store.take(usable.counter(), usable.bounds(), one).await?;
                 match taken.as_slice() {
                     [Taken::Fresh(ranges)] => ranges.last().expect("one value"),
                     other => panic!("{other:?}"),
@@ -140,7 +144,7 @@ impl Desk {
         };
         let mut text = String::new();
         usable.template().render(&context, value, &mut text);
-        text
+        Ok(text)
     }
 }
 

@@ -151,3 +151,67 @@ async fn no_number_repeats_while_the_reset_changes_under_load() {
     let distinct: HashSet<_> = texts.iter().collect();
     assert_eq!(distinct.len(), 6000, "{} texts came twice", texts.len() - distinct.len());
 }
+
+#[tokio::test]
+async fn a_process_that_has_not_heard_of_a_change_draws_nothing_from_retired_counters() {
+    let desk = Desk::new();
+    desk.put("A", MONTHLY).await.expect("saved");
+    assert_eq!(desk.issue("A").await, "20261122-0001");
+    // A later date is on record, though no number of it was drawn: its counter does not exist.
+    let late = desk.enter("A", Moment::Document(date("2027-01-05"))).await.expect("usable");
+    drop(late);
+    let elsewhere = desk.another().await;
+    let enter = |day| elsewhere.ensure_used(elsewhere.get("A").expect("there"), Moment::Document(date(day)));
+    let (begun, unborn) =
+        (enter("2026-11-22").await.expect("usable"), enter("2026-12-24").await.expect("usable"));
+
+    desk.put("A", NEVER).await.expect("changed");
+    assert_eq!(desk.issue("A").await, "20261122-0002", "above everything");
+    // Paused since before the change, and sent now.
+    for usable in [begun, unborn] {
+        let one = vec![TakeRequest { count: 1, claim: None }];
+        match desk.store.take(usable.counter(), usable.bounds(), one).await {
+            Err(crate::store::StoreError::Superseded { .. }) => {}
+            other => panic!("{}: {other:?}", usable.counter()),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_number_repeats_while_the_reset_changes_in_another_process() {
+    let desk = Arc::new(Desk::new());
+    desk.put("A", MONTHLY).await.expect("saved");
+    let (drawn, turns) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let mut tasks = JoinSet::new();
+    for _ in 0..3 {
+        let (desk, registry) = (desk.clone(), desk.another().await);
+        let (drawn, turns) = (drawn.clone(), turns.clone());
+        tasks.spawn(async move {
+            let mut texts = Vec::new();
+            while turns.load(Ordering::SeqCst) < 20 {
+                let rule = registry.get("A").expect("there");
+                let usable = registry.ensure_used(rule, desk.now()).await.expect("usable");
+                match desk.try_draw(&usable).await {
+                    Ok(text) => texts.push(text),
+                    // As its refresh will, some time later.
+                    Err(_superseded) => drop(registry.load().await),
+                }
+                drawn.fetch_add(1, Ordering::SeqCst);
+                tokio::task::yield_now().await;
+            }
+            texts
+        });
+    }
+    let mut texts = Vec::new();
+    for turn in 1..=20 {
+        desk.put("A", if turn % 2 == 1 { NEVER } else { MONTHLY }).await.expect("changed");
+        texts.push(desk.issue("A").await);
+        while drawn.load(Ordering::SeqCst) < turn * 30 {
+            tokio::task::yield_now().await;
+        }
+        turns.store(turn, Ordering::SeqCst);
+    }
+    texts.extend(tasks.join_all().await.concat());
+    let distinct: HashSet<_> = texts.iter().collect();
+    assert_eq!(distinct.len(), texts.len(), "{} texts came twice", texts.len() - distinct.len());
+}

@@ -7,7 +7,7 @@
 //! - every value at or below a cursor is issued or listed (`settlement.rs`: also after a crash).
 //!
 //! Order of reading: `schema/` and `schema.rs`, `directory.rs`, `writer.rs`, `workspace.rs`, then the traits: `rules.rs`,
-//! `counters.rs`, `ledger.rs`, `workers.rs`.
+//! `counters.rs`, `ledger.rs`, `workers.rs`, `temporary.rs`.
 
 mod counters;
 mod directory;
@@ -17,6 +17,7 @@ mod reader;
 mod rules;
 mod schema;
 mod settlement;
+mod temporary;
 #[cfg(test)]
 mod tests;
 mod values;

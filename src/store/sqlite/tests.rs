@@ -20,7 +20,8 @@ use crate::{
 use writer::Moment;
 
 const NOW: UnixMillis = UnixMillis(1_795_348_800_000);
-const FREE: Bounds = Bounds { base: SequenceValue(0), floor: SequenceValue(0), max: SequenceValue::MAX };
+const FREE: Bounds =
+    Bounds { base: SequenceValue(0), floor: SequenceValue(0), max: SequenceValue::MAX, scheme: 0 };
 
 fn start(
     directory: &Path,

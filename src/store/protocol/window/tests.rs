@@ -245,5 +245,9 @@ fn a_late_answer_does_not_revive_a_holding() {
     assert_eq!((holder.held(), holder.nonce()), (None, B));
     let next = bench.ask(B, 1..2);
     holder.acquired(&Terms::SHARED, B, next, 0);
-    assert_eq!(holder.renewed(&Terms::SHARED, &held, Renewed::Lost, 0, A), Next::Ignore, "the one before was lost, not this");
+    assert_eq!(
+        holder.renewed(&Terms::SHARED, &held, Renewed::Lost, 0, A),
+        Next::Ignore,
+        "the one before was lost, not this"
+    );
 }

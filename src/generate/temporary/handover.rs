@@ -1,0 +1,91 @@
+//! Hands the journal over to the store that all nodes share.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    lifecycle::Lifecycle,
+    store::{Journal, StoreError, TemporaryStore},
+    telemetry::Gauge,
+};
+
+/// Rows of one call.
+const BATCH: u32 = 500;
+
+/// How often to look, on average: a store that is back has everything long before half a minute is over.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// How long the last look may take at the end of the process: what is left stays in the journal.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// The background task of one node.
+pub struct Handover {
+    shared: Arc<dyn TemporaryStore>,
+    journal: Arc<dyn Journal>,
+    open: Gauge,
+}
+
+impl Handover {
+    /// From `journal` to `shared`; `open` shows how many temporary numbers wait for a person.
+    pub fn new(shared: Arc<dyn TemporaryStore>, journal: Arc<dyn Journal>, open: Gauge) -> Self {
+        Self { shared, journal, open }
+    }
+
+    /// Hands over until the drain, and once more then.
+    pub async fn run(self, lifecycle: Lifecycle) {
+        let (mut known_open, mut away) = (0, false);
+        while !lifecycle.is_draining() {
+            match self.round().await {
+                Ok(open) => {
+                    (known_open, away) = (open, false);
+                    self.open.set(open as f64);
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut away, true) {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, "temporary numbers cannot be handed over for now");
+                    }
+                    let unsent = self.journal.unsent().await.unwrap_or(0);
+                    self.open.set((known_open + unsent) as f64);
+                }
+            }
+            tokio::select! {
+                () = lifecycle.draining() => {}
+                () = tokio::time::sleep(pause()) => {}
+            }
+        }
+        if !matches!(tokio::time::timeout(FAREWELL, self.round()).await, Ok(Ok(_))) {
+            tracing::debug!("the journal of temporary numbers is handed over after the next start");
+        }
+    }
+
+    /// Hands over what the store does not have; answers how many are open there.
+    ///
+    /// # Errors
+    ///
+    /// A store fails; what it has acknowledged is not handed over again.
+    pub async fn round(&self) -> Result<u64, StoreError> {
+        let (mut instance, mut handed_over) = (self.shared.upload(Vec::new()).await?, 0);
+        loop {
+            let rows = self.journal.pending(instance, BATCH).await?;
+            if rows.is_empty() {
+                break;
+            }
+            handed_over += rows.len();
+            // Under another instance than a moment ago, what was acknowledged before is pending again.
+            instance = self.shared.upload(rows.clone()).await?;
+            self.journal.acknowledged(rows, instance.clone()).await?;
+        }
+        if handed_over > 0 {
+            tracing::info!(rows = handed_over, "temporary numbers handed over");
+        }
+        self.shared.count_open().await
+    }
+}
+
+/// Between 0.8 and 1.2 of the interval, so that nodes do not come all at once.
+fn pause() -> Duration {
+    let mut byte = [128];
+    // Without random bits they do come at once.
+    let _even = getrandom::fill(&mut byte);
+    EVERY.mul_f64(0.8 + 0.4 * f64::from(byte[0]) / 255.0)
+}

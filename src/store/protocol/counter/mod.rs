@@ -1,0 +1,39 @@
+//! The continuous counter that many nodes share (`docs/protocols.md`, continuous counters): pure, no I/O.
+//!
+//! An [`Authority`] (one for each counter, at the store) owns the cursor; a [`Node`] (one for each counter and process) asks it by one
+//! kind of message, [`Take`], and keeps a segment for the time in which it does not answer. The store's script does what
+//! [`Authority`] does, and a differential test holds the two together; the service runs [`Node`] as it is; the model checker runs both.
+//!
+//! # Invariants
+//!
+//! 1. **Nothing is issued twice.** A value is issued by the node whose TAKE drew it, or by the node whose segment it lies in. A TAKE draws only
+//!    above the cursor and outside every segment and every value known to be used; the cursor then stands at or above what was
+//!    drawn, and never falls. A segment is reserved from before its node hears of it until the node has said that it holds another, or none.
+//! 2. **Exactly once.** A call carries a number that rises; asked again it gets the recorded answer, asked late it gets [`Reply::Stale`].
+//! 3. **What was forgotten is noticed.** The marker of the store ([`Instance`]) says under which generation a counter was blessed; after a
+//!    restart, a failover or a loss there is a new random generation. A node that has heard of it throws away replies of the
+//!    earlier one and reports before it draws. The cursor goes on above everything that was reported, and above more than
+//!    could have been lost where somebody is silent.
+//! 4. **No silent hole.** Every value above the base and at or below the cursor was issued, or is listed with its reason.
+//! 5. **No needless hole.** While all nodes beat, the cursor does not pass a segment: it lies ahead and is swapped for one further ahead in time.
+//!
+//! # Order
+//!
+//! `message` is what is said; `authority` and its `recovery` are the store's side; `node` is the other; `range_set` the arithmetic.
+
+mod authority;
+mod message;
+mod node;
+mod range_set;
+mod recovery;
+#[cfg(test)]
+mod tests;
+
+pub use authority::{Abandon, Abandoned, Advance, Ahead, Authority, Hole, Member, Rate, Record};
+pub use message::{
+    ClaimAnswer, ClaimAsk, Generation, Incarnation, Instance, Limits, Marker, Outcome, Reply, SETTLING_MS,
+    Segment, Take, Wants,
+};
+pub use node::{Ask, Heard, Node, NodeState};
+pub use range_set::RangeSet;
+pub use recovery::Recovery;

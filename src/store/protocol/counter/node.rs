@@ -1,0 +1,253 @@
+//! The node's side of a counter: asks, keeps a segment, reports.
+//!
+//! The service drives it: [`Node::ask`], send, [`Node::hear`]; where that says so, it writes [`NodeState`] to disk before
+//! [`Node::adopt`]. While the store is away it draws by [`Node::issue_locally`], and writes the state to disk before it answers.
+
+use super::{
+    message::{ClaimAnswer, ClaimAsk, Generation, Incarnation, Limits, Outcome, Reply, Segment, Take, Wants},
+    range_set::RangeSet,
+};
+use crate::counter::{SequenceValue, ValueRange};
+
+/// What must outlive the process: it is written before it counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct NodeState {
+    /// The segment that may be issued from.
+    pub segment: Option<Segment>,
+    /// How many of its values were issued, from its beginning.
+    pub issued: u64,
+    /// What was issued from earlier segments and was not passed yet by the cursor.
+    pub used: RangeSet,
+    /// The highest cursor that was heard of when this was written: about a second old at most.
+    pub seen: Option<SequenceValue>,
+}
+
+impl NodeState {
+    /// What was issued of the segment.
+    fn issued_range(&self) -> Option<ValueRange> {
+        let Segment(range) = self.segment?;
+        (self.issued > 0)
+            .then(|| ValueRange { from: range.from, to: SequenceValue(range.from.0 + self.issued - 1) })
+    }
+
+    /// How many values the segment has left.
+    pub fn remaining(&self) -> u64 {
+        self.segment.map_or(0, |Segment(range)| range.count() - self.issued)
+    }
+}
+
+/// What a node would like to have by one call.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// How many values for requests without a key; 0 for a heartbeat.
+    pub count: u64,
+    /// Requests with a key.
+    pub claims: Vec<ClaimAsk>,
+    /// The limits.
+    pub limits: Limits,
+    /// Which segment it would like to hold.
+    pub wants: Option<Wants>,
+    /// How soon it will beat again, in ms.
+    pub next_beat_ms: u64,
+    /// It goes for good; [`Node::give_up`] came before.
+    pub leaves: bool,
+}
+
+/// What a reply means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// The call was served.
+    Served {
+        /// What became of it.
+        outcome: Outcome,
+        /// One answer for each claim.
+        claims: Vec<ClaimAnswer>,
+        /// Write this to disk, then [`Node::adopt`] it.
+        write: Option<NodeState>,
+    },
+    /// The store has forgotten: ask again after so long.
+    Recover {
+        /// How long, in ms.
+        wait_ms: u64,
+    },
+    /// Late, or of a generation that is over: nothing was learnt.
+    Ignored,
+}
+
+/// One counter on one node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Node {
+    incarnation: Incarnation,
+    name: String,
+    generation: Option<Generation>,
+    call: u64,
+    /// What the call asked for, while it is not answered.
+    pending: Option<u64>,
+    seen: Option<SequenceValue>,
+    state: NodeState,
+    surplus: RangeSet,
+    /// Processes before this one on the same disk of which the store has not been told that they are gone.
+    retires: Vec<Incarnation>,
+    /// Those of which it has: this node has seen a cursor above all that they knew.
+    covers: Vec<Incarnation>,
+    peers: Vec<Incarnation>,
+}
+
+impl Node {
+    /// A counter that this process begins to use. `left` is what earlier processes have left on disk, `ancestors` are they;
+    /// `generation` is the one that the store was last heard to be in, if any.
+    pub fn new(
+        incarnation: Incarnation,
+        name: String,
+        generation: Option<Generation>,
+        left: NodeState,
+        ancestors: Vec<Incarnation>,
+    ) -> Self {
+        Self {
+            incarnation,
+            name,
+            generation,
+            call: 0,
+            pending: None,
+            seen: left.seen,
+            state: left,
+            surplus: RangeSet::new(),
+            retires: ancestors,
+            covers: Vec::new(),
+            peers: Vec::new(),
+        }
+    }
+
+    /// Who speaks.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Whether the last call was not answered yet; the next [`Self::ask`] repeats it.
+    pub fn has_pending_call(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// What is to be on disk.
+    pub fn state(&self) -> &NodeState {
+        &self.state
+    }
+
+    /// The state with the cursor as it was heard of last: to be written about once a second, so that a process that takes over
+    /// knows where the counter stood even if the store has forgotten.
+    pub fn refreshed(&self) -> NodeState {
+        NodeState { seen: self.seen, ..self.state.clone() }
+    }
+
+    /// The highest cursor that was heard of.
+    pub fn seen(&self) -> Option<SequenceValue> {
+        self.seen
+    }
+
+    /// The next message: a new call, or the one that was not answered, again (same number, same count; its claims are left
+    /// out, since records answer those).
+    pub fn ask(&mut self, ask: Ask) -> Take {
+        let repeats = self.pending;
+        if repeats.is_none() {
+            self.call += 1;
+            self.pending = Some(ask.count);
+        }
+        let passed = |range: &ValueRange| self.seen.is_none_or(|seen| range.to > seen);
+        let used: RangeSet = self.state.used.iter().chain(self.state.issued_range()).filter(passed).collect();
+        Take {
+            incarnation: self.incarnation,
+            node: self.name.clone(),
+            generation: self.generation,
+            call: self.call,
+            count: repeats.unwrap_or(ask.count),
+            claims: if repeats.is_some() { Vec::new() } else { ask.claims },
+            limits: ask.limits,
+            seen: self.seen,
+            holds: self.state.segment,
+            used: used.iter().collect(),
+            surplus: self.surplus.iter().collect(),
+            wants: ask.wants,
+            retires: self.retires.clone(),
+            covers: self.covers.clone(),
+            peers: self.peers.clone(),
+            next_beat_ms: ask.next_beat_ms,
+            leaves: ask.leaves,
+        }
+    }
+
+    /// Takes a reply in. Only one of the present call and generation counts.
+    pub fn hear(&mut self, take: &Take, reply: Reply) -> Heard {
+        match reply {
+            Reply::Recover { generation, wait_ms } => {
+                // An old reply must not take a node back.
+                if take.generation != self.generation || self.pending.is_none() || take.call != self.call {
+                    return Heard::Ignored;
+                }
+                self.generation = Some(generation);
+                Heard::Recover { wait_ms }
+            }
+            Reply::Taken { generation, call, outcome, claims, cursor, segment, peers }
+                if Some(generation) == self.generation && call == self.call && self.pending.is_some() =>
+            {
+                self.pending = None;
+                self.seen = self.seen.max(Some(cursor));
+                self.peers = peers;
+                self.covers.append(&mut self.retires);
+                for range in &take.surplus {
+                    self.surplus.remove(*range);
+                }
+                let write = self.swapped(segment);
+                Heard::Served { outcome, claims, write }
+            }
+            Reply::Taken { .. } => Heard::Ignored,
+            Reply::Stale => {
+                if take.call == self.call {
+                    self.pending = None;
+                }
+                Heard::Ignored
+            }
+        }
+    }
+
+    /// The state with another segment; `None` where nothing changes.
+    fn swapped(&self, segment: Option<Segment>) -> Option<NodeState> {
+        let ahead = |range: &ValueRange| self.seen.is_none_or(|seen| range.to > seen);
+        if segment == self.state.segment {
+            return None;
+        }
+        let used = self.state.used.iter().chain(self.state.issued_range()).filter(ahead).collect();
+        Some(NodeState { segment, issued: 0, used, seen: self.seen })
+    }
+
+    /// What [`Node::hear`] gave to be written has been written.
+    pub fn adopt(&mut self, state: NodeState) {
+        self.state = state;
+    }
+
+    /// The state without a segment: to be written, then adopted, before the node says that it holds none.
+    pub fn give_up(&self) -> NodeState {
+        self.swapped(None).unwrap_or_else(|| self.state.clone())
+    }
+
+    /// Draws from the segment, all or none. The state must be on disk before the values are shown to anybody.
+    pub fn issue_locally(&mut self, count: u64, max: SequenceValue) -> Option<ValueRange> {
+        let Segment(range) = self.state.segment?;
+        if count == 0 || count > self.state.remaining() {
+            return None;
+        }
+        let from = range.from.0 + self.state.issued;
+        let to = from + (count - 1);
+        if to > max.0 {
+            return None;
+        }
+        self.state.issued += count;
+        Some(ValueRange { from: SequenceValue(from), to: SequenceValue(to) })
+    }
+
+    /// Values that were drawn and will be issued to nobody.
+    pub fn hand_back(&mut self, values: impl IntoIterator<Item = ValueRange>) {
+        for range in values {
+            self.surplus.insert(range);
+        }
+    }
+}

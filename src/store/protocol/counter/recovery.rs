@@ -1,0 +1,74 @@
+//! How a counter goes on after its store has forgotten something.
+
+use std::collections::BTreeSet;
+
+use super::{
+    authority::{Authority, Member},
+    message::{Generation, Incarnation, Take},
+    range_set::RangeSet,
+};
+use crate::{counter::SequenceValue, store::HoleReason};
+
+/// The least that is skipped where somebody is silent.
+const LEAST_SKIP: u64 = 10_000;
+
+/// What is held to be the size of the segment of a node that is silent.
+const SEGMENT_SIZE: u64 = 1_000;
+
+/// Reports of nodes under a generation that is about to begin.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Recovery {
+    /// Which.
+    pub generation: Generation,
+    /// Who has reported.
+    pub reported: BTreeSet<Incarnation>,
+    /// Who is known to somebody.
+    pub known: BTreeSet<Incarnation>,
+    /// The highest cursor that anybody was told.
+    pub highest: SequenceValue,
+}
+
+impl Authority {
+    /// Notes what a node knows. It counts as a report only where the node has adopted the generation (`speaks_of_it`): before
+    /// that it might still believe a reply of the earlier one.
+    pub(super) fn hear_report(&mut self, generation: Generation, take: &Take, now: u64, speaks_of_it: bool) {
+        if self.recovery.as_ref().is_none_or(|recovery| recovery.generation != generation) {
+            let known = self.members.keys().copied().collect();
+            let highest = self.cursor;
+            self.recovery = Some(Recovery { generation, reported: BTreeSet::new(), known, highest });
+        }
+        let Some(recovery) = self.recovery.as_mut().filter(|_| speaks_of_it) else { return };
+        recovery.reported.insert(take.incarnation);
+        recovery.reported.extend(&take.covers);
+        recovery.known.extend(take.peers.iter().chain(&take.retires));
+        recovery.highest = take.seen.map_or(recovery.highest, |seen| seen.max(recovery.highest));
+        let member = self.members.entry(take.incarnation).or_insert_with(|| Member::new(take));
+        // An offer of the earlier generation is in a reply that the node throws away.
+        (member.held, member.offered) = (take.holds, None);
+        (member.beat, member.next_beat_ms) = (now, take.next_beat_ms);
+        self.note_used(&take.used, &take.node);
+    }
+
+    /// Begins the generation: above everything that was reported, and above more than could have been lost where somebody
+    /// is silent.
+    pub(super) fn resume(&mut self, generation: Generation, max: SequenceValue, now: u64) {
+        if let Some(recovery) = self.recovery.take() {
+            let silent = recovery.known.difference(&recovery.reported).count() as u64;
+            let nodes = recovery.known.union(&recovery.reported).count() as u64;
+            self.pass_to(recovery.highest.max(self.base), &RangeSet::new(), HoleReason::Unconfirmed, now);
+            if silent > 0 {
+                let to = self.cursor.0.saturating_add(self.skip(nodes, now)).min(max.0);
+                self.pass_to(SequenceValue(to), &RangeSet::new(), HoleReason::Skipped, now);
+            }
+        }
+        self.generation = Some(generation);
+    }
+
+    /// More than could have been lost: what is drawn in the time that was lost, and what lay ahead.
+    fn skip(&self, nodes: u64, now: u64) -> u64 {
+        let lost_s = (now / 1_000).abs_diff(self.rate.second).saturating_add(1);
+        let drawn = self.rate.peak().saturating_mul(lost_s);
+        let ahead = self.distance(SEGMENT_SIZE, 0).saturating_add(2 * SEGMENT_SIZE * nodes);
+        drawn.saturating_add(ahead).max(LEAST_SKIP)
+    }
+}

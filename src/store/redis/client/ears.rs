@@ -1,0 +1,64 @@
+//! Who listens to which channel.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+
+use redis::{PushInfo, PushKind, Value};
+use tokio::sync::{Notify, broadcast};
+
+/// Messages that a slow listener may be behind before it loses some.
+const BACKLOG: usize = 256;
+
+/// The channels that somebody asked for. They outlive connections: each new one subscribes to all.
+#[derive(Debug, Default)]
+pub(super) struct Ears {
+    channels: Mutex<BTreeMap<&'static str, broadcast::Sender<String>>>,
+    /// Rings when a channel is new.
+    pub(super) news: Notify,
+}
+
+impl Ears {
+    /// Messages of `channel` from now on.
+    pub(super) fn listen(&self, channel: &'static str) -> broadcast::Receiver<String> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = channels.len();
+        let receiver = channels.entry(channel).or_insert_with(|| broadcast::Sender::new(BACKLOG)).subscribe();
+        if channels.len() > known {
+            self.news.notify_one();
+        }
+        receiver
+    }
+
+    /// Every channel.
+    pub(super) fn channels(&self) -> Vec<&'static str> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    /// Passes a message on; nobody may be listening any more.
+    pub(super) fn hear(&self, channel: &str, message: String) {
+        let channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = channels.get(channel) {
+            let _unheard = sender.send(message);
+        }
+    }
+
+    /// A RESP3 push: `message`, channel, text.
+    pub(super) fn hear_push(&self, push: PushInfo) {
+        if push.kind == PushKind::Message
+            && let [channel, message] = push.data.as_slice()
+            && let (Some(channel), Some(message)) = (text(channel), text(message))
+        {
+            self.hear(&channel, message.into_owned());
+        }
+    }
+}
+
+fn text(value: &Value) -> Option<std::borrow::Cow<'_, str>> {
+    match value {
+        Value::BulkString(bytes) => Some(String::from_utf8_lossy(bytes)),
+        Value::SimpleString(text) => Some(text.into()),
+        _ => None,
+    }
+}

@@ -1,0 +1,167 @@
+//! Why a server cannot be used, and what a caller is told when a call fails.
+//!
+//! Invariant: `Unavailable` means that the call was certainly not executed, or that the server refused it; whatever was sent
+//! and not answered is a `Timeout`. No text shows a login: addresses are printed without it, what servers say is scrubbed.
+
+use std::io;
+
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+use crate::{
+    config::{Address, InvalidRedisUrl},
+    scrub::scrub,
+    store::{StoreError, redis::STORE},
+};
+
+/// Why no client can be made of the settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The URL is none.
+    #[error("NUMGEN_REDIS_URL: {0}")]
+    Url(#[from] InvalidRedisUrl),
+    /// The certificates cannot be read.
+    #[error("NUMGEN_REDIS_CA_FILE: no certificates can be read from {path}")]
+    Certificates {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The system has no certificates to trust.
+    #[error("NUMGEN_REDIS_URL: TLS cannot be set up; install ca-certificates or set NUMGEN_REDIS_CA_FILE")]
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Not yet.
+    #[error("NUMGEN_REDIS_URL: this build connects to single servers only")]
+    Topology,
+}
+
+/// Why a server is not used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    /// Nobody asked yet.
+    #[error("not connected yet")]
+    New,
+    /// The network says no.
+    #[error("Redis at {address} cannot be reached: {source}")]
+    Unreachable {
+        address: Address,
+        #[source]
+        source: io::Error,
+    },
+    /// No answer.
+    #[error("Redis at {address} does not answer")]
+    Silent { address: Address },
+    /// The connection was there and is not any more.
+    #[error("the connection to Redis at {address} broke")]
+    Broken { address: Address },
+    /// It answers, but not as it should.
+    #[error("Redis at {address} refuses: {said}")]
+    Refused { address: Address, said: String },
+    /// It is reading its data.
+    #[error("Redis at {address} is loading its data")]
+    Loading { address: Address },
+    /// A server that cannot do what is needed.
+    #[error("Redis at {address} has version {version}; 6.2 or later is needed")]
+    TooOld { address: Address, version: String },
+    /// A server that throws keys away when memory is short.
+    #[error(
+        "Redis at {address} may evict keys, and numbers would repeat: maxmemory-policy is {policy}; set it by \
+         CONFIG SET maxmemory-policy noeviction, and in redis.conf"
+    )]
+    Evicting { address: Address, policy: String },
+    /// Only masters take writes.
+    #[error("Redis at {address} is a replica; name its master, or use redis+sentinel://")]
+    Replica { address: Address },
+    /// Its slots are only a part.
+    #[error("Redis at {address} is a node of a cluster; use redis+cluster://")]
+    ClusterNode { address: Address },
+    /// No cluster there.
+    #[error("Redis at {address} is no node of a cluster; use redis://")]
+    NoCluster { address: Address },
+}
+
+impl Refusal {
+    /// Whether only a person can change it.
+    pub(super) fn needs_a_person(&self) -> bool {
+        match self {
+            Self::TooOld { .. }
+            | Self::Evicting { .. }
+            | Self::Replica { .. }
+            | Self::ClusterNode { .. }
+            | Self::NoCluster { .. }
+            | Self::Refused { .. } => true,
+            Self::New
+            | Self::Unreachable { .. }
+            | Self::Silent { .. }
+            | Self::Broken { .. }
+            | Self::Loading { .. } => false,
+        }
+    }
+
+    /// What a failed greeting means.
+    pub(super) fn of(address: &Address, error: &RedisError) -> Self {
+        let address = address.clone();
+        match error.kind() {
+            ErrorKind::Server(ServerErrorKind::BusyLoading) => Self::Loading { address },
+            ErrorKind::Io => Self::Unreachable {
+                address,
+                source: io::Error::other(scrub(&error.to_string()).into_owned()),
+            },
+            _ => Self::Refused { address, said: scrub(&error.to_string()).into_owned() },
+        }
+    }
+}
+
+/// What the server answered instead of a result.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Said(String);
+
+/// Certainly not executed, because of `reason`.
+pub(super) fn unavailable(operation: &'static str, reason: &str) -> StoreError {
+    StoreError::Unavailable { store: STORE, operation, source: Box::new(Said(reason.to_owned())) }
+}
+
+/// Sent, and not answered.
+pub(super) fn unknown(operation: &'static str) -> StoreError {
+    StoreError::Timeout { store: STORE, operation }
+}
+
+/// What an error means that came in place of a reply.
+pub(super) fn of_reply(operation: &'static str, error: &RedisError) -> StoreError {
+    if is_reply(error) { of_server(operation, error) } else { unknown(operation) }
+}
+
+/// Whether the server said so, rather than the connection.
+pub(super) fn is_reply(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
+}
+
+fn of_server(operation: &'static str, error: &RedisError) -> StoreError {
+    let said = scrub(error.detail().unwrap_or_default()).into_owned();
+    match error.code() {
+        Some("CORRUPT") => StoreError::Corrupt { store: STORE, what: format!("{said}, during {operation}") },
+        code => unavailable(operation, format!("{} {said}", code.unwrap_or_default()).trim()),
+    }
+}
+
+/// The reply is of another kind than the caller expects.
+pub(super) fn unexpected(operation: &'static str) -> StoreError {
+    StoreError::Corrupt { store: STORE, what: format!("an unexpected reply to {operation}") }
+}
+
+/// Whether the server said that it did not execute the call, and that waiting or asking elsewhere may help.
+pub(super) fn is_for_now(error: &RedisError) -> bool {
+    match error.kind() {
+        ErrorKind::Server(kind) => matches!(
+            kind,
+            ServerErrorKind::BusyLoading
+                | ServerErrorKind::ReadOnly
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::ClusterDown
+                | ServerErrorKind::TryAgain
+        ),
+        _ => false,
+    }
+}

@@ -1,0 +1,249 @@
+//! One live connection to one server.
+//!
+//! Invariants: a link that is broken stays broken; it is noticed within [`HEARTBEAT`] + [`PATIENCE`] even if the server says
+//! nothing (stopped, half-open); everything that was in flight then is answered at once, as unknown.
+//!
+//! All calls of a process share one link per server: they are pipelined, and answered in their order.
+
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use redis::{
+    AsyncConnectionConfig, Cmd, ErrorKind, ProtocolVersion, RedisConnectionInfo, RedisError, ServerErrorKind,
+    Value, aio::MultiplexedConnection,
+};
+use rustix::net::sockopt;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    runtime::Handle,
+};
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+
+use super::{ears::Ears, failure::Refusal, info::Info};
+use crate::{config::Address, lifecycle::Lifecycle, secret::Secret};
+
+/// How long a connection, its login included, may take.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
+
+/// How often a server is asked whether it is there.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+
+/// How long it may think about that. Together with [`HEARTBEAT`] less than 2 s.
+const PATIENCE: Duration = Duration::from_millis(1_250);
+
+/// Every how many heartbeats it is looked at again: settings change while a server runs.
+const LOOK_EVERY: u32 = 20;
+
+/// Calls that may wait for the socket.
+const QUEUE: usize = 1_024;
+
+/// How to log in, and where a connection lives.
+pub(super) struct Access {
+    pub(super) user: Option<String>,
+    pub(super) password: Option<Secret<String>>,
+    pub(super) database: u32,
+    pub(super) tls: Option<TlsConnector>,
+    pub(super) ears: Arc<Ears>,
+    /// Connections live on this runtime, whoever calls.
+    pub(super) runtime: Handle,
+    pub(super) lifecycle: Lifecycle,
+}
+
+/// A connection that was greeted by the server.
+pub(super) struct Link {
+    address: Address,
+    connection: MultiplexedConnection,
+    info: Info,
+    fate: Arc<Fate>,
+}
+
+/// Whether a link lives, and of what it died.
+#[derive(Debug, Default)]
+struct Fate {
+    broken: CancellationToken,
+    cause: OnceLock<Arc<Refusal>>,
+}
+
+impl Fate {
+    /// The first cause counts.
+    fn end(&self, cause: Refusal) {
+        let _first = self.cause.set(Arc::new(cause));
+        self.broken.cancel();
+    }
+}
+
+impl Access {
+    /// Connects, logs in and looks at the server; whether it will do is up to the caller.
+    pub(super) async fn open(&self, address: &Address) -> Result<Link, Refusal> {
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.open_unbounded(address)).await {
+            Ok(outcome) => outcome,
+            Err(_elapsed) => Err(Refusal::Silent { address: address.clone() }),
+        }
+    }
+
+    async fn open_unbounded(&self, address: &Address) -> Result<Link, Refusal> {
+        let unreachable = |source| Refusal::Unreachable { address: address.clone(), source };
+        let stream = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(unreachable)?;
+        watch_over(&stream).map_err(unreachable)?;
+        match &self.tls {
+            None => self.greet(address, stream).await,
+            Some(tls) => {
+                let name =
+                    address.host.clone().try_into().map_err(|error| unreachable(io::Error::other(error)))?;
+                let stream = tls.connect(name, stream).await.map_err(unreachable)?;
+                self.greet(address, stream).await
+            }
+        }
+    }
+
+    async fn greet<S>(&self, address: &Address, stream: S) -> Result<Link, Refusal>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let refused = |error: RedisError| Refusal::of(address, &error);
+        let mut login = RedisConnectionInfo::default()
+            .set_db(self.database.into())
+            .set_protocol(ProtocolVersion::RESP3)
+            .set_lib_name("numgen", env!("CARGO_PKG_VERSION"));
+        if let Some(user) = &self.user {
+            login = login.set_username(user);
+        }
+        if let Some(password) = &self.password {
+            login = login.set_password(password.reveal());
+        }
+        let ears = Arc::clone(&self.ears);
+        let config = AsyncConnectionConfig::new()
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(QUEUE)
+            .set_push_sender(move |push| {
+                ears.hear_push(push);
+                Ok::<_, std::convert::Infallible>(())
+            });
+        let (connection, driver) =
+            MultiplexedConnection::new_with_config(&login, stream, config).await.map_err(refused)?;
+        let fate = Arc::new(Fate::default());
+        let mut link = Link { address: address.clone(), connection, info: Info::default(), fate };
+        self.lifecycle.spawn_on(&self.runtime, link.drive(driver, self.lifecycle.clone()));
+        link.info = look(&mut link.connection.clone()).await.map_err(refused)?;
+        Ok(link)
+    }
+}
+
+impl Link {
+    pub(super) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// What the server said of itself when it was greeted.
+    pub(super) fn info(&self) -> &Info {
+        &self.info
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.fate.broken.is_cancelled()
+    }
+
+    /// Resolves when the link is broken, with the cause.
+    pub(super) async fn broken(&self) -> Arc<Refusal> {
+        self.fate.broken.cancelled().await;
+        let unknown = || Arc::new(Refusal::Broken { address: self.address.clone() });
+        Arc::clone(self.fate.cause.get_or_init(unknown))
+    }
+
+    /// Gives the link up: the server is not what it was.
+    pub(super) fn give_up(&self, cause: Refusal) {
+        self.fate.end(cause);
+    }
+
+    /// Sends a command and waits for its reply. An error that is no reply leaves open whether it was executed.
+    pub(super) async fn send(&self, command: &Cmd) -> Result<Value, RedisError> {
+        self.connection.clone().send_packed_command(command).await?.extract_error()
+    }
+
+    /// Sends commands one directly behind the other, and waits for the reply to the last one.
+    pub(super) async fn send_together(&self, commands: &redis::Pipeline) -> Result<Value, RedisError> {
+        let replies = self.connection.clone().send_packed_commands(commands, 0, commands.len()).await?;
+        replies.into_iter().last().unwrap_or(Value::Nil).extract_error()
+    }
+
+    /// Hears a channel from now on.
+    pub(super) async fn subscribe(&self, channel: &str) -> Result<(), RedisError> {
+        self.connection.clone().subscribe(channel).await
+    }
+
+    /// Moves bytes until the connection ends, the server falls silent, or nobody wants the link any more.
+    fn drive(
+        &self,
+        driver: impl Future<Output = ()> + Send + 'static,
+        lifecycle: Lifecycle,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let (fate, address) = (Arc::clone(&self.fate), self.address.clone());
+        let pulse = pulse(self.connection.clone(), address.clone());
+        async move {
+            let cause = tokio::select! {
+                () = driver => Refusal::Broken { address },
+                cause = pulse => cause,
+                () = fate.broken.cancelled() => Refusal::Broken { address },
+                () = lifecycle.draining() => Refusal::Broken { address },
+            };
+            fate.end(cause);
+        }
+    }
+}
+
+/// Nobody can reach a link that was dropped: its task ends.
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.fate.broken.cancel();
+    }
+}
+
+/// Asks the server again and again whether it is there and still fit; resolves when it is not. A server that is busy for
+/// longer than [`PATIENCE`] counts as gone.
+async fn pulse(mut connection: MultiplexedConnection, address: Address) -> Refusal {
+    let ping = redis::cmd("PING");
+    for beat in 1_u32.. {
+        tokio::time::sleep(HEARTBEAT).await;
+        let answer = async {
+            if beat.is_multiple_of(LOOK_EVERY) {
+                let info = look(&mut connection).await.map_err(|error| Refusal::of(&address, &error))?;
+                return info.check(&address);
+            }
+            match connection.send_packed_command(&ping).await.and_then(Value::extract_error) {
+                Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading) => {
+                    Err(Refusal::Loading { address: address.clone() })
+                }
+                // Any other reply is a sign of life.
+                Err(error) if error.is_io_error() => Err(Refusal::Broken { address: address.clone() }),
+                _ => Ok(()),
+            }
+        };
+        match tokio::time::timeout(PATIENCE, answer).await {
+            Ok(Ok(())) => {}
+            Ok(Err(cause)) => return cause,
+            Err(_elapsed) => return Refusal::Silent { address },
+        }
+    }
+    Refusal::Broken { address }
+}
+
+async fn look(connection: &mut MultiplexedConnection) -> Result<Info, RedisError> {
+    let reply = connection.send_packed_command(&redis::cmd("INFO")).await?.extract_error()?;
+    Ok(Info::parse(&redis::from_redis_value::<String>(reply)?))
+}
+
+/// The kernel notices a dead peer about when the heartbeat does; its own defaults are hours.
+fn watch_over(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, Duration::from_secs(1))?;
+    sockopt::set_tcp_keepintvl(stream, Duration::from_secs(1))?;
+    sockopt::set_tcp_keepcnt(stream, 1)?;
+    const UNANSWERED_MS: u32 = 2_000;
+    Ok(sockopt::set_tcp_user_timeout(stream, UNANSWERED_MS)?)
+}

@@ -1,0 +1,61 @@
+//! The store that many nodes share: Redis, or Valkey.
+//!
+//! Invariants: whatever must be one step is one Lua script; nothing that Redis may forget is believed without its marker (see
+//! [`RedisStore`]); what is not answered is unknown, and every script may be sent again with the same arguments by whoever wants to know.
+//!
+//! Order of reading: `client/` (connection, deadlines, scripts), then one file for each trait.
+
+pub mod client;
+mod temporary;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::clock::{Clock, UnixMillis};
+
+use self::client::Client;
+
+/// The name of this store in errors and metrics.
+const STORE: &str = "redis";
+
+/// What the store has to know beside its connection.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The clocks of this machine; what nodes agree on is the time of Redis.
+    pub clock: Arc<dyn Clock>,
+    /// Where snowflake time begins.
+    pub epoch: UnixMillis,
+    /// The deadline of calls that have none of their own.
+    pub timeout: Duration,
+}
+
+/// The handle: cheap to clone.
+///
+/// Redis may forget: it restarts empty, from an old dump, or another server takes over. A *marker* tells: a hash that holds a
+/// random generation and the `master_replid` under which it was blessed. A script that finds it gone, or under another
+/// `master_replid`, knows that what it reads may be old.
+#[derive(Clone)]
+pub struct RedisStore {
+    client: Client,
+    clock: Arc<dyn Clock>,
+    epoch: UnixMillis,
+    timeout: Duration,
+}
+
+impl RedisStore {
+    /// A store on a connection.
+    pub fn new(client: Client, settings: Settings) -> Self {
+        let Settings { clock, epoch, timeout } = settings;
+        Self { client, clock, epoch, timeout }
+    }
+
+    /// The connection: whether it stands, and to what.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore").field("client", &self.client).finish_non_exhaustive()
+    }
+}

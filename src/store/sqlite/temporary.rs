@@ -1,0 +1,137 @@
+//! Temporary numbers on disk: the journal of this node, and a store of what it knows.
+
+use rusqlite::{Connection, Row, params};
+
+use super::{
+    STORE, SqliteStore,
+    failure::Failure,
+    values::{signed, unsigned},
+    workspace::{Workspace, collect, find},
+};
+use crate::store::{
+    Instance, Journal, RowSwap, Stamp, Status, StoreFuture, TemporaryNumber, TemporaryQuery, TemporaryRow,
+    TemporaryStore,
+};
+
+const ONE: &str = "SELECT content FROM temporary_numbers WHERE number = ?1";
+const APPEND: &str = "INSERT INTO temporary_numbers (number, revision, status, content, stamp)
+    VALUES (?1, ?2, ?3, ?4, ?5)";
+const KEEP: &str = "INSERT INTO temporary_numbers (number, revision, status, content) VALUES (?1, ?2, ?3, ?4)
+    ON CONFLICT DO UPDATE SET revision = excluded.revision, status = excluded.status,
+        content = excluded.content, acknowledged = NULL
+    WHERE excluded.revision > revision";
+const SWAP: &str =
+    "UPDATE temporary_numbers SET revision = ?2, status = ?3, content = ?4, acknowledged = NULL
+    WHERE number = ?1 AND revision = ?2 - 1";
+const ACKNOWLEDGE: &str =
+    "UPDATE temporary_numbers SET acknowledged = ?3 WHERE number = ?1 AND revision = ?2";
+const LIST: &str =
+    "SELECT content FROM temporary_numbers WHERE number > ?1 AND number < ?2 ORDER BY number LIMIT ?3";
+const LIST_OF_STATUS: &str = "SELECT content FROM temporary_numbers
+    WHERE status = ?4 AND number > ?1 AND number < ?2 ORDER BY number LIMIT ?3";
+/// Three ranges of one index instead of a walk over all rows; `IS NOT` would be that.
+const PENDING: &str = "SELECT content FROM temporary_numbers
+    WHERE acknowledged IS NULL OR acknowledged < ?1 OR acknowledged > ?1 LIMIT ?2";
+const OPEN: &str = "SELECT count(*) AS rows FROM temporary_numbers WHERE status = 'open'";
+const UNSENT: &str =
+    "SELECT count(*) AS rows FROM temporary_numbers WHERE acknowledged IS NULL AND status = 'open'";
+const LAST: &str = "SELECT max(stamp) FROM temporary_numbers";
+
+fn row(row: &Row<'_>) -> Result<TemporaryRow, Failure> {
+    let json = row.get_ref("content")?.as_str().map_err(rusqlite::Error::from)?;
+    TemporaryRow::from_json(json)
+        .ok_or_else(|| Failure::Corrupt("a temporary number that cannot be read".to_owned()))
+}
+
+fn count(connection: &Connection, sql: &str) -> Result<u64, Failure> {
+    Ok(find(connection, sql, [], |row| unsigned(row, "rows"))?.unwrap_or(0))
+}
+
+fn keep(workspace: &Workspace, row: &TemporaryRow) -> Result<(), Failure> {
+    let (number, status) = (row.number.as_str(), row.status().as_str());
+    workspace.execute(KEEP, params![number, signed(row.revision), status, row.to_json()])?;
+    Ok(())
+}
+
+impl TemporaryStore for SqliteStore {
+    fn upload(&self, rows: Vec<TemporaryRow>) -> StoreFuture<'_, Instance> {
+        self.write("upload_temporary", move |workspace| {
+            rows.iter().try_for_each(|row| keep(workspace, row))?;
+            Ok(Instance(STORE.into()))
+        })
+    }
+
+    fn find(&self, number: TemporaryNumber) -> StoreFuture<'_, Option<TemporaryRow>> {
+        self.read("find_temporary", move |connection| find(connection, ONE, [number.as_str()], row))
+    }
+
+    fn swap(&self, new: TemporaryRow) -> StoreFuture<'_, RowSwap> {
+        self.write("swap_temporary", move |workspace| {
+            let (number, status) = (new.number.as_str(), new.status().as_str());
+            let changed =
+                workspace.execute(SWAP, params![number, signed(new.revision), status, new.to_json()])?;
+            if changed == 1 {
+                return Ok(RowSwap::Done);
+            }
+            Ok(RowSwap::Changed(workspace.find(ONE, [number], row)?))
+        })
+    }
+
+    fn list(&self, query: TemporaryQuery) -> StoreFuture<'_, Vec<TemporaryRow>> {
+        self.read("list_temporary", move |connection| {
+            let (first, end) = query.between();
+            match query.status.map(Status::as_str) {
+                Some(status) => {
+                    collect(connection, LIST_OF_STATUS, params![first, end, query.limit, status], row)
+                }
+                None => collect(connection, LIST, params![first, end, query.limit], row),
+            }
+        })
+    }
+
+    fn count_open(&self) -> StoreFuture<'_, u64> {
+        self.read("count_temporary", |connection| count(connection, OPEN))
+    }
+}
+
+impl Journal for SqliteStore {
+    fn last_stamp(&self) -> StoreFuture<'_, Option<Stamp>> {
+        self.read("last_stamp", |connection| {
+            let last = find(connection, LAST, [], |row| Ok(row.get::<_, Option<i64>>(0)?))?.flatten();
+            let last = last.map(u64::try_from).transpose();
+            last.map(|last| last.map(Stamp)).map_err(|_| Failure::Corrupt("a negative stamp".to_owned()))
+        })
+    }
+
+    fn append(&self, rows: Vec<TemporaryRow>) -> StoreFuture<'_, ()> {
+        self.write("append_temporary", move |workspace| {
+            for row in &rows {
+                let (number, status) = (row.number.as_str(), row.status().as_str());
+                let stamp = signed(row.number.stamp().0);
+                workspace
+                    .execute(APPEND, params![number, signed(row.revision), status, row.to_json(), stamp])?;
+            }
+            Ok(())
+        })
+    }
+
+    fn pending(&self, instance: Instance, limit: u32) -> StoreFuture<'_, Vec<TemporaryRow>> {
+        self.read("pending_temporary", move |connection| {
+            collect(connection, PENDING, params![&*instance.0, limit], row)
+        })
+    }
+
+    fn acknowledged(&self, rows: Vec<TemporaryRow>, instance: Instance) -> StoreFuture<'_, ()> {
+        self.write("acknowledge_temporary", move |workspace| {
+            for row in &rows {
+                workspace
+                    .execute(ACKNOWLEDGE, params![row.number.as_str(), signed(row.revision), &*instance.0])?;
+            }
+            Ok(())
+        })
+    }
+
+    fn unsent(&self) -> StoreFuture<'_, u64> {
+        self.read("unsent_temporary", |connection| count(connection, UNSENT))
+    }
+}
