@@ -51,6 +51,12 @@ pub(super) struct Era {
     pub(super) values: Values,
 }
 
+impl Era {
+    pub(super) fn of(rule: &Rule) -> Self {
+        Self { format: rule.format.clone(), seq_length: rule.seq_length, values: rule.mode.into() }
+    }
+}
+
 /// What kind of sequence values a rule has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -153,13 +159,17 @@ impl History {
 
     /// The history once `rule` is no longer in force, after numbers may have been issued under it.
     pub(super) fn close_era(&mut self, rule: &Rule) {
-        let era = Era { format: rule.format.clone(), seq_length: rule.seq_length, values: rule.mode.into() };
-        if !self.eras.contains(&era) {
-            self.eras.push(era);
-        }
+        self.add_era(Era::of(rule));
         if let Some(scheme) = Scheme::of(rule) {
             self.scheme = Some(scheme);
             self.initial_seq = Some(rule.initial_seq.0);
+        }
+    }
+
+    /// Remembers an era.
+    pub(super) fn add_era(&mut self, era: Era) {
+        if !self.eras.contains(&era) {
+            self.eras.push(era);
         }
     }
 

@@ -55,12 +55,15 @@
 //! `compiled` is a rule as requests see it; `catalog` keeps them in key order and finds colliding ones by their `outline`; `registry` holds the
 //! cache and is the door to all of it; `usage` is the way from a first number to a used rule.
 
+mod adopt;
 mod catalog;
 mod compiled;
 mod error;
 mod history;
 mod if_match;
 mod outline;
+mod reconcile;
+mod refresh;
 mod registry;
 mod resolve;
 mod save;
@@ -71,5 +74,6 @@ mod usage;
 pub use compiled::{CompiledRule, Moment, Usable};
 pub use error::{Reappearance, SaveError, UseError, Warning};
 pub use if_match::IfMatch;
-pub use registry::{Loaded, Page, Refused, Registry, Settings};
+pub use refresh::{Follower, Following, Footing};
+pub use registry::{Loaded, Misunderstood, Page, Registry, Settings};
 pub use save::{Preview, Saved, Status, Visible};

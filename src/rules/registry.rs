@@ -10,7 +10,7 @@ use std::{
 use foldhash::fast::RandomState;
 use tokio::sync::MutexGuard;
 
-use super::{catalog::Catalog, compiled::CompiledRule};
+use super::{adopt::Refused, catalog::Catalog, compiled::CompiledRule};
 use crate::{
     clock::Clock,
     prefix_key::PrefixKey,
@@ -54,6 +54,7 @@ pub struct Registry {
     turns: Box<[tokio::sync::Mutex<()>]>,
     /// Rules that are no longer in force, as long as somebody holds them.
     retired: Mutex<Vec<(PrefixKey, Weak<CompiledRule>)>>,
+    pub(super) refused: Refused,
 }
 
 impl fmt::Debug for Registry {
@@ -68,12 +69,12 @@ pub struct Loaded {
     /// How many rules are in force.
     pub rules: usize,
     /// Records that are not understood. The rule that was in force stays in force, if there was one.
-    pub refused: Vec<Refused>,
+    pub refused: Vec<Misunderstood>,
 }
 
 /// A record that is not understood.
 #[derive(Debug)]
-pub struct Refused {
+pub struct Misunderstood {
     /// Its key.
     pub key: PrefixKey,
     /// Why.
@@ -109,6 +110,7 @@ impl Registry {
             catalog: RwLock::new(Catalog::new(settings.origin)),
             turns: (0..SHARDS).map(|_| tokio::sync::Mutex::default()).collect(),
             retired: Mutex::default(),
+            refused: Refused::default(),
         }
     }
 
@@ -123,7 +125,7 @@ impl Registry {
         for record in self.rules.load_rules().await? {
             match self.publish(&record) {
                 Ok(rule) => loaded.rules += usize::from(rule.is_some()),
-                Err(error) => loaded.refused.push(Refused { key: record.key, error }),
+                Err(error) => loaded.refused.push(Misunderstood { key: record.key, error }),
             }
         }
         Ok(loaded)
@@ -133,6 +135,12 @@ impl Registry {
     pub fn get(&self, key: &str) -> Option<Arc<CompiledRule>> {
         let shard = self.shard(key).read().unwrap_or_else(PoisonError::into_inner);
         shard.get(key)?.rule.clone()
+    }
+
+    /// The revision that is known of a key; 0 for none.
+    pub(super) fn revision(&self, key: &PrefixKey) -> u64 {
+        let shard = self.shard(key.as_str()).read().unwrap_or_else(PoisonError::into_inner);
+        shard.get(key).map_or(0, |slot| slot.revision)
     }
 
     /// Up to `limit` rules above `after` that are visible.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use chrono::NaiveDate;
 
 use super::{
+    adopt::Verdict,
     compiled::{CompiledRule, Moment, etag},
     error::{Reappearance, SaveError, Warning},
     history::{History, Scheme, Values, corrupt},
@@ -20,7 +21,7 @@ use crate::{
     json::{Invalid, Message},
     prefix_key::PrefixKey,
     rule::{Mode, Rule, RuleDraft},
-    store::{RuleRecord, StoreError, Swap},
+    store::{DirectWrite, RuleRecord, StoreError, Swap},
     template::Template,
 };
 
@@ -82,14 +83,16 @@ enum Intent<'a> {
 }
 
 /// The record as it stands, read.
-struct Standing {
-    record: Option<RuleRecord>,
+pub(super) struct Standing {
+    pub(super) record: Option<RuleRecord>,
+    /// What an operator wrote past this program and nobody has adopted.
+    pub(super) direct: Option<DirectWrite>,
     rule: Option<Rule>,
     history: History,
 }
 
 /// What is to be written.
-struct Change {
+pub(super) struct Change {
     status: Status,
     rule: Rule,
     template: Template,
@@ -135,18 +138,17 @@ impl Registry {
         let _turn = self.turn(key).await;
         for _ in 0..ATTEMPTS {
             let standing = self.standing(key).await?;
-            let Some(record) = standing.record.as_ref().filter(|record| record.rule.is_some()) else {
+            if self.judge(key, &standing).await? == Verdict::Changed {
+                continue;
+            }
+            if standing.rule.is_none() {
                 return Err(match if_match {
                     Some(_) => SaveError::PreconditionFailed(key.clone()),
                     None => SaveError::NotRegistered(key.clone()),
                 });
-            };
+            }
             standing.check(key, if_match)?;
-            let mut history = standing.history.clone();
-            standing.close_era(&mut history);
-            history.edition += 1;
-            let next = standing.next_record(key, None, &history);
-            if self.write(Some(record.clone()), next).await? == Swap::Done {
+            if self.write(&standing, standing.without_rule(key)).await? == Swap::Done {
                 return Ok(());
             }
         }
@@ -180,6 +182,9 @@ impl Registry {
         let _turn = self.turn(key).await;
         for _ in 0..ATTEMPTS {
             let standing = self.standing(key).await?;
+            if self.judge(key, &standing).await? == Verdict::Changed {
+                continue;
+            }
             match intent {
                 Intent::Create if standing.rule.is_some() => {
                     // What is wrong with the body is worth more to the caller than that it comes too late.
@@ -189,12 +194,12 @@ impl Registry {
                 Intent::Create => {}
                 Intent::Replace(if_match) => standing.check(key, if_match)?,
             }
-            let Change { status, rule, history, .. } = self.change(key, draft, &standing).await?;
-            let next = standing.next_record(key, Some(&rule), &history);
-            let in_force = match (status, standing.record) {
-                (Status::Unchanged, Some(record)) => record,
-                (Status::Registered | Status::Updated | Status::Unchanged, expected) => {
-                    match self.write(expected, next.clone()).await? {
+            let change = self.change(key, draft, &standing).await?;
+            let (status, next) = (change.status, standing.with(key, &change));
+            let in_force = match (status, &standing) {
+                (Status::Unchanged, Standing { record: Some(record), direct: None, .. }) => record.clone(),
+                (Status::Registered | Status::Updated | Status::Unchanged, standing) => {
+                    match self.write(standing, next.clone()).await? {
                         Swap::Done => next,
                         Swap::Changed(_) => continue,
                     }
@@ -208,10 +213,14 @@ impl Registry {
         Err(contended("swap_rule").into())
     }
 
-    /// Writes a record and puts it in force here.
-    async fn write(&self, expected: Option<RuleRecord>, next: RuleRecord) -> Result<Swap, StoreError> {
+    /// Writes a record in the place of what stands, and puts it in force here.
+    pub(super) async fn write(&self, standing: &Standing, next: RuleRecord) -> Result<Swap, StoreError> {
         let key = next.key.clone();
-        let outcome = self.rules.swap_rule(expected, next.clone()).await;
+        let expected = standing.record.clone();
+        let outcome = match &standing.direct {
+            Some(write) => self.rules.swap_over(write.clone(), expected, next.clone()).await,
+            None => self.rules.swap_rule(expected, next.clone()).await,
+        };
         match &outcome {
             Ok(Swap::Done) => {
                 self.publish(&next)?;
@@ -227,15 +236,18 @@ impl Registry {
         outcome
     }
 
-    async fn standing(&self, key: &PrefixKey) -> Result<Standing, StoreError> {
-        let Some(record) = self.rules.rule(key).await? else { return Ok(Standing::nothing()) };
+    pub(super) async fn standing(&self, key: &PrefixKey) -> Result<Standing, StoreError> {
+        // The record first: a write that is adopted in between is not there any more, and then the record has changed.
+        let record = self.rules.rule(key).await?;
+        let direct = self.rules.direct_write(key).await?;
+        let Some(record) = record else { return Ok(Standing { direct, ..Standing::nothing() }) };
         let history = History::read(&record)?;
         let rule = CompiledRule::of_record(&record)?.map(|compiled| compiled.rule().clone());
-        Ok(Standing { record: Some(record), rule, history })
+        Ok(Standing { record: Some(record), direct, rule, history })
     }
 
     /// Works out the change, or why it must not be.
-    async fn change(
+    pub(super) async fn change(
         &self,
         key: &PrefixKey,
         draft: &RuleDraft,
@@ -358,7 +370,7 @@ impl Registry {
 
 impl Standing {
     fn nothing() -> Self {
-        Self { record: None, rule: None, history: History::default() }
+        Self { record: None, direct: None, rule: None, history: History::default() }
     }
 
     /// Whether the caller has seen the rule as it stands.
@@ -374,6 +386,27 @@ impl Standing {
     fn close_era(&self, history: &mut History) {
         if let (Some(RuleRecord { used: true, .. }), Some(rule)) = (&self.record, &self.rule) {
             history.close_era(rule);
+        }
+    }
+
+    /// The record once the rule is out of force.
+    pub(super) fn without_rule(&self, key: &PrefixKey) -> RuleRecord {
+        let mut history = self.history.clone();
+        self.close_era(&mut history);
+        history.edition += 1;
+        self.next_record(key, None, &history)
+    }
+
+    /// The record once `change` is made.
+    pub(super) fn with(&self, key: &PrefixKey, change: &Change) -> RuleRecord {
+        match (change.status, &self.record) {
+            // The same rule, written another way: the store is to show it as it is in force, used as it is.
+            (Status::Unchanged, Some(record)) => {
+                RuleRecord { revision: record.revision + 1, ..record.clone() }
+            }
+            (Status::Registered | Status::Updated | Status::Unchanged, _) => {
+                self.next_record(key, Some(&change.rule), &change.history)
+            }
         }
     }
 

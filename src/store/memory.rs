@@ -31,6 +31,8 @@ use crate::{
 
 mod rules;
 
+pub use rules::Away;
+
 use rules::Shared;
 
 const STORE: &str = "memory";

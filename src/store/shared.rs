@@ -3,7 +3,7 @@
 //! Invariants: a record's revision only rises, through the loss of the store too, since whoever knows a later one writes it back; what
 //! an operator writes is not a rule until a process has adopted it by [`RuleStore::swap_over`](super::RuleStore::swap_over).
 
-use std::fmt;
+use std::{fmt, pin::Pin};
 
 use super::{RuleRecord, RuleStore, StoreFuture, Swap};
 use crate::{clock::UnixMillis, prefix_key::PrefixKey};
@@ -68,6 +68,11 @@ pub struct RuleNews {
 pub trait SharedRules: RuleStore {
     /// What is new since `since`, a bounded part of it at a time. Cheap where nothing is.
     fn follow(&self, since: RuleMark) -> StoreFuture<'_, RuleNews>;
+
+    /// Resolves when somebody says that something is new, to be asked for at once. May never resolve; what is said may be lost.
+    fn called(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::pending())
+    }
 
     /// As [`RuleStore::swap_rule`] for each pair, whatever revision the new record has, and leaving alone what an operator wrote. Answers
     /// in the same order.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use numgen::store::{
     AcquireRequest, Acquired, Extension, Generation, Holding, Nonce, Renewed,
-    protocol::window::{Contact, Guard, Holder, Next, Phase, Rest, ServerId, Slots, Terms},
+    protocol::window::{Contact, Guard, Holder, Marker, Next, Phase, Rest, ServerId, Slots, Terms},
 };
 use stateright::{Checker, Model, Property};
 
@@ -36,6 +36,10 @@ const TERMS: Terms = Terms {
     rest: Rest::UntilMarkHasPassed,
     without: None,
 };
+
+/// A run begins with a store that is empty, and has been for long; that it starts empty under way is a fault among others.
+const SETTLED: Marker =
+    Marker { generation: Generation(1), server: ServerId(1), since: 0, phase: Phase::Settled };
 
 /// One bounded world.
 #[derive(Clone)]
@@ -292,7 +296,7 @@ impl World {
                         && slot.fence == held.fence
                         && slot.mark + MARGIN >= held.mark
                 });
-                held.mark > now && !is_known
+                held.mark >= now && !is_known
             })
     }
 
@@ -374,10 +378,10 @@ impl Model for Windows {
     fn init_states(&self) -> Vec<World> {
         vec![World {
             time: BEGIN,
-            store: Slots::default(),
+            store: Slots { marker: Some(SETTLED), ..Slots::default() },
             offset: 0,
             server: 1,
-            memories: 0,
+            memories: 1,
             losses: 0,
             dump: None,
             nodes: [Node::starting(0, 0), Node::starting(1, 0)],
@@ -398,7 +402,11 @@ impl Model for Windows {
         for node in 0..NODES {
             let me = &world.nodes[node];
             match &me.call {
-                None => actions.push(Action::Ask(node)),
+                // The nodes are alike: which of them begins makes no difference.
+                None if node == 0 || world.store.slots.len() > 0 || world.losses > 0 => {
+                    actions.push(Action::Ask(node))
+                }
+                None => {}
                 Some((_, Call::Sent(_))) => actions.extend([Action::Execute(node), Action::GiveUp(node)]),
                 Some((_, Call::Executed(..))) => {
                     actions.extend([Action::Receive(node), Action::GiveUp(node)]);

@@ -1,6 +1,7 @@
 //! A desk with a register over a memory store, at which tests save rules and issue numbers.
 
 mod deleting;
+mod direct;
 mod fields;
 mod many;
 mod races;

@@ -61,7 +61,7 @@ impl TemporaryStore for RedisStore {
             let written: Vec<String> = rows.iter().map(TemporaryRow::to_json).collect();
             let mut args: Vec<Arg<'_>> = vec![(&generation).into()];
             for (row, content) in rows.iter().zip(&written) {
-                args.extend([
+                args.extend::<[Arg<'_>; 4]>([
                     row.number.as_str().into(),
                     row.status().as_str().into(),
                     row.revision.into(),
