@@ -7,6 +7,7 @@ mod idempotency;
 mod ledger;
 mod rules;
 mod sqlite;
+mod temporary;
 mod workers;
 
 use std::{sync::Arc, time::Duration};
