@@ -16,7 +16,8 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-/// Many short-lived allocations on few threads are what it is good at.
+/// Many short-lived allocations on few threads are what it is good at. Without huge pages (its feature `no_thp`), because one is
+/// resident as a whole: 9 MiB more when idle, 17 MiB more with 1,000 connections.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

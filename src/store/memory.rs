@@ -2,6 +2,7 @@
 //! the traits say; unit tests of higher floors use it, and the contract suite compares the others with it.
 
 mod temporary;
+mod workers;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -10,18 +11,16 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use super::{
-    AcquireRequest, Acquired, Advanced, Bounds, Certificate, Claim, CounterState, CounterStore, Holding,
-    Hole, HoleReason, IdMillis, IdempotencyStore, Instance, IssueRequest, LedgerQuery, LedgerRow,
-    LedgerStore, RenderNumber, Renewed, RuleRecord, StoreError, StoreFuture, TakeRequest, Taken, Transition,
-    Transitioned, Verification, WorkerStore,
+    Advanced, Bounds, Certificate, Claim, CounterState, CounterStore, Hole, HoleReason, IdMillis,
+    IdempotencyStore, Instance, IssueRequest, LedgerQuery, LedgerRow, LedgerStore, RenderNumber, RuleRecord,
+    StoreError, StoreFuture, TakeRequest, Taken, Transition, Transitioned, Verification,
     draw::{Movement, Record, Standing, plan_infallibly},
     ledger::{self, Account, Advance, Event, Verdict},
+    protocol::window::Terms,
     verification::Auditor,
-    window::Slot,
 };
 use crate::{
     calendar::Period,
@@ -31,6 +30,8 @@ use crate::{
 };
 
 mod rules;
+
+pub use rules::Away;
 
 use rules::Shared;
 
@@ -45,6 +46,7 @@ pub struct MemoryStore {
     epoch: UnixMillis,
     /// Another one for each store: a new store is one that has forgotten everything.
     instance: Instance,
+    terms: Terms,
 }
 
 #[derive(Default)]
@@ -53,8 +55,7 @@ struct State {
     counters: BTreeMap<(PrefixKey, Period), Tally>,
     numbers: HashMap<(PrefixKey, String), (Period, SequenceValue)>,
     records: HashMap<Arc<str>, Record>,
-    slots: HashMap<u32, (Slot, Duration)>,
-    layout: Option<String>,
+    workers: workers::Workers,
     /// The lowest scheme of each key that is not retired, where one was.
     schemes: HashMap<PrefixKey, u64>,
     shared: Shared,
@@ -234,7 +235,7 @@ impl MemoryStore {
     pub fn new(clock: Arc<dyn Clock>, epoch: UnixMillis) -> Self {
         static MADE: AtomicU64 = AtomicU64::new(0);
         let instance = Instance(format!("{STORE}-{}", MADE.fetch_add(1, Ordering::Relaxed)).into());
-        Self { state: Mutex::default(), clock, epoch, instance }
+        Self { state: Mutex::default(), clock, epoch, instance, terms: Terms::EXCLUSIVE }
     }
 
     /// Does `work` under the lock: that makes it atomic.
@@ -392,59 +393,6 @@ impl LedgerStore for MemoryStore {
             tally.events.iter().cloned().for_each(|event| auditor.event(event));
             tally.rows.values().for_each(|row| auditor.row(row));
             Ok(auditor.finish())
-        })
-    }
-}
-
-impl WorkerStore for MemoryStore {
-    fn pin_layout<'a>(&'a self, layout: &'a str) -> StoreFuture<'a, String> {
-        self.with(move |state| Ok(state.layout.get_or_insert_with(|| layout.to_owned()).clone()))
-    }
-
-    fn acquire(&self, request: AcquireRequest) -> StoreFuture<'_, Acquired> {
-        let (now, monotonic) = (self.id_now(), self.clock.monotonic());
-        self.with(move |state| {
-            let AcquireRequest { nonce, mut slots, window_ms, ttl_ms } = request;
-            let held = state.slots.iter().find(|(_, (slot, _))| slot.owner == Some(nonce));
-            if let Some((&id, (slot, _))) = held {
-                return Ok(Acquired::Held(slot.holding(id, nonce, now)));
-            }
-            let free = slots.find(|id| {
-                state.slots.get(id).is_none_or(|(slot, lapses)| slot.owner.is_none() || *lapses <= monotonic)
-            });
-            Ok(free.map_or(Acquired::NoSlot, |id| {
-                let (slot, lapses) = state.slots.entry(id).or_default();
-                slot.hand_to(nonce, now, window_ms);
-                *lapses = monotonic.saturating_add(Duration::from_millis(ttl_ms));
-                Acquired::Held(slot.holding(id, nonce, now))
-            }))
-        })
-    }
-
-    fn renew(
-        &self,
-        holding: Holding,
-        carried: IdMillis,
-        window_ms: u64,
-        ttl_ms: u64,
-    ) -> StoreFuture<'_, Renewed> {
-        // As in SQLite: the clock is the holder's own, and may have been set back.
-        let (now, monotonic) = (self.id_now().max(carried), self.clock.monotonic());
-        self.with(move |state| {
-            let Some((slot, lapses)) = state.slots.get_mut(&holding.slot) else { return Ok(Renewed::Lost) };
-            Ok(slot.renew(&holding, now, carried, window_ms).map_or(Renewed::Lost, |mark| {
-                *lapses = monotonic.saturating_add(Duration::from_millis(ttl_ms));
-                Renewed::Extended { mark, now }
-            }))
-        })
-    }
-
-    fn release(&self, holding: Holding, last: IdMillis) -> StoreFuture<'_, ()> {
-        self.with(move |state| {
-            if let Some((slot, _)) = state.slots.get_mut(&holding.slot) {
-                slot.release(&holding, last);
-            }
-            Ok(())
         })
     }
 }

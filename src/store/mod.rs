@@ -18,10 +18,12 @@ mod shared;
 pub mod sqlite;
 mod temporary;
 mod verification;
-mod window;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
+pub use protocol::window::{
+    AcquireRequest, Acquired, Extension, Generation, Holding, IdMillis, Nonce, Renewed,
+};
 pub use shared::{DirectWrite, Lineage, RuleCopies, RuleCopy, RuleMark, RuleNews, SharedRules};
 pub use temporary::{
     Action, Decision, Fate, Instance, Journal, Making, RowSwap, Stamp, Status, TemporaryNumber,
@@ -529,83 +531,16 @@ pub trait LedgerStore: Send + Sync + 'static {
 
 // ------------------------------------------------------------------------------------- worker windows
 
-/// A moment in the domain of ID timestamps: milliseconds since the snowflake epoch.
-pub type IdMillis = u64;
-
-/// Names one holding of a worker slot; drawn anew for each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Nonce(pub [u8; 16]);
-
-/// A held slot: its holder issues timestamps `start < ts <= mark`, nobody else ever does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Holding {
-    /// The worker ID.
-    pub slot: u32,
-    /// Whose it is.
-    pub nonce: Nonce,
-    /// Rises with every change of holder.
-    pub fence: u64,
-    /// The mark that was found.
-    pub start: IdMillis,
-    /// The mark that was written.
-    pub mark: IdMillis,
-    /// The store's clock when it answered.
-    pub now: IdMillis,
-}
-
-/// What a worker asks for.
-#[derive(Clone, Debug)]
-pub struct AcquireRequest {
-    /// The name of the new holding; the same nonce asked again gets the same holding.
-    pub nonce: Nonce,
-    /// Slots that it may pick from, in this order of preference.
-    pub slots: std::ops::Range<u32>,
-    /// How far the mark is to lie ahead of the store's clock, in ms.
-    pub window_ms: u64,
-    /// How long until a holder that does not renew may be looked at as dead, in ms.
-    pub ttl_ms: u64,
-}
-
-/// Outcome of [`WorkerStore::acquire`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Acquired {
-    /// The slot is held.
-    Held(Holding),
-    /// Every slot is held or rests; ask again.
-    NoSlot,
-}
-
-/// Outcome of [`WorkerStore::renew`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Renewed {
-    /// The window reaches to `mark`; `now` is the store's clock.
-    Extended {
-        /// The new mark, never below the old one.
-        mark: IdMillis,
-        /// The store's clock.
-        now: IdMillis,
-    },
-    /// The slot has another holder, or the mark has passed: stop issuing from this holding.
-    Lost,
-}
-
-/// Keeps the marks of worker slots (`docs/protocols.md`, worker windows). Invariant: windows of one slot are disjoint.
+/// Keeps the marks of worker slots. Invariant: windows of one slot are disjoint; [`protocol::window`] says how.
 pub trait WorkerStore: Send + Sync + 'static {
     /// Records layout, epoch and data centre on first use; answers what is recorded. A worker that disagrees must not issue.
     fn pin_layout<'a>(&'a self, layout: &'a str) -> StoreFuture<'a, String>;
 
-    /// start = the slot's mark; mark = max(start, now) + window.
+    /// Hands out a free slot: its window begins at the mark that was found. Ask again, under the same nonce, until it is answered.
     fn acquire(&self, request: AcquireRequest) -> StoreFuture<'_, Acquired>;
 
-    /// mark = max(mark, min(now, carried + 5 s) + window), for the same holding with mark > now; `carried` is the holder's own idea
-    /// of the store's clock, which bounds what a wild clock can do.
-    fn renew(
-        &self,
-        holding: Holding,
-        carried: IdMillis,
-        window_ms: u64,
-        ttl_ms: u64,
-    ) -> StoreFuture<'_, Renewed>;
+    /// Moves the mark of the present holding on, and puts the holding back where the store may have forgotten it.
+    fn renew(&self, holding: Holding, extension: Extension) -> StoreFuture<'_, Renewed>;
 
     /// mark = max(start, last), free at once. Only after issuing has stopped; does nothing for another holding.
     fn release(&self, holding: Holding, last: IdMillis) -> StoreFuture<'_, ()>;

@@ -20,7 +20,7 @@ use crate::{
     clock::Clock,
     lifecycle::Lifecycle,
     snowflake::{Ids, Layout, Sequencer},
-    store::{AcquireRequest, Acquired, Holding, Nonce, Renewed, StoreError, WorkerStore},
+    store::{AcquireRequest, Acquired, Extension, Holding, Nonce, Renewed, StoreError, WorkerStore},
 };
 
 /// A store's clock is followed forward by at most this much a renewal; also the bound on how far a renewal may move a mark.
@@ -51,6 +51,9 @@ pub enum AcquireError {
     /// Somebody else holds every slot.
     #[error("every worker ID from {} to {} is taken", .0.start, .0.end.saturating_sub(1))]
     NoSlot(Range<u32>),
+    /// The store has just begun, or may have forgotten who holds what.
+    #[error("the store waits another {0:?} for workers to come forward")]
+    Settling(Duration),
     /// The operating system gave no random bytes for the nonce.
     #[error("no random bytes from the operating system")]
     Random(#[source] getrandom::Error),
@@ -143,13 +146,14 @@ impl Worker {
 
     async fn renew(&self, holding: Holding) -> Result<Renewed, StoreError> {
         let Settings { window, ttl, .. } = self.settings;
-        let renewed = self.store.renew(holding, self.ids.now(), millis(window), millis(ttl)).await?;
-        if let Renewed::Extended { mark, now } = renewed {
+        let extension = Extension { carried: self.ids.now(), window_ms: millis(window), ttl_ms: millis(ttl) };
+        let renewed = self.store.renew(holding, extension).await?;
+        if let Renewed::Extended { mark, now, generation } = renewed {
             if let Some(sequencer) = &*self.ids.sequencer() {
                 sequencer.extend(mark);
             }
             self.ids.learn(now, FOLLOW);
-            self.hold(Some(Holding { mark, ..holding }));
+            self.hold(Some(Holding { mark, generation, ..holding }));
         }
         Ok(renewed)
     }
@@ -182,6 +186,7 @@ async fn acquire(store: &dyn WorkerStore, settings: &Settings) -> Result<Holding
     match store.acquire(request).await? {
         Acquired::Held(holding) => Ok(holding),
         Acquired::NoSlot => Err(AcquireError::NoSlot(settings.slots.clone())),
+        Acquired::Wait(wait) => Err(AcquireError::Settling(wait)),
     }
 }
 

@@ -1,21 +1,10 @@
 //! Clocks that step back (libfaketime): uniqueness never rests on them.
 
-use std::{collections::HashSet, fs, path::PathBuf, thread, time::Duration};
+use std::{collections::HashSet, fs, thread, time::Duration};
 
 use serde_json::json;
 
-use crate::harness::Site;
-
-/// libfaketime, or `None` after saying so. In CI it must be there.
-fn faketime() -> Option<PathBuf> {
-    let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
-    let found = folders.map(|folder| folder.join("faketime/libfaketime.so.1")).find(|path| path.is_file());
-    if found.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "libfaketime is missing: apt-get install faketime");
-        eprintln!("NOT RUN: libfaketime is missing");
-    }
-    found
-}
+use crate::harness::{Site, faketime};
 
 /// A place whose clock is `offset` away from the true one; the monotonic clock stays.
 fn bent(site: &Site, library: &std::path::Path, offset: &str) -> Site {

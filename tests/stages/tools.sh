@@ -31,6 +31,20 @@ as_root() {
   fi
 }
 
+# Debian starts a service with its package; the tests start servers of their own, and this machine did not ask for any.
+without_services() {
+  local policy=/usr/sbin/policy-rc.d
+  if [ -e $policy ]; then
+    "$@"
+  else
+    as_root sh -c "printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy" || return
+    "$@"
+    local status=$?
+    as_root rm -f $policy
+    return $status
+  fi
+}
+
 # Debian packages, all in one call and after one update.
 packages() {
   local absent=() package
@@ -44,7 +58,8 @@ packages() {
   fi
   echo "installing ${absent[*]}"
   as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq </dev/null
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${absent[@]}" </dev/null >/dev/null
+  without_services as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends "${absent[@]}" </dev/null >/dev/null
   case $? in
     0) ;;
     126) lacking "${absent[*]}" "neither root nor sudo: run  apt-get install ${absent[*]}  as root" ;;
@@ -63,7 +78,7 @@ crate() {
 
 install() {
   case $1 in
-    system) packages build-essential pkg-config libxml2-dev libcurl4-openssl-dev libclang-dev faketime ;;
+    system) packages build-essential pkg-config libxml2-dev libcurl4-openssl-dev libclang-dev faketime redis-server redis-sentinel ;;
     bench) packages wrk ;;
     llvm)
       # Reads the coverage of exactly this compiler.

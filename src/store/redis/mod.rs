@@ -7,6 +7,7 @@
 
 pub mod client;
 mod rules;
+mod temporary;
 
 use std::{fmt, sync::Arc, time::Duration};
 

@@ -2,7 +2,7 @@
 //! are free at the start; within the process, a holder that stopped renewing is told by the monotonic clock, so that a step
 //! of the wall clock never locks a slot.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use rusqlite::params;
 
@@ -13,10 +13,14 @@ use super::{
     workspace::{Workspace, collect},
 };
 use crate::store::{
-    AcquireRequest, Acquired, Holding, IdMillis, Nonce, Renewed, StoreFuture, WorkerStore, window::Slot,
+    AcquireRequest, Acquired, Extension, Generation, Holding, IdMillis, Nonce, Renewed, StoreFuture,
+    WorkerStore,
+    protocol::window::{Contact, ServerId, Slot, Slots, Terms},
 };
 
 const LAYOUT: &str = "layout";
+
+const TERMS: Terms = Terms::EXCLUSIVE;
 
 impl WorkerStore for SqliteStore {
     fn pin_layout<'a>(&'a self, layout: &'a str) -> StoreFuture<'a, String> {
@@ -33,86 +37,67 @@ impl WorkerStore for SqliteStore {
     }
 
     fn acquire(&self, request: AcquireRequest) -> StoreFuture<'_, Acquired> {
-        self.write("acquire", move |workspace| acquire(workspace, request))
+        self.write("acquire", move |workspace| {
+            let now = workspace.id_now();
+            change(workspace, now, |slots, contact| slots.acquire(&TERMS, &request, contact))
+        })
     }
 
-    fn renew(
-        &self,
-        holding: Holding,
-        carried: IdMillis,
-        window_ms: u64,
-        ttl_ms: u64,
-    ) -> StoreFuture<'_, Renewed> {
+    fn renew(&self, holding: Holding, extension: Extension) -> StoreFuture<'_, Renewed> {
         self.write("renew", move |workspace| {
             // This store's clock is its holder's own, and may have been set back by hours: the time that the holder has carried on
             // its monotonic clock is later then. Otherwise the window would not move until the clock has caught up.
-            let now = workspace.id_now().max(carried);
-            let Some((_, mut slot)) = slots(workspace)?.into_iter().find(|(id, _)| *id == holding.slot)
-            else {
-                return Ok(Renewed::Lost);
-            };
-            let before = slot;
-            let mark = slot.renew(&holding, now, carried, window_ms);
-            if slot != before {
-                write(workspace, holding.slot, &slot)?;
-            }
-            Ok(mark.map_or(Renewed::Lost, |mark| {
-                hold(workspace, holding.slot, ttl_ms);
-                Renewed::Extended { mark, now }
-            }))
+            let now = workspace.id_now().max(extension.carried);
+            change(workspace, now, |slots, contact| slots.renew(&TERMS, &holding, &extension, contact))
         })
     }
 
     fn release(&self, holding: Holding, last: IdMillis) -> StoreFuture<'_, ()> {
         self.write("release", move |workspace| {
-            let slots = slots(workspace)?;
-            if let Some((id, mut slot)) = slots.into_iter().find(|(id, _)| *id == holding.slot) {
-                slot.release(&holding, last);
-                write(workspace, id, &slot)?;
-            }
-            Ok(())
+            let now = workspace.id_now();
+            change(workspace, now, |slots, contact| slots.release(&TERMS, &holding, last, contact))
         })
     }
 }
 
-fn acquire(workspace: &mut Workspace, request: AcquireRequest) -> Result<Acquired, Failure> {
-    let AcquireRequest { nonce, slots: mut wanted, window_ms, ttl_ms } = request;
-    let now = workspace.id_now();
-    let known = slots(workspace)?;
-    // The same holding asked for again: its answer was lost.
-    if let Some((id, slot)) = known.iter().find(|(_, slot)| slot.owner == Some(nonce)) {
-        return Ok(Acquired::Held(slot.holding(*id, nonce, now)));
+/// Runs one step of the protocol on the slots as they are, and writes down what it changed.
+fn change<T>(
+    workspace: &mut Workspace,
+    now: IdMillis,
+    step: impl FnOnce(&mut Slots, &Contact) -> T,
+) -> Result<T, Failure> {
+    let before = slots(workspace)?;
+    let mut after = Slots { marker: None, slots: before.clone() };
+    let presence_ms = u64::try_from(workspace.clock.monotonic().as_millis()).unwrap_or(u64::MAX);
+    let contact = Contact { now, presence_ms, server: ServerId::default(), fresh: Generation::default() };
+    let answer = step(&mut after, &contact);
+    for (&id, slot) in &after.slots {
+        workspace.lapses.insert(id, slot.expires_ms);
+        let known = before.get(&id).map(|known| Slot { expires_ms: slot.expires_ms, ..*known });
+        // Whether its holder is alive is nothing that outlives the process.
+        if known != Some(*slot) {
+            write(workspace, id, slot)?;
+        }
     }
-    let find = |wanted: u32| known.iter().find(|(id, _)| *id == wanted).map(|(_, slot)| *slot);
-    let monotonic = workspace.clock.monotonic();
-    let is_gone = |id: &u32| workspace.lapses.get(id).is_none_or(|lapse| *lapse <= monotonic);
-    let free = wanted.find(|id| find(*id).is_none_or(|slot| slot.owner.is_none() || is_gone(id)));
-    let Some(id) = free else { return Ok(Acquired::NoSlot) };
-    let mut slot = find(id).unwrap_or_default();
-    slot.hand_to(nonce, now, window_ms);
-    write(workspace, id, &slot)?;
-    hold(workspace, id, ttl_ms);
-    Ok(Acquired::Held(slot.holding(id, nonce, now)))
+    Ok(answer)
 }
 
-/// Counts the holder as present for `ttl_ms` from now.
-fn hold(workspace: &mut Workspace, slot: u32, ttl_ms: u64) {
-    let lapse = workspace.clock.monotonic().saturating_add(Duration::from_millis(ttl_ms));
-    workspace.lapses.insert(slot, lapse);
-}
-
-/// Every slot that was ever held: a handful.
-fn slots(workspace: &Workspace) -> Result<Vec<(u32, Slot)>, Failure> {
+/// Every slot that was ever held: a handful. Holders of earlier processes are gone.
+fn slots(workspace: &Workspace) -> Result<BTreeMap<u32, Slot>, Failure> {
     const SLOTS: &str = "SELECT slot, nonce, fence, start_ms, mark_ms FROM worker_slots ORDER BY slot";
-    collect(&workspace.connection, SLOTS, [], |row| {
+    let rows = collect(&workspace.connection, SLOTS, [], |row| {
+        let id = row.get("slot")?;
         let slot = Slot {
             owner: row.get::<_, Option<[u8; 16]>>("nonce")?.map(Nonce),
             fence: unsigned(row, "fence")?,
             start: unsigned(row, "start_ms")?,
             mark: unsigned(row, "mark_ms")?,
+            expires_ms: workspace.lapses.get(&id).copied().unwrap_or(0),
+            generation: Generation::default(),
         };
-        Ok((row.get("slot")?, slot))
-    })
+        Ok((id, slot))
+    })?;
+    Ok(rows.into_iter().collect())
 }
 
 fn write(workspace: &Workspace, id: u32, slot: &Slot) -> Result<(), Failure> {

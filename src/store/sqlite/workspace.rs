@@ -62,8 +62,8 @@ pub(super) struct Workspace {
     look_at: Duration,
     /// The highest `idempotency.id` ever used.
     last_record: i64,
-    /// When, on the monotonic clock, a holder of a worker slot that has not renewed counts as gone.
-    pub(super) lapses: HashMap<u32, Duration>,
+    /// When, on the monotonic clock in ms, a holder of a worker slot that has not renewed counts as gone.
+    pub(super) lapses: HashMap<u32, u64>,
 }
 
 impl Workspace {

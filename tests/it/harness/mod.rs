@@ -4,27 +4,33 @@
 //! when the test ends, and nothing but its own server.
 
 mod check;
+mod faketime;
 mod http;
+mod process;
+mod proxy;
+mod redis;
+mod selftest;
 
 use std::{
     fs,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::PathBuf,
-    process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicU16, Ordering},
-    },
+    process::{Command, ExitStatus, Output, Stdio},
+    sync::Arc,
     thread,
     time::Duration,
 };
 
 use numgen::clock::{Clock, SystemClock};
+use process::{Process, Signal, free_address};
 use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) use check::{Observation, assert_no_value_twice, assert_real_time_order, value_of};
+pub(crate) use faketime::{Hands, faketime};
 pub(crate) use http::{Connection, Response};
+pub(crate) use proxy::{Fault, Proxy};
+pub(crate) use redis::{Data, Redis, RedisCluster, Sentinels};
 
 /// What signs the tokens of a test; also the canary that must never appear in a log.
 pub(crate) const SECRET: &str = "canary-secret-4f1d2a9c8b7e6d5c4b3a291807f6e5d4";
@@ -62,7 +68,7 @@ pub(crate) struct Site {
 /// A running server.
 pub(crate) struct TestServer {
     site: Site,
-    child: Child,
+    process: Process,
     pub(crate) listen: SocketAddr,
     pub(crate) admin: SocketAddr,
 }
@@ -164,14 +170,12 @@ impl Site {
         let log = |name| {
             fs::OpenOptions::new().create(true).append(true).open(self.path(name)).expect("a log file")
         };
-        let child = command
+        command
             .env("NUMGEN_LISTEN", listen.to_string())
             .env("NUMGEN_ADMIN_LISTEN", admin.to_string())
             .stdout(log("stdout"))
-            .stderr(log("stderr"))
-            .spawn()
-            .expect("the binary starts");
-        TestServer { site: self.clone(), child, listen, admin }
+            .stderr(log("stderr"));
+        TestServer { site: self.clone(), process: Process::spawn(&mut command), listen, admin }
     }
 }
 
@@ -222,16 +226,22 @@ impl TestServer {
 
     /// Kills it as a power cut would, and answers where it lived.
     pub(crate) fn kill_9(mut self) -> Site {
-        self.child.kill().expect("its own child");
-        self.child.wait().expect("its own child");
+        self.process.kill();
         self.site.clone()
     }
 
     /// Asks it to stop, without waiting.
     pub(crate) fn ask_to_stop(&self) {
-        // Without unsafe code, signals other than KILL need the shell's `kill`.
-        let status = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", self.child.id())).status();
-        assert!(status.expect("a shell").success());
+        self.process.signal(Signal::Terminate);
+    }
+
+    /// Freezes it, its connections open.
+    pub(crate) fn pause(&self) {
+        self.process.signal(Signal::Stop);
+    }
+
+    pub(crate) fn resume(&self) {
+        self.process.signal(Signal::Continue);
     }
 
     /// Waits for the end of the process.
@@ -239,7 +249,7 @@ impl TestServer {
     pub(crate) fn wait_exit(mut self, limit: Duration) -> ExitStatus {
         let mut status = None;
         Stopwatch::wait_until(limit, "exit", || {
-            status = self.child.try_wait().expect("its own child");
+            status = self.process.ended();
             status.is_some()
         });
         status.expect("it has ended")
@@ -259,18 +269,15 @@ impl TestServer {
 impl Drop for TestServer {
     fn drop(&mut self) {
         // A process that counts the lines it executes writes them down at a clean end.
-        if std::env::var_os("LLVM_PROFILE_FILE").is_some() && matches!(self.child.try_wait(), Ok(None)) {
+        if std::env::var_os("LLVM_PROFILE_FILE").is_some() && self.process.ended().is_none() {
+            self.resume(); // it may be frozen
             self.ask_to_stop();
             for _ in 0..300 {
-                if !matches!(self.child.try_wait(), Ok(None)) {
+                if self.process.ended().is_some() {
                     break;
                 }
                 thread::sleep(Duration::from_millis(10));
             }
-        }
-        if let Ok(None) = self.child.try_wait() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
         }
         if thread::panicking() {
             eprintln!("log of the server:\n{}", self.log());
@@ -361,19 +368,5 @@ impl Caller {
         let mut numbers = self.get(&format!("/numbers/{key}")).expect(200).numbers();
         assert_eq!(numbers.len(), 1, "{numbers:?}");
         numbers.remove(0)
-    }
-}
-
-/// A loopback address that nobody listens on. Ports below the range from which the kernel draws for outgoing
-/// connections, so that none of those can take it before the server does.
-fn free_address() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let offset = u16::try_from(std::process::id() % 10_000).expect("below 10,000");
-    loop {
-        let port = 12_000 + (offset + NEXT.fetch_add(1, Ordering::Relaxed)) % 18_000;
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        if TcpListener::bind(address).is_ok() {
-            return address;
-        }
     }
 }

@@ -1,0 +1,272 @@
+//! Worker windows (`docs/protocols.md`): who may issue which ID timestamps.
+//!
+//! A lease that ends by time cannot stop a process that was paused, and clocks disagree. So what is leased is a span of
+//! ID timestamps. Each slot (worker ID) has a *mark*, the highest timestamp that anybody was ever allowed to use there; to hold
+//! the slot is to have raised it. Invariants:
+//!
+//! 1. **Windows of a slot are disjoint.** A window is `start < ts <= mark`; a new holding starts at the mark that was found.
+//! 2. **A mark falls only by its holder's RELEASE**, and never below a timestamp that was issued.
+//! 3. **Only the present holding moves a slot**: RENEW and RELEASE match nonce, fence and generation. A nonce names one holding, a
+//!    fence orders the holdings of a slot; so nothing that arrives late or twice changes what has passed on.
+//! 4. **A store that may have forgotten says so.** Its memory has a *generation*: a random name, written where there is none, adopted
+//!    where there is one, replaced where the server's own ID has changed (it restarted, or another one was promoted). For some
+//!    seconds after that (*settling*) nobody acquires and nothing is extended, while holders put back what they hold.
+//! 5. **A forgotten mark is allowed for**: a slot last written in another generation is entered a *margin* above its mark.
+//! 6. **An answer that is older than a fraction of the settling is dropped**: the store may have forgotten it, and settled.
+//! 7. **A wild clock does no lasting harm**: a renewal moves the mark no further than the holder's own idea of the time, plus a little.
+//!
+//! [`Guard`] names the rules that carry these; `tests/models/windows.rs` takes each away and finds the duplicate.
+//!
+//! Which clock the store has does not matter for 1 to 3: it decides only how soon a slot passes on. Where the store's clock is
+//! behind the holder's (set back by hours), a renewal follows the holder's, so that issuing goes on.
+
+mod holder;
+mod message;
+mod terms;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, time::Duration};
+
+pub use holder::{Holder, Next};
+pub use message::{AcquireRequest, Acquired, Generation, Holding, IdMillis, Nonce, Renewed};
+pub use terms::{Contact, Guard, Rest, ServerId, Terms};
+
+/// The highest mark: what a signed 64-bit column holds, 292 million years.
+const MAX_MARK: IdMillis = i64::MAX.unsigned_abs();
+
+/// What is kept of one slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slot {
+    /// Whose it is.
+    pub owner: Option<Nonce>,
+    /// Rises with every change of holder.
+    pub fence: u64,
+    /// Where the present window begins.
+    pub start: IdMillis,
+    /// The highest timestamp that anybody was ever allowed to use here.
+    pub mark: IdMillis,
+    /// Until when its holder counts as alive ([`Contact::presence_ms`]).
+    pub expires_ms: u64,
+    /// The memory in which it was last written.
+    pub generation: Generation,
+}
+
+/// How a store notices that it may have forgotten something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Marker {
+    /// The name of the memory.
+    pub generation: Generation,
+    /// The server whose memory it is.
+    pub server: ServerId,
+    /// When it was written, or the clock was set back since.
+    pub since: IdMillis,
+    /// Whether settling is over for good, whatever the clock does.
+    pub phase: Phase,
+}
+
+/// Where a memory stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Phase {
+    /// Holders come forward.
+    Settling,
+    /// Everybody has had the time.
+    Settled,
+}
+
+/// What a call finds of the memory.
+#[derive(Clone, Copy)]
+struct Memory {
+    generation: Generation,
+    /// What is left of the settling.
+    settling: Option<Duration>,
+}
+
+/// All that a store keeps about windows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slots {
+    /// Its memory, if it has one yet.
+    pub marker: Option<Marker>,
+    /// Slots that were ever held.
+    pub slots: BTreeMap<u32, Slot>,
+}
+
+/// How a RENEW wants the window to move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Extension {
+    /// The holder's own idea of the store's clock.
+    pub carried: IdMillis,
+    /// How far the mark is to lie ahead of the clock, in ms.
+    pub window_ms: u64,
+    /// How long until a holder that does not renew may be looked at as dead, in ms.
+    pub ttl_ms: u64,
+}
+
+impl Slots {
+    /// ACQUIRE: hands a free slot to a new holding; the same nonce again gets the same answer.
+    pub fn acquire(&mut self, terms: &Terms, request: &AcquireRequest, at: &Contact) -> Acquired {
+        if !terms.keeps(Guard::AdoptGeneration) {
+            self.marker = self.marker.filter(|marker| marker.phase == Phase::Settled);
+        }
+        let memory = self.observe(terms, at);
+        if let Some(wait) = memory.settling.filter(|_| terms.keeps(Guard::Settling)) {
+            return Acquired::Wait(wait);
+        }
+        let is_its_own = |slot: &Slot| match slot.owner {
+            Some(owner) => owner == request.nonce || !terms.keeps(Guard::Nonce),
+            None => false,
+        };
+        if let Some((&id, slot)) = self.slots.iter().find(|(_, slot)| is_its_own(slot)) {
+            return Acquired::Held(slot.holding(id, request.nonce, memory.generation, at.now));
+        }
+        let slot = |id: &u32| self.slots.get(id).copied().unwrap_or_default();
+        let Some(id) = request.slots.clone().find(|id| slot(id).is_free(terms, memory.generation, at)) else {
+            return Acquired::NoSlot;
+        };
+        let slot = self.slots.entry(id).or_default();
+        slot.hand_to(terms, request, memory.generation, at);
+        Acquired::Held(slot.holding(id, request.nonce, memory.generation, at.now))
+    }
+
+    /// RENEW: moves the mark of the present holding on. A holding of another generation is put back first (REASSERT).
+    pub fn renew(
+        &mut self,
+        terms: &Terms,
+        holding: &Holding,
+        extension: &Extension,
+        at: &Contact,
+    ) -> Renewed {
+        let memory = self.observe(terms, at);
+        if memory.generation != holding.generation && !self.reassert(terms, holding, memory.generation, at) {
+            return Renewed::Lost;
+        }
+        let Some(slot) = self.slots.get_mut(&holding.slot) else { return Renewed::Lost };
+        if !slot.is_held_by(terms, holding) {
+            return Renewed::Lost;
+        }
+        if slot.mark <= at.now {
+            // The holder is told to stop, so nobody is left to use the slot: the next need not wait for it to lapse.
+            slot.vacate();
+            return Renewed::Lost;
+        }
+        if memory.settling.is_none() {
+            slot.extend(terms, extension, at);
+        }
+        slot.expires_ms = at.presence_ms.saturating_add(extension.ttl_ms);
+        slot.generation = memory.generation;
+        Renewed::Extended { mark: slot.mark, now: at.now, generation: memory.generation }
+    }
+
+    /// REASSERT: puts back a holding that the store may have forgotten; answers whether it stands.
+    ///
+    /// Only while its mark lies ahead: behind that, the slot may rightly have passed on, and been forgotten again.
+    fn reassert(&mut self, terms: &Terms, holding: &Holding, generation: Generation, at: &Contact) -> bool {
+        if holding.mark <= at.now {
+            return false;
+        }
+        let slot = self.slots.entry(holding.slot).or_default();
+        if !slot.is_held_by(terms, holding) {
+            let is_newer = slot.fence < holding.fence || !terms.keeps(Guard::Fence);
+            // Somebody was given timestamps in this memory that this holder may have, too: it came too late.
+            let is_overtaken = slot.generation == generation && slot.mark > holding.mark;
+            if !is_newer || is_overtaken {
+                return false;
+            }
+        }
+        slot.owner = Some(holding.nonce);
+        slot.fence = holding.fence;
+        slot.start = holding.start;
+        slot.mark = slot.mark.max(holding.mark);
+        true
+    }
+
+    /// RELEASE: the holder has stopped and issued nothing above `last`; the slot is free at once.
+    pub fn release(&mut self, terms: &Terms, holding: &Holding, last: IdMillis, at: &Contact) {
+        let memory = self.observe(terms, at);
+        let Some(slot) = self.slots.get_mut(&holding.slot) else { return };
+        let matches = slot.is_held_by(terms, holding) && memory.generation == holding.generation;
+        if matches || !terms.keeps(Guard::ReleaseMatches) {
+            slot.mark = slot.start.max(last).min(MAX_MARK);
+            slot.vacate();
+        }
+    }
+
+    /// The memory as it stands: adopted, or begun where there is none or where the server is another.
+    fn observe(&mut self, terms: &Terms, at: &Contact) -> Memory {
+        let known = self.marker.filter(|marker| marker.server == at.server);
+        let mut marker = known.unwrap_or(Marker {
+            generation: at.fresh,
+            server: at.server,
+            since: at.now,
+            phase: Phase::Settling,
+        });
+        // A clock that was set back begins the settling anew, rather than drawing it out for hours.
+        marker.since = marker.since.min(at.now);
+        let left_ms = terms.settling_ms.saturating_sub(at.now - marker.since);
+        if left_ms == 0 {
+            marker.phase = Phase::Settled;
+        }
+        self.marker = Some(marker);
+        let settling = match marker.phase {
+            Phase::Settling => Some(Duration::from_millis(left_ms)),
+            Phase::Settled => None,
+        };
+        Memory { generation: marker.generation, settling }
+    }
+}
+
+impl Slot {
+    /// How far above the mark a new holding begins.
+    fn margin_ms(&self, terms: &Terms, generation: Generation) -> u64 {
+        let was_written_before = self.generation != generation && *self != Self::default();
+        if was_written_before && terms.keeps(Guard::Margin) { terms.margin_ms } else { 0 }
+    }
+
+    fn is_free(&self, terms: &Terms, generation: Generation, at: &Contact) -> bool {
+        let lapsed = self.owner.is_none() || self.expires_ms <= at.presence_ms;
+        lapsed
+            && match terms.rest {
+                Rest::UntilMarkHasPassed => {
+                    self.mark.saturating_add(self.margin_ms(terms, generation)) <= at.now
+                }
+                Rest::None => true,
+            }
+    }
+
+    fn hand_to(&mut self, terms: &Terms, request: &AcquireRequest, generation: Generation, at: &Contact) {
+        let found = self.mark.saturating_add(self.margin_ms(terms, generation));
+        self.start = if terms.keeps(Guard::StartAtMark) { found } else { 0 };
+        self.mark = found.max(at.now).saturating_add(request.window_ms).min(MAX_MARK);
+        self.owner = Some(request.nonce);
+        self.fence += 1;
+        self.expires_ms = at.presence_ms.saturating_add(request.ttl_ms);
+        self.generation = generation;
+    }
+
+    fn extend(&mut self, terms: &Terms, extension: &Extension, at: &Contact) {
+        let carried = extension.carried;
+        let furthest = match terms.keeps(Guard::RenewBound) {
+            true => carried.saturating_add(terms.carry_limit_ms),
+            false => u64::MAX,
+        };
+        let believed = at.now.clamp(carried, furthest);
+        self.mark = self.mark.max(believed.saturating_add(extension.window_ms)).min(MAX_MARK);
+    }
+
+    fn vacate(&mut self) {
+        self.owner = None;
+        self.expires_ms = 0;
+    }
+
+    /// The holding as its holder sees it.
+    fn holding(&self, slot: u32, nonce: Nonce, generation: Generation, now: IdMillis) -> Holding {
+        Holding { slot, nonce, fence: self.fence, start: self.start, mark: self.mark, now, generation }
+    }
+
+    /// Whether `holding` is the present one.
+    fn is_held_by(&self, terms: &Terms, holding: &Holding) -> bool {
+        let nonce = self.owner == Some(holding.nonce) || !terms.keeps(Guard::Nonce);
+        let fence = self.fence == holding.fence || !terms.keeps(Guard::Fence);
+        nonce && fence
+    }
+}

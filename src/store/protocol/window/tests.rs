@@ -1,0 +1,253 @@
+//! The rules one by one; `tests/models/windows.rs` tries them all together.
+
+use super::*;
+
+const A: Nonce = Nonce([1; 16]);
+const B: Nonce = Nonce([2; 16]);
+const SETTLING: u64 = Terms::SHARED.settling_ms;
+const MARGIN: u64 = Terms::SHARED.margin_ms;
+const WINDOW: u64 = 30_000;
+const TTL: u64 = 15_000;
+
+/// A store and its circumstances.
+struct Bench {
+    terms: Terms,
+    slots: Slots,
+    now: IdMillis,
+    server: u64,
+    memories: u64,
+}
+
+impl Bench {
+    fn exclusive(now: IdMillis) -> Self {
+        Self { terms: Terms::EXCLUSIVE, slots: Slots::default(), now, server: 1, memories: 0 }
+    }
+
+    /// A shared store that has settled.
+    fn shared(now: IdMillis) -> Self {
+        let mut bench = Self { terms: Terms::SHARED, ..Self::exclusive(now - SETTLING) };
+        assert!(matches!(bench.ask(A, 0..0), Acquired::Wait(_)));
+        bench.now = now;
+        bench
+    }
+
+    fn contact(&mut self) -> Contact {
+        self.memories += 1;
+        let server = ServerId(self.server);
+        Contact { now: self.now, presence_ms: self.now, server, fresh: Generation(self.memories) }
+    }
+
+    fn ask(&mut self, nonce: Nonce, slots: std::ops::Range<u32>) -> Acquired {
+        let contact = self.contact();
+        let request = AcquireRequest { nonce, slots, window_ms: WINDOW, ttl_ms: TTL };
+        self.slots.acquire(&self.terms, &request, &contact)
+    }
+
+    fn acquire(&mut self, nonce: Nonce) -> Holding {
+        let Acquired::Held(holding) = self.ask(nonce, 0..1) else { panic!("no slot") };
+        holding
+    }
+
+    fn renew_as(&mut self, holding: &Holding, carried: IdMillis) -> Renewed {
+        let contact = self.contact();
+        let extension = Extension { carried, window_ms: WINDOW, ttl_ms: TTL };
+        self.slots.renew(&self.terms, holding, &extension, &contact)
+    }
+
+    /// The mark after a renewal, `None` where the holding is lost.
+    fn renew(&mut self, holding: &mut Holding) -> Option<IdMillis> {
+        let Renewed::Extended { mark, generation, .. } = self.renew_as(holding, self.now) else {
+            return None;
+        };
+        *holding = Holding { mark, generation, ..*holding };
+        Some(mark)
+    }
+
+    fn release(&mut self, holding: &Holding, last: IdMillis) {
+        let contact = self.contact();
+        self.slots.release(&self.terms, holding, last, &contact);
+    }
+}
+
+#[test]
+fn the_next_window_starts_where_the_last_one_ends() {
+    let mut bench = Bench::exclusive(100_000);
+    let first = bench.acquire(A);
+    assert_eq!((first.start, first.mark, first.fence), (0, 130_000, 1));
+    bench.now = 200;
+    bench.slots.slots.get_mut(&0).unwrap().expires_ms = 0;
+    let second = bench.acquire(B);
+    assert_eq!(
+        (second.start, second.mark, second.fence),
+        (130_000, 160_000, 2),
+        "even on a clock that stepped back"
+    );
+    assert_eq!(bench.renew_as(&first, 200), Renewed::Lost, "to B");
+}
+
+#[test]
+fn a_slot_rests_until_its_mark_has_passed() {
+    let mut bench = Bench::shared(100_000);
+    let first = bench.acquire(A);
+    bench.now = first.mark - 1;
+    assert_eq!(bench.ask(B, 0..1), Acquired::NoSlot, "its holder may be paused");
+    bench.now = first.mark;
+    assert_eq!(bench.acquire(B).start, first.mark);
+}
+
+#[test]
+fn a_wild_clock_moves_the_mark_only_as_far_as_the_holder_believes() {
+    let mut bench = Bench::shared(100_000);
+    let holding = bench.acquire(A);
+    bench.now = 129_000;
+    let Renewed::Extended { mark, .. } = bench.renew_as(&holding, 101_000) else { panic!("lost") };
+    assert_eq!(mark, 101_000 + 5_000 + WINDOW);
+    let Renewed::Extended { mark: after, .. } = bench.renew_as(&holding, 7) else { panic!("lost") };
+    assert_eq!(after, mark, "never falls");
+}
+
+#[test]
+fn a_clock_that_was_set_back_does_not_end_issuing() {
+    let mut bench = Bench::shared(10_000_000);
+    let holding = bench.acquire(A);
+    bench.now = 1_000_000;
+    let Renewed::Extended { mark, .. } = bench.renew_as(&holding, 10_020_000) else { panic!("lost") };
+    assert_eq!(mark, 10_020_000 + WINDOW, "the holder's clock has gone on");
+}
+
+#[test]
+fn a_mark_that_has_passed_frees_the_slot() {
+    let mut bench = Bench::shared(100_000);
+    let mut holding = bench.acquire(A);
+    bench.now = holding.mark;
+    assert_eq!(bench.renew(&mut holding), None);
+    let next = bench.acquire(B);
+    assert_eq!(next.start, holding.mark, "what was allowed stays allowed once");
+}
+
+#[test]
+fn release_gives_back_what_was_not_used() {
+    let mut bench = Bench::shared(100_000);
+    let holding = bench.acquire(A);
+    bench.release(&Holding { nonce: B, ..holding }, 100_001);
+    bench.release(&Holding { fence: 7, ..holding }, 100_001);
+    bench.release(&Holding { generation: Generation(99), ..holding }, 100_001);
+    assert_eq!(bench.slots.slots[&0].mark, holding.mark, "not theirs to release");
+    bench.now = 100_010;
+    bench.release(&holding, 100_005);
+    let next = bench.acquire(B);
+    assert_eq!(next.start, 100_005);
+    bench.release(&next, 7);
+    assert_eq!(bench.slots.slots[&0].mark, 100_005, "never below the start");
+}
+
+#[test]
+fn an_empty_store_settles_before_anybody_acquires() {
+    let mut bench = Bench { terms: Terms::SHARED, ..Bench::exclusive(100_000) };
+    assert_eq!(bench.ask(A, 0..1), Acquired::Wait(Duration::from_secs(5)));
+    bench.now += SETTLING - 1;
+    assert_eq!(bench.ask(B, 0..1), Acquired::Wait(Duration::from_millis(1)), "it binds everybody");
+    bench.now = 3_000;
+    assert_eq!(bench.ask(B, 0..1), Acquired::Wait(Duration::from_secs(5)), "a clock set back begins anew");
+    bench.now += SETTLING;
+    assert!(matches!(bench.ask(B, 0..1), Acquired::Held(_)));
+    bench.now = 4_000;
+    assert!(matches!(bench.ask(A, 1..2), Acquired::Held(_)), "what is settled stays settled");
+}
+
+#[test]
+fn what_a_store_forgot_is_put_back_and_not_extended_while_it_settles() {
+    let mut bench = Bench::shared(100_000);
+    let mut holding = bench.acquire(A);
+    bench.now += 1_000;
+    let before = bench.renew(&mut holding);
+    bench.slots = Slots::default();
+    bench.now += 1_000;
+    assert_eq!(bench.renew(&mut holding), before);
+    bench.now += SETTLING - 1;
+    assert_eq!(bench.renew(&mut holding), before);
+    bench.now += 1;
+    assert_eq!(bench.renew(&mut holding), Some(bench.now + WINDOW));
+    assert_eq!(bench.ask(B, 0..1), Acquired::NoSlot);
+    assert_eq!((bench.slots.slots[&0].fence, bench.slots.slots[&0].start), (holding.fence, holding.start));
+}
+
+#[test]
+fn the_later_holding_wins() {
+    let mut bench = Bench::shared(1_000_000);
+    let mut early = bench.acquire(A);
+    let dump = bench.slots.clone();
+    bench.now += 10;
+    bench.release(&early, 1_000_005);
+    let mut late = bench.acquire(B);
+    (bench.slots, bench.server) = (dump, 2);
+    assert!(bench.renew(&mut late).is_some(), "the dump knows nothing of it");
+    assert_eq!(bench.renew(&mut early), None);
+    assert!(bench.renew(&mut late).is_some());
+}
+
+#[test]
+fn a_holding_whose_mark_has_passed_is_not_put_back() {
+    let mut bench = Bench::shared(1_000_000);
+    let mut holding = bench.acquire(A);
+    bench.slots = Slots::default();
+    bench.now = holding.mark;
+    assert_eq!(bench.renew(&mut holding), None);
+}
+
+#[test]
+fn who_comes_after_somebody_else_was_let_in_is_lost() {
+    let mut bench = Bench::shared(1_000_000);
+    let mut early = bench.acquire(A);
+    early.fence = 9;
+    bench.slots = Slots::default();
+    assert!(matches!(bench.ask(B, 0..1), Acquired::Wait(_)));
+    bench.now += SETTLING;
+    let mut late = bench.acquire(B);
+    assert_eq!(bench.renew(&mut early), None, "it has missed the settling");
+    assert!(bench.renew(&mut late).is_some());
+}
+
+#[test]
+fn another_server_may_have_forgotten_the_end_of_a_mark() {
+    let mut bench = Bench::shared(1_000_000);
+    let holding = bench.acquire(A);
+    bench.server = 2;
+    bench.now = holding.mark;
+    assert!(matches!(bench.ask(B, 0..1), Acquired::Wait(_)));
+    bench.now = holding.mark + MARGIN - 1;
+    assert_eq!(bench.ask(B, 0..1), Acquired::NoSlot);
+    bench.now += 1;
+    assert_eq!(bench.acquire(B).start, holding.mark + MARGIN);
+}
+
+#[test]
+fn an_old_answer_is_dropped_and_the_nonce_asked_again() {
+    let mut bench = Bench::shared(1_000_000);
+    let mut holder = Holder::new(A);
+    let answer = bench.ask(A, 0..1);
+    assert_eq!(holder.acquired(&Terms::SHARED, A, answer, 1_001), Next::Ignore);
+    assert_eq!(holder.acquired(&Terms::SHARED, B, answer, 0), Next::Ignore, "sent for another holding");
+    let again = bench.ask(holder.nonce(), 0..1);
+    assert_eq!(again, answer);
+    assert!(matches!(holder.acquired(&Terms::SHARED, A, again, 1_000), Next::Issue(_)));
+}
+
+#[test]
+fn a_late_answer_does_not_revive_a_holding() {
+    let mut bench = Bench::shared(1_000_000);
+    let mut holder = Holder::new(A);
+    holder.acquired(&Terms::SHARED, A, bench.ask(A, 0..1), 0);
+    let held = holder.held().expect("held");
+    let late = bench.renew_as(&held, bench.now);
+    assert_eq!(holder.give_up(B), Some(held));
+    assert_eq!(holder.renewed(&Terms::SHARED, &held, late, 0, A), Next::Ignore);
+    assert_eq!((holder.held(), holder.nonce()), (None, B));
+    let next = bench.ask(B, 1..2);
+    holder.acquired(&Terms::SHARED, B, next, 0);
+    assert_eq!(
+        holder.renewed(&Terms::SHARED, &held, Renewed::Lost, 0, A),
+        Next::Ignore,
+        "the one before was lost, not this"
+    );
+}

@@ -1,0 +1,120 @@
+//! Temporary numbers of all nodes: a hash of rows, and for each status the numbers in the order of their texts.
+//!
+//! What becomes of a row is decided in [`TemporaryRow`]; the scripts only compare revisions. A value of the hash is the revision, a
+//! space and the row as JSON. All keys share one slot. The instance is the generation of the marker that guards it.
+
+use redis::cmd;
+
+use super::{
+    RedisStore, STORE,
+    client::{Arg, Script},
+};
+use crate::store::{
+    Instance, RowSwap, Status, StoreError, StoreFuture, TemporaryNumber, TemporaryQuery, TemporaryRow,
+    TemporaryStore,
+};
+
+const ROWS: &str = "numgen:temporary:{temporary}:rows";
+/// Every number, whatever its status.
+const ALL: &str = "numgen:temporary:{temporary}:all";
+
+static UPLOAD: Script = Script::new("upload_temporary", include_str!("upload.lua"));
+static SWAP: Script = Script::new("swap_temporary", include_str!("swap.lua"));
+static LIST: Script = Script::new("list_temporary", include_str!("list.lua"));
+
+fn index_of(status: Option<Status>) -> &'static str {
+    match status {
+        None => ALL,
+        Some(Status::Open) => "numgen:temporary:{temporary}:open",
+        Some(Status::Assigned) => "numgen:temporary:{temporary}:assigned",
+        Some(Status::Void) => "numgen:temporary:{temporary}:void",
+    }
+}
+
+/// The keys of [`Status::ALL`], in that order.
+fn indices() -> impl Iterator<Item = String> {
+    Status::ALL.into_iter().map(|status| index_of(Some(status)).to_owned())
+}
+
+fn damaged() -> StoreError {
+    StoreError::Corrupt { store: STORE, what: "a temporary number that cannot be read".to_owned() }
+}
+
+/// Reads a value of the hash.
+fn row(value: &str) -> Result<TemporaryRow, StoreError> {
+    let json = value.split_once(' ').map(|(_, json)| json);
+    json.and_then(TemporaryRow::from_json).ok_or_else(damaged)
+}
+
+impl TemporaryStore for RedisStore {
+    fn upload(&self, rows: Vec<TemporaryRow>) -> StoreFuture<'_, Instance> {
+        Box::pin(async move {
+            let mut bits = [0; 8];
+            getrandom::fill(&mut bits).map_err(|source| StoreError::Unavailable {
+                store: STORE,
+                operation: UPLOAD.name,
+                source: Box::new(source),
+            })?;
+            let generation = format!("{:016x}", u64::from_ne_bytes(bits));
+            let mut keys = vec![self.client.marker_key(ROWS), ROWS.to_owned(), ALL.to_owned()];
+            keys.extend(indices());
+            let written: Vec<String> = rows.iter().map(TemporaryRow::to_json).collect();
+            let mut args: Vec<Arg<'_>> = vec![(&generation).into()];
+            for (row, content) in rows.iter().zip(&written) {
+                args.extend::<[Arg<'_>; 4]>([
+                    row.number.as_str().into(),
+                    row.status().as_str().into(),
+                    row.revision.into(),
+                    content.into(),
+                ]);
+            }
+            let kept: String = self.client.run(&UPLOAD, &keys, &args, self.timeout).await?;
+            Ok(Instance(kept.into()))
+        })
+    }
+
+    fn find(&self, number: TemporaryNumber) -> StoreFuture<'_, Option<TemporaryRow>> {
+        Box::pin(async move {
+            let find = cmd("HGET").arg(ROWS).arg(number.as_str()).to_owned();
+            let found: Option<String> = self.client.query("find_temporary", &find).await?;
+            found.as_deref().map(row).transpose()
+        })
+    }
+
+    fn swap(&self, new: TemporaryRow) -> StoreFuture<'_, RowSwap> {
+        Box::pin(async move {
+            let keys: Vec<String> = std::iter::once(ROWS.to_owned()).chain(indices()).collect();
+            let content = new.to_json();
+            let args = [
+                new.number.as_str().into(),
+                new.status().as_str().into(),
+                new.revision.into(),
+                (&content).into(),
+            ];
+            let answer: Vec<String> = self.client.run(&SWAP, &keys, &args, self.timeout).await?;
+            match answer.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+                ["done"] => Ok(RowSwap::Done),
+                ["changed"] => Ok(RowSwap::Changed(None)),
+                ["changed", present] => Ok(RowSwap::Changed(Some(row(present)?))),
+                _ => Err(damaged()),
+            }
+        })
+    }
+
+    fn list(&self, query: TemporaryQuery) -> StoreFuture<'_, Vec<TemporaryRow>> {
+        Box::pin(async move {
+            let (first, end) = query.between();
+            let keys = [index_of(query.status).to_owned(), ROWS.to_owned()];
+            let args = [(&first).into(), (&end).into(), query.limit.into()];
+            let rows: Vec<Option<String>> = self.client.run(&LIST, &keys, &args, self.timeout).await?;
+            rows.iter().map(|value| row(value.as_deref().ok_or_else(damaged)?)).collect()
+        })
+    }
+
+    fn count_open(&self) -> StoreFuture<'_, u64> {
+        Box::pin(async move {
+            let count = cmd("ZCARD").arg(index_of(Some(Status::Open))).to_owned();
+            self.client.query("count_temporary", &count).await
+        })
+    }
+}
