@@ -122,7 +122,7 @@ pub enum Mistake {
     },
     /// A store that this build cannot use.
     #[error(
-        "{origin}: this build serves the embedded profile only (SQLite in NUMGEN_DATA_DIR) and would not use that store: \
+        "{origin}: this build serves the profiles embedded and redis and would not use that store: \
          leave the setting out"
     )]
     NotServed {
@@ -170,9 +170,11 @@ pub enum Warning {
         nearest: String,
     },
     /// A setting that only matters with a store that is not configured.
-    #[error("{origin} has no effect in profile embedded")]
+    #[error("{origin} has no effect in profile {profile}")]
     NoEffect {
         /// Which setting, and where it was given.
         origin: Origin,
+        /// Which profile this is.
+        profile: &'static str,
     },
 }
