@@ -25,7 +25,11 @@ use numgen::{
     telemetry::Metrics,
 };
 
-use super::{Bench, EPOCH, Memory, NOON, Sqlite, key};
+use super::{
+    EPOCH, NOON,
+    bench::{Bench, Memory, Sqlite},
+    key,
+};
 
 /// A store of temporary numbers under test.
 trait Shared: Send {
@@ -41,31 +45,31 @@ trait Diary: Bench {
 
 impl Shared for Memory {
     async fn empty() -> Self {
-        Self::new()
+        <Self as Bench>::new().await
     }
     fn shared(&self) -> Arc<dyn TemporaryStore> {
-        self.store.clone()
+        self.store()
     }
 }
 
 impl Shared for Sqlite {
     async fn empty() -> Self {
-        Self::new()
+        <Self as Bench>::new().await
     }
     fn shared(&self) -> Arc<dyn TemporaryStore> {
-        self.store.clone().expect("open")
+        self.store()
     }
 }
 
 impl Diary for Sqlite {
     fn journal(&self) -> Arc<dyn Journal> {
-        self.store.clone().expect("open")
+        self.store()
     }
 }
 
 impl Diary for Memory {
     fn journal(&self) -> Arc<dyn Journal> {
-        self.store.clone()
+        self.store()
     }
 }
 
@@ -144,7 +148,7 @@ macro_rules! promises {
         }
     };
     (@empty $store:path) => { <$store as super::Shared>::empty().await };
-    (@new $store:path) => { <$store as super::Bench>::new() };
+    (@new $store:path) => { <$store as super::super::bench::Bench>::new().await };
     (shared $module:ident: $store:ident) => {
         promises!($module: $store.empty; the_first_row_of_a_number_stands, a_row_that_has_come_further_stands,
             a_row_changes_only_as_it_was_seen, of_many_decisions_one_is_taken, rows_come_in_pages_by_key_and_status,
@@ -165,7 +169,7 @@ promises!(journal journal_on_sqlite: Sqlite);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_that_has_forgotten_is_another_instance() {
     let mut bench = OnRedis::empty().await;
-    let (store, journal) = (bench.shared(), Memory::new().journal());
+    let (store, journal) = (bench.shared(), Memory::new().await.journal());
     let first = store.upload(vec![]).await.expect("answered");
     journal.append(vec![row("A", 1), row("A", 2)]).await.expect("new");
     let handover =

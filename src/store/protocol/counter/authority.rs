@@ -708,7 +708,12 @@ impl Authority {
     }
 
     /// Says what was drawn under a key; where nothing was, nothing will be up to that turn: the key may go on to another counter.
-    pub fn settle(records: &mut BTreeMap<String, Entry>, key: &str, turn: u64, claimed_at: UnixMillis) -> Settled {
+    pub fn settle(
+        records: &mut BTreeMap<String, Entry>,
+        key: &str,
+        turn: u64,
+        claimed_at: UnixMillis,
+    ) -> Settled {
         let entry = records.entry(key.to_owned()).or_insert(Entry::Void { turn });
         match entry {
             Entry::Drawn(record) if record.expires_at > claimed_at => return Settled::Drawn(record.clone()),
