@@ -1,12 +1,6 @@
 //! Temporary numbers: kept by a shared store, and by the journal of a node.
 
-use std::{
-    net::TcpListener,
-    path::Path,
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use numgen::{
     clock::{Clock, SystemClock},
@@ -30,6 +24,7 @@ use super::{
     bench::{Bench, Memory, Sqlite},
     key,
 };
+use crate::harness::{Data, Redis};
 
 /// A store of temporary numbers under test.
 trait Shared: Send {
@@ -76,17 +71,17 @@ impl Diary for Memory {
 /// A server of its own.
 struct OnRedis {
     store: RedisStore,
-    server: Server,
+    server: Redis,
     lifecycle: Lifecycle,
 }
 
 impl Shared for OnRedis {
     async fn empty() -> Self {
-        let (server, lifecycle) = (Server::start(), Lifecycle::new());
+        let (server, lifecycle) = (Redis::start_with(&["--save", ""]), Lifecycle::new());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let timeout = Duration::from_secs(20);
         let options = Options { ca_file: None, timeout, clock: Arc::clone(&clock), metrics: Metrics::new() };
-        let url = Secret::new(format!("redis://127.0.0.1:{}", server.port));
+        let url = Secret::new(server.url());
         let client = Client::connect(&url, options, &lifecycle).await.expect("a good URL");
         let store = RedisStore::new(client, Settings { clock, epoch: EPOCH, timeout });
         Self { store, server, lifecycle }
@@ -99,41 +94,6 @@ impl Shared for OnRedis {
 impl Drop for OnRedis {
     fn drop(&mut self) {
         self.lifecycle.drain();
-    }
-}
-
-/// `redis-server` that remembers nothing, gone when the value is.
-struct Server {
-    child: Child,
-    port: u16,
-    directory: tempfile::TempDir,
-}
-
-impl Server {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        drop(listener);
-        let directory = tempfile::tempdir().expect("a directory");
-        Self { child: Self::spawn(port, directory.path()), port, directory }
-    }
-
-    fn spawn(port: u16, directory: &Path) -> Child {
-        let mut server = Command::new("redis-server");
-        server.args(["--save", "", "--port", &port.to_string(), "--dir"]).arg(directory);
-        server.stdout(Stdio::null()).spawn().expect("redis-server is installed")
-    }
-
-    /// Ends it and starts an empty one in its place.
-    fn empty(&mut self) {
-        self.child.kill().and_then(|()| self.child.wait()).expect("killed");
-        self.child = Self::spawn(self.port, self.directory.path());
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _gone = self.child.kill().and_then(|()| self.child.wait());
     }
 }
 
@@ -179,7 +139,8 @@ async fn redis_that_has_forgotten_is_another_instance() {
     let decision = Decision { actor: "ada".to_owned(), at_ms: 0, reason: None };
     resolver.decide(&row("A", 2).number, Action::Void, &decision).await.expect("void");
 
-    bench.server.empty();
+    bench.server.kill();
+    bench.server.start_again(Data::Empty);
     assert_eq!(handover.round().await.expect("handed over again"), 1);
     let second = store.upload(vec![]).await.expect("answered");
     assert_ne!(second, first);
