@@ -29,6 +29,7 @@ use tempfile::TempDir;
 pub(crate) use check::{Observation, assert_no_value_twice, assert_real_time_order, value_of};
 pub(crate) use faketime::{Hands, faketime};
 pub(crate) use http::{Connection, Response};
+pub(crate) use process::free_address;
 pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use redis::{Data, Redis, RedisCluster, Sentinels};
 
