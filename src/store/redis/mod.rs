@@ -7,6 +7,7 @@
 
 pub mod client;
 mod temporary;
+pub mod workers;
 
 use std::{fmt, sync::Arc, time::Duration};
 
