@@ -2,6 +2,7 @@
 //! the traits say; unit tests of higher floors use it, and the contract suite compares the others with it.
 
 mod temporary;
+mod workers;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -13,13 +14,12 @@ use std::{
 };
 
 use super::{
-    AcquireRequest, Acquired, Advanced, Bounds, Certificate, Claim, CounterState, CounterStore, Extension,
-    Generation, Holding, Hole, HoleReason, IdMillis, IdempotencyStore, Instance, IssueRequest, LedgerQuery,
-    LedgerRow, LedgerStore, RenderNumber, Renewed, RuleRecord, StoreError, StoreFuture, TakeRequest, Taken,
-    Transition, Transitioned, Verification, WorkerStore,
+    Advanced, Bounds, Certificate, Claim, CounterState, CounterStore, Hole, HoleReason, IdMillis,
+    IdempotencyStore, Instance, IssueRequest, LedgerQuery, LedgerRow, LedgerStore, RenderNumber, RuleRecord,
+    StoreError, StoreFuture, TakeRequest, Taken, Transition, Transitioned, Verification,
     draw::{Movement, Record, Standing, plan_infallibly},
     ledger::{self, Account, Advance, Event, Verdict},
-    protocol::window::{Contact, Rest, ServerId, Slots, Terms},
+    protocol::window::Terms,
     verification::Auditor,
 };
 use crate::{
@@ -31,9 +31,9 @@ use crate::{
 
 mod rules;
 
-use rules::Shared;
-
 pub use rules::Away;
+
+use rules::Shared;
 
 const STORE: &str = "memory";
 
@@ -53,10 +53,7 @@ struct State {
     counters: BTreeMap<(PrefixKey, Period), Tally>,
     numbers: HashMap<(PrefixKey, String), (Period, SequenceValue)>,
     records: HashMap<Arc<str>, Record>,
-    slots: Slots,
-    server: ServerId,
-    memories: u64,
-    layout: Option<String>,
+    workers: workers::Workers,
     /// The lowest scheme of each key that is not retired, where one was.
     schemes: HashMap<PrefixKey, u64>,
     shared: Shared,
@@ -236,41 +233,7 @@ impl MemoryStore {
     pub fn new(clock: Arc<dyn Clock>, epoch: UnixMillis) -> Self {
         static MADE: AtomicU64 = AtomicU64::new(0);
         let instance = Instance(format!("{STORE}-{}", MADE.fetch_add(1, Ordering::Relaxed)).into());
-        Self { state: Mutex::default(), clock, epoch, terms: Terms::EXCLUSIVE, instance }
-    }
-
-    /// An empty store that leases worker slots as one does that several processes use and that may forget.
-    pub fn shared(clock: Arc<dyn Clock>, epoch: UnixMillis) -> Self {
-        Self { terms: Terms::SHARED, ..Self::new(clock, epoch) }
-    }
-
-    /// Forgets every worker slot, as a server does that starts again empty.
-    pub fn forget_workers(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.slots = Slots::default();
-        state.server.0 += 1;
-    }
-
-    /// Starts again with everything that it had.
-    pub fn restart(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).server.0 += 1;
-    }
-
-    /// What this store contributes to a call about worker slots.
-    fn contact(&self, carried: IdMillis) -> impl Fn(&mut State) -> Contact + use<> {
-        // As in SQLite: the clock of an exclusive store is its holder's own, and may have been set back.
-        let now = match self.terms.rest {
-            Rest::None => self.id_now().max(carried),
-            Rest::UntilMarkHasPassed => self.id_now(),
-        };
-        let presence_ms = match self.terms.rest {
-            Rest::None => u64::try_from(self.clock.monotonic().as_millis()).unwrap_or(u64::MAX),
-            Rest::UntilMarkHasPassed => now,
-        };
-        move |state| {
-            state.memories += 1;
-            Contact { now, presence_ms, server: state.server, fresh: Generation(state.memories) }
-        }
+        Self { state: Mutex::default(), clock, epoch, instance, terms: Terms::EXCLUSIVE }
     }
 
     /// Does `work` under the lock: that makes it atomic.
@@ -428,37 +391,6 @@ impl LedgerStore for MemoryStore {
             tally.events.iter().cloned().for_each(|event| auditor.event(event));
             tally.rows.values().for_each(|row| auditor.row(row));
             Ok(auditor.finish())
-        })
-    }
-}
-
-impl WorkerStore for MemoryStore {
-    fn pin_layout<'a>(&'a self, layout: &'a str) -> StoreFuture<'a, String> {
-        self.with(move |state| Ok(state.layout.get_or_insert_with(|| layout.to_owned()).clone()))
-    }
-
-    fn acquire(&self, request: AcquireRequest) -> StoreFuture<'_, Acquired> {
-        let contact = self.contact(0);
-        self.with(move |state| {
-            let contact = contact(state);
-            Ok(state.slots.acquire(&self.terms, &request, &contact))
-        })
-    }
-
-    fn renew(&self, holding: Holding, extension: Extension) -> StoreFuture<'_, Renewed> {
-        let contact = self.contact(extension.carried);
-        self.with(move |state| {
-            let contact = contact(state);
-            Ok(state.slots.renew(&self.terms, &holding, &extension, &contact))
-        })
-    }
-
-    fn release(&self, holding: Holding, last: IdMillis) -> StoreFuture<'_, ()> {
-        let contact = self.contact(0);
-        self.with(move |state| {
-            let contact = contact(state);
-            state.slots.release(&self.terms, &holding, last, &contact);
-            Ok(())
         })
     }
 }

@@ -45,8 +45,8 @@ pub struct Authority {
     pub target: SequenceValue,
     /// What was not issued at or below the cursor, ascending.
     pub holes: Vec<Hole>,
-    /// Idempotency records.
-    pub records: BTreeMap<String, Record>,
+    /// What is remembered under idempotency keys.
+    pub records: BTreeMap<String, Entry>,
 }
 
 /// A node on the registry.
@@ -104,7 +104,19 @@ pub struct Hole {
     pub holder: Option<Incarnation>,
 }
 
-/// What is remembered under an idempotency key. A record past its end counts as absent.
+/// What stands under an idempotency key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Entry {
+    /// A draw.
+    Drawn(Record),
+    /// The key went on to another counter: no turn up to this one may draw here any more.
+    Void {
+        /// The last that may not.
+        turn: u64,
+    },
+}
+
+/// What was drawn under an idempotency key. A record past its end counts as absent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Record {
     /// Digest of what was asked for.
@@ -280,7 +292,8 @@ impl Authority {
         for ((claim, answer), fresh) in take.claims.iter().zip(&mut claims).zip(fresh) {
             if fresh {
                 let values = hand_out(&mut rest, &mut open, claim.count);
-                self.records.insert(claim.key.clone(), Record::of(claim, values.clone()));
+                let record = Record::of(claim, values.clone());
+                self.records.insert(claim.key.clone(), Entry::Drawn(record));
                 *answer = Some(ClaimAnswer::Fresh(values));
             } else if answer.is_none() {
                 *answer = self.recall(claim);
@@ -303,7 +316,11 @@ impl Authority {
     }
 
     fn recall(&self, claim: &ClaimAsk) -> Option<ClaimAnswer> {
-        let record = self.records.get(&claim.key).filter(|record| record.expires_at > claim.claimed_at)?;
+        let record = match self.records.get(&claim.key)? {
+            Entry::Void { turn } => return (claim.turn <= *turn).then_some(ClaimAnswer::Moved),
+            Entry::Drawn(record) if record.expires_at <= claim.claimed_at => return None,
+            Entry::Drawn(record) => record,
+        };
         Some(if record.fingerprint == claim.fingerprint {
             ClaimAnswer::Replayed { stamp: record.stamp.clone(), values: record.values.clone() }
         } else {
@@ -628,6 +645,15 @@ impl Authority {
     }
 }
 
+/// Outcome of [`Authority::settle`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// This was drawn under the key.
+    Drawn(Record),
+    /// Nothing was, and nothing will be.
+    Void,
+}
+
 /// Outcome of [`Authority::advance`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Advance {
@@ -642,6 +668,8 @@ pub enum Advance {
         /// Whether it will swap.
         alive: bool,
     },
+    /// The counter does not exist, or nobody knows yet where it stands: a heartbeat makes it known.
+    Unknown,
 }
 
 /// What an operator gives up.
@@ -662,9 +690,39 @@ pub enum Abandoned {
     Nothing,
     /// The node is there: it will swap by itself.
     Alive(String),
+    /// As [`Advance::Unknown`].
+    Unknown,
 }
 
 impl Authority {
+    /// The counter, if it is known where it stands: what an operator asks for needs that.
+    pub fn in_force<'a>(
+        slot: &'a mut Option<Self>,
+        marker: &mut Option<Marker>,
+        replid: u64,
+        now: u64,
+        fresh: Generation,
+    ) -> Option<&'a mut Self> {
+        let instance = Instance::look(marker, replid, now, fresh);
+        slot.as_mut().filter(|counter| counter.generation == Some(instance.generation))
+    }
+
+    /// Says what was drawn under a key; where nothing was, nothing will be up to that turn: the key may go on to another counter.
+    pub fn settle(
+        records: &mut BTreeMap<String, Entry>,
+        key: &str,
+        turn: u64,
+        claimed_at: UnixMillis,
+    ) -> Settled {
+        let entry = records.entry(key.to_owned()).or_insert(Entry::Void { turn });
+        match entry {
+            Entry::Drawn(record) if record.expires_at > claimed_at => return Settled::Drawn(record.clone()),
+            Entry::Drawn(_) => *entry = Entry::Void { turn },
+            Entry::Void { turn: voided } => *voided = turn.max(*voided),
+        }
+        Settled::Void
+    }
+
     /// Moves the cursor up to `to`, once no segment lies at or below it.
     pub fn advance(&mut self, to: SequenceValue, now: u64) -> Advance {
         if to < self.cursor {

@@ -43,22 +43,30 @@ impl Holder {
     pub fn acquired(&mut self, terms: &Terms, asked: Nonce, answer: Acquired, age_ms: u64) -> Next {
         let Acquired::Held(holding) = answer else { return Next::Ignore };
         // An old answer may stand for a holding that has been forgotten meanwhile; asked again, the nonce still names it.
-        let is_old = age_ms > terms.stale_ms && terms.keeps(Guard::FreshReplies);
-        if is_old || asked != self.nonce || self.held.is_some() {
+        if is_old(terms, age_ms) || asked != self.nonce || self.held.is_some() {
             return Next::Ignore;
         }
         self.held = Some(holding);
         Next::Issue(holding)
     }
 
-    /// An answer to the RENEW of `asked`; a lost holding is followed by one of the name `next`.
-    pub fn renewed(&mut self, asked: &Holding, answer: Renewed, next: Nonce) -> Next {
+    /// An answer to the RENEW of `asked`, sent `age_ms` ago; a lost holding is followed by one of the name `next`.
+    pub fn renewed(
+        &mut self,
+        terms: &Terms,
+        asked: &Holding,
+        answer: Renewed,
+        age_ms: u64,
+        next: Nonce,
+    ) -> Next {
         let Some(held) = self.held.filter(|held| held.nonce == asked.nonce) else { return Next::Ignore };
         match answer {
+            // After an outage a renewal may move a mark by more than the margin allows for.
+            Renewed::Extended { .. } if is_old(terms, age_ms) => Next::Ignore,
             Renewed::Extended { mark, now, generation } => {
-                let holding = Holding { mark: held.mark.max(mark), now, generation, ..held };
+                let holding = Holding { mark: held.mark.max(mark), generation, ..held };
                 self.held = Some(holding);
-                Next::Issue(holding)
+                Next::Issue(Holding { now, ..holding })
             }
             Renewed::Lost => {
                 *self = Self::new(next);
@@ -73,4 +81,8 @@ impl Holder {
         *self = Self::new(next);
         held
     }
+}
+
+fn is_old(terms: &Terms, age_ms: u64) -> bool {
+    age_ms > terms.stale_ms && terms.keeps(Guard::FreshReplies)
 }

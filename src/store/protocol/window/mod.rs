@@ -12,7 +12,7 @@
 //!    where there is one, replaced where the server's own ID has changed (it restarted, or another one was promoted). For some
 //!    seconds after that (*settling*) nobody acquires and nothing is extended, while holders put back what they hold.
 //! 5. **A forgotten mark is allowed for**: a slot last written in another generation is entered a *margin* above its mark.
-//! 6. **An answer to ACQUIRE that is older than a fraction of the settling is dropped**: its holder could have missed all of it.
+//! 6. **An answer that is older than a fraction of the settling is dropped**: the store may have forgotten it, and settled.
 //! 7. **A wild clock does no lasting harm**: a renewal moves the mark no further than the holder's own idea of the time, plus a little.
 //!
 //! [`Guard`] names the rules that carry these; `tests/models/windows.rs` takes each away and finds the duplicate.

@@ -47,7 +47,7 @@ pub enum Guard {
     ReleaseMatches,
     /// A renewal follows the store's clock only so far.
     RenewBound,
-    /// An old answer to ACQUIRE is dropped.
+    /// An old answer is dropped.
     FreshReplies,
 }
 
@@ -75,7 +75,7 @@ pub struct Terms {
     pub margin_ms: u64,
     /// How far the store's clock may run ahead of what a holder believes before its word is cut off, in ms.
     pub carry_limit_ms: u64,
-    /// How old an answer to ACQUIRE may be, in ms; well below the settling.
+    /// How old an answer may be, in ms; well below the settling.
     pub stale_ms: u64,
     /// When a slot whose holder is gone may be taken.
     pub rest: Rest,

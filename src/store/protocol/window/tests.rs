@@ -241,9 +241,13 @@ fn a_late_answer_does_not_revive_a_holding() {
     let held = holder.held().expect("held");
     let late = bench.renew_as(&held, bench.now);
     assert_eq!(holder.give_up(B), Some(held));
-    assert_eq!(holder.renewed(&held, late, A), Next::Ignore);
+    assert_eq!(holder.renewed(&Terms::SHARED, &held, late, 0, A), Next::Ignore);
     assert_eq!((holder.held(), holder.nonce()), (None, B));
     let next = bench.ask(B, 1..2);
     holder.acquired(&Terms::SHARED, B, next, 0);
-    assert_eq!(holder.renewed(&held, Renewed::Lost, A), Next::Ignore, "the one before was lost, not this");
+    assert_eq!(
+        holder.renewed(&Terms::SHARED, &held, Renewed::Lost, 0, A),
+        Next::Ignore,
+        "the one before was lost, not this"
+    );
 }
