@@ -122,8 +122,8 @@ pub enum Mistake {
     },
     /// A store that this build cannot use.
     #[error(
-        "{origin}: this build serves the profiles embedded and redis and would not use that store: \
-         leave the setting out"
+        "{origin}: this build serves the profiles embedded (SQLite in NUMGEN_DATA_DIR) and redis (NUMGEN_REDIS_URL) only, and \
+         would not use that store: leave the setting out"
     )]
     NotServed {
         /// Where the URL came from.
@@ -170,11 +170,9 @@ pub enum Warning {
         nearest: String,
     },
     /// A setting that only matters with a store that is not configured.
-    #[error("{origin} has no effect in profile {profile}")]
+    #[error("{origin} has no effect in profile embedded")]
     NoEffect {
         /// Which setting, and where it was given.
         origin: Origin,
-        /// Which profile this is.
-        profile: &'static str,
     },
 }

@@ -54,12 +54,10 @@ pub use self::{
     worker::Worker,
 };
 
-/// Settings of stores and exporters that no profile of this build has: checked, and told to be without effect.
+/// Settings that no profile of this build uses yet, or only one with Redis: checked, and told to be without effect.
 const IDLE: [&str; 2] = ["NUMGEN_STRICT_LOCKING", "OTEL_EXPORTER_OTLP_ENDPOINT"];
-
-/// Those that only Redis gives an effect.
-const IDLE_WHEN_EMBEDDED: [&str; 3] =
-    ["NUMGEN_SEGMENT_SIZE", "NUMGEN_WORKER_WINDOW_MS", "NUMGEN_REDIS_CA_FILE"];
+const IDLE_WITHOUT_REDIS: [&str; 3] =
+    ["NUMGEN_REDIS_CA_FILE", "NUMGEN_SEGMENT_SIZE", "NUMGEN_WORKER_WINDOW_MS"];
 
 /// Everything that the service is told, checked.
 #[derive(Clone, Debug)]
@@ -95,12 +93,9 @@ impl Config {
         let config = Self::read(&values)?;
         config.check_profile(&values)?;
         let mut warnings = values.warnings().to_vec();
-        let (profile, without_redis) = match config.storage.redis_url {
-            Some(_) => ("redis", &[][..]),
-            None => ("embedded", &IDLE_WHEN_EMBEDDED[..]),
-        };
-        let idle = IDLE.iter().chain(without_redis).filter(|variable| values.is_given(variable));
-        warnings.extend(idle.map(|variable| Warning::NoEffect { origin: values.origin(variable), profile }));
+        let without_redis = IDLE_WITHOUT_REDIS.into_iter().filter(|_| config.storage.redis_url.is_none());
+        let idle = IDLE.into_iter().chain(without_redis).filter(|variable| values.is_given(variable));
+        warnings.extend(idle.map(|variable| Warning::NoEffect { origin: values.origin(variable) }));
         Ok((config, warnings))
     }
 
@@ -150,12 +145,15 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// Names the store that is configured.
+    /// Names each store that is configured.
     pub fn check_profile(&self, values: &Values) -> Result<(), ConfigError> {
-        match self.storage.database_url {
-            Some(_) => Err(Mistake::NotServed { origin: values.origin("NUMGEN_DATABASE_URL") }.into()),
-            None => Ok(()),
-        }
+        let stores = [(self.storage.database_url.is_some(), "NUMGEN_DATABASE_URL")];
+        let mistakes: Vec<_> = stores
+            .into_iter()
+            .filter(|(configured, _)| *configured)
+            .map(|(_, variable)| Mistake::NotServed { origin: values.origin(variable) })
+            .collect();
+        if mistakes.is_empty() { Ok(()) } else { Err(ConfigError { mistakes }) }
     }
 }
 

@@ -180,9 +180,14 @@ fn each_kind_of_mistake_says_where_what_and_what_would_be_right() {
             r#"environment variable NUMGEN_NODE_NAME: "a~b" is invalid, expected: name of 1 to 64 characters A-Z a-z 0-9 . _ -"#,
         ),
         (
+            "NUMGEN_REDIS_URL",
+            "redis://:canary@h,i",
+            "environment variable NUMGEN_REDIS_URL: the value is invalid (several servers need redis+sentinel:// or redis+cluster://), expected: URL such as redis://localhost:6379",
+        ),
+        (
             "NUMGEN_DATABASE_URL",
-            "postgres://u:canary@h/d",
-            "environment variable NUMGEN_DATABASE_URL: this build serves the profiles embedded and redis and would not use that store: leave the setting out",
+            "postgres://:canary@h",
+            "environment variable NUMGEN_DATABASE_URL: this build serves the profiles embedded (SQLite in NUMGEN_DATA_DIR) and redis (NUMGEN_REDIS_URL) only, and would not use that store: leave the setting out",
         ),
         (
             "NUMGEN_DATABASE_URL",
@@ -298,10 +303,6 @@ fn a_setting_without_effect_is_told() {
     let (_, warnings) = Config::load(&Flags::default(), &source).unwrap();
     let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
     assert_eq!(warnings, ["environment variable NUMGEN_SEGMENT_SIZE has no effect in profile embedded"]);
-    let source = source.variable("NUMGEN_REDIS_URL", "redis://h").variable("NUMGEN_STRICT_LOCKING", "row");
-    let (_, warnings) = Config::load(&Flags::default(), &source).unwrap();
-    let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-    assert_eq!(warnings, ["environment variable NUMGEN_STRICT_LOCKING has no effect in profile redis"]);
 }
 
 #[test]

@@ -4,7 +4,9 @@
 mod bench;
 mod counters;
 mod idempotency;
+mod journal;
 mod ledger;
+mod redis;
 mod rules;
 mod sqlite;
 mod temporary;
@@ -20,7 +22,10 @@ use numgen::{
     store::{Bounds, Claim, CounterStore, IssueRequest, RenderNumber, TakeRequest, Taken},
 };
 
-use self::bench::{Bench, Memory, Sqlite};
+use self::{
+    bench::{Bench, Memory, Sqlite},
+    redis::{OneRedis, SixRedis},
+};
 
 /// When every bench starts, and the zero of its ID timestamps.
 const NOON: UnixMillis = UnixMillis(1_795_348_800_000);
@@ -59,6 +64,15 @@ macro_rules! contract {
             renewal_moves_the_mark, a_passed_mark_is_lost, release_frees_at_once, a_silent_holder_loses_its_slot,
             windows_of_a_slot_are_disjoint);
     };
+    (@temporary $bench:ident) => {
+        contract!(@run $bench temporary: the_first_row_of_a_number_stands, a_row_that_has_come_further_stands,
+            a_row_changes_only_as_it_was_seen, of_many_decisions_one_is_taken, rows_come_in_pages_by_key_and_status,
+            a_page_of_a_thousand_is_one_call);
+    };
+    (@journal $bench:ident) => {
+        contract!(@run $bench journal: what_is_appended_stays,
+            rows_are_pending_until_the_instance_that_asks_has_them);
+    };
     (@run $bench:ident $part:ident: $($promise:ident),+) => {
         mod $part {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -70,8 +84,10 @@ macro_rules! contract {
     };
 }
 
-contract!(on_memory: Memory; rules idempotency counters ledger workers);
-contract!(on_sqlite: Sqlite; rules idempotency counters ledger workers);
+contract!(on_memory: Memory; rules idempotency counters ledger workers temporary journal);
+contract!(on_sqlite: Sqlite; rules idempotency counters ledger workers temporary journal);
+contract!(on_redis: OneRedis; temporary);
+contract!(on_cluster: SixRedis; temporary);
 
 // ------------------------------------------------------------------------------------------ shorthands
 

@@ -8,6 +8,7 @@
 pub mod client;
 mod rules;
 mod temporary;
+pub mod workers;
 
 use std::{fmt, sync::Arc, time::Duration};
 

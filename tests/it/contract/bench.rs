@@ -10,7 +10,7 @@ use numgen::{
 use super::{EPOCH, NOON};
 
 /// A store under test, with a clock that stands until a test moves it.
-pub(super) trait Bench: Send {
+pub(super) trait Bench {
     /// What is tested; the suites ask for the traits that they need.
     type Store: Send + Sync + 'static;
 
