@@ -35,8 +35,6 @@ pub use rules::Away;
 
 use rules::Shared;
 
-pub use rules::Away;
-
 const STORE: &str = "memory";
 
 /// Keeps everything in this process. See the traits for what it does.
