@@ -31,8 +31,6 @@ use crate::{
 
 mod rules;
 
-pub use rules::Away;
-
 use rules::Shared;
 
 const STORE: &str = "memory";
