@@ -16,7 +16,7 @@ use crate::{
         HoleReason,
         protocol::counter::{
             Abandoned, Advance, Ahead, Authority, ClaimAnswer, Generation, Hole, Incarnation, Member,
-            Outcome, Rate, Record, Recovery, Reply, Segment, Settled, Take,
+            Outcome, RangeSet, Rate, Record, Recovery, Reply, Segment, Settled, Take,
         },
     },
 };
