@@ -237,6 +237,7 @@ async fn hold_worker(
         renew_every: EMBEDDED_WINDOW / 2,
         ttl: config.worker.ttl,
         max_ahead: config.worker.max_ahead,
+        sharing: worker::Sharing::Exclusive,
     };
     Worker::start(store.clone(), settings, Arc::clone(clock)).await.map_err(BuildError::Window)
 }
