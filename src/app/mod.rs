@@ -230,6 +230,7 @@ async fn hold_worker(stores: &Stores, config: &Config, clock: &Arc<dyn Clock>) -
         renew_every: EMBEDDED_WINDOW / 2,
         ttl: config.worker.ttl,
         max_ahead: config.worker.max_ahead,
+        sharing: worker::Sharing::Exclusive,
     };
     Worker::start(stores.workers.clone(), settings, Arc::clone(clock)).await.map_err(BuildError::Window)
 }

@@ -7,6 +7,7 @@ mod harness;
 
 mod clock;
 mod contract;
+mod counter_script;
 mod crash;
 mod key_sets;
 mod layering;

@@ -144,7 +144,8 @@ async fn a_server_that_may_evict_is_refused_by_name_until_it_may_not() {
 
 #[tokio::test]
 async fn a_server_without_resp3_is_served_and_heard() {
-    let server = Redis::start_with(&["--save", "", "--requirepass", "pw", "--rename-command", "HELLO", ""]);
+    let server = Redis::start_with(&["--save", "", "--rename-command", "HELLO", ""]);
+    server.cli(&["CONFIG", "SET", "requirepass", "pw"]);
     let lifecycle = Lifecycle::new();
     let client = client(&format!("redis://:pw@127.0.0.1:{}/3", server.port()), &lifecycle).await;
     assert_eq!(echo(&client, 5 * SECOND).await.unwrap().2, 1);
@@ -158,7 +159,8 @@ async fn a_server_without_resp3_is_served_and_heard() {
 
 #[tokio::test]
 async fn a_wrong_password_is_said_and_not_shown() {
-    let server = Redis::start_with(&["--save", "", "--requirepass", "right"]);
+    let server = Redis::start_with(&["--save", ""]);
+    server.cli(&["CONFIG", "SET", "requirepass", "right"]);
     let lifecycle = Lifecycle::new();
     let client = client(&format!("redis://:canary@127.0.0.1:{}", server.port()), &lifecycle).await;
     let mut reachable = client.reachable();
@@ -337,8 +339,8 @@ async fn a_cluster_is_followed_through_moves_and_failover() {
     // ASK: the slot is under way, the key is not there yet.
     let slot = cluster.cli(&["CLUSTER", "KEYSLOT", "moving"]).trim().to_owned();
     let owner = cluster.master_of("moving");
-    let other = cluster.master_of("key:1").max(cluster.master_of("key:2")).max(cluster.master_of("key:3"));
-    assert_ne!(owner, other, "these keys lie elsewhere");
+    let elsewhere = |key: usize| Some(cluster.master_of(&format!("key:{key}"))).filter(|node| *node != owner);
+    let other = (0..100).find_map(elsewhere).unwrap();
     let id =
         |cluster: &mut RedisCluster, node| cluster.node(node).cli(&["CLUSTER", "MYID"]).trim().to_owned();
     let (from, to) = (id(&mut cluster, owner), id(&mut cluster, other));
@@ -411,11 +413,6 @@ fn check_says_what_redis_forgets_and_refuses_one_that_evicts() {
     };
     let (code, text) = run(&site);
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("AUTH"), "a password where none is wanted: {text}");
-
-    let site = site.with("NUMGEN_REDIS_URL", &server.url());
-    let (code, text) = run(&site);
-    assert_eq!(code, Some(1), "{text}");
     assert!(
         text.contains("FAIL  redis") && text.contains("CONFIG SET maxmemory-policy noeviction"),
         "{text}"
@@ -427,7 +424,7 @@ fn check_says_what_redis_forgets_and_refuses_one_that_evicts() {
     for line in ["ok    profile", "Redis 7", "no persistence", "CONFIG SET appendonly yes", "its clock is"] {
         assert!(text.contains(line), "{line} in {text}");
     }
-    assert_eq!(server.cli(&["DBSIZE"]).trim(), "0", "nothing was changed");
+    assert_eq!(server.cli(&["INFO", "keyspace"]).trim(), "# Keyspace", "nothing was changed");
     let (code, text) = run(&site.with("NUMGEN_REDIS_URL", "redis://127.0.0.1:1"));
     assert!(code == Some(1) && text.contains("127.0.0.1:1 cannot be reached"), "{text}");
 }

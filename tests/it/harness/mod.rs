@@ -22,7 +22,7 @@ use std::{
 };
 
 use numgen::clock::{Clock, SystemClock};
-use process::{Process, Signal, free_address};
+use process::{Process, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 

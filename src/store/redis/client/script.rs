@@ -55,7 +55,7 @@ fn command(verb: &str, script: &str, keys: &[String], args: &[Arg<'_>]) -> Cmd {
 }
 
 /// One argument of a script (`ARGV`). Redis sees text; `Debug` shows none, since it may be a rule.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub enum Arg<'a> {
     /// Text.
     Text(&'a str),
