@@ -37,7 +37,7 @@ use crate::{
 pub use error::BuildError;
 
 use health::Status;
-use stores::Stores;
+use stores::{Profile, Stores};
 
 /// In profile *embedded* the mark runs this far ahead of the clock, and is extended twice as often: a restart waits for nobody.
 const EMBEDDED_WINDOW: Duration = Duration::from_secs(1);
@@ -81,7 +81,6 @@ impl App {
         };
         let metrics = Metrics::new();
         let stores = Stores::open(&config, &data_dir, &clock, &metrics).await?;
-        pin_layout(&stores, &config).await?;
         let worker = hold_worker(&stores, &config, &clock).await?;
         background.spawn(worker.clone().keep(background.clone()));
         let ids = Arc::clone(worker.ids());
@@ -102,7 +101,7 @@ impl App {
         let verifier = verifier(&config, secret.clone(), Arc::clone(&clock), &background)?;
         let (public_server, admin_server) = bind(&config).await?;
         let status = Status::new(health::Parts {
-            ids: Arc::clone(worker.ids()),
+            worker: worker.clone(),
             rules: Arc::clone(&registry),
             following,
             redis: stores.redis.as_ref().map(|redis| redis.client().reachable()),
@@ -213,24 +212,34 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// What decides which ID means what must never change under IDs that were issued.
-async fn pin_layout(stores: &Stores, config: &Config) -> Result<(), BuildError> {
-    let wanted = config.worker.pinned_layout();
-    let recorded = stores.workers.pin_layout(&wanted).await.map_err(BuildError::Worker)?;
-    if recorded == wanted { Ok(()) } else { Err(BuildError::LayoutDiffers { recorded, wanted }) }
-}
-
+/// Takes a worker window. Where nodes share the windows, one that is not to be had now is waited for in the background.
 async fn hold_worker(stores: &Stores, config: &Config, clock: &Arc<dyn Clock>) -> Result<Worker, BuildError> {
-    let slot = config.worker.worker_id.unwrap_or(0);
+    let section = &config.worker;
+    let pinned = section.pinned_layout();
+    let (sharing, slots, window, renew_every) = match stores.profile() {
+        Profile::Embedded => {
+            // What decides which ID means what must never change under IDs that were issued.
+            let recorded = stores.workers.pin_layout(&pinned).await.map_err(BuildError::Worker)?;
+            if recorded != pinned {
+                return Err(BuildError::LayoutDiffers { recorded, wanted: pinned });
+            }
+            (worker::Sharing::Exclusive, 0..1, EMBEDDED_WINDOW, EMBEDDED_WINDOW / 2)
+        }
+        Profile::Redis => {
+            let sharing = worker::Sharing::Shared { pinned };
+            let every = worker::Settings::RENEW_EVERY;
+            (sharing, 0..section.layout.max_worker() + 1, section.window, every)
+        }
+    };
     let settings = worker::Settings {
-        layout: config.worker.layout,
-        datacenter: config.worker.datacenter_id,
-        slots: slot..slot + 1,
-        window: EMBEDDED_WINDOW,
-        renew_every: EMBEDDED_WINDOW / 2,
-        ttl: config.worker.ttl,
-        max_ahead: config.worker.max_ahead,
-        sharing: worker::Sharing::Exclusive,
+        layout: section.layout,
+        datacenter: section.datacenter_id,
+        slots: section.worker_id.map_or(slots, |fixed| fixed..fixed + 1),
+        window,
+        renew_every,
+        ttl: section.ttl,
+        max_ahead: section.max_ahead,
+        sharing,
     };
     Worker::start(stores.workers.clone(), settings, Arc::clone(clock)).await.map_err(BuildError::Window)
 }
