@@ -18,5 +18,6 @@ mod process;
 mod readme;
 mod redaction;
 mod redis_client;
+mod rules;
 mod tenants;
 mod wire;
