@@ -1,6 +1,7 @@
 //! The reference implementation: plain maps behind one mutex. Nothing survives the process, everything else is as
 //! the traits say; unit tests of higher floors use it, and the contract suite compares the others with it.
 
+mod rules;
 mod temporary;
 mod workers;
 
@@ -28,8 +29,6 @@ use crate::{
     counter::{Counter, Ranges, SequenceValue, ValueRange},
     prefix_key::PrefixKey,
 };
-
-mod rules;
 
 use rules::Shared;
 
