@@ -28,7 +28,7 @@ async fn client_that_trusts(ca_file: Option<PathBuf>, url: &str, lifecycle: &Lif
         clock: Arc::new(SystemClock::new()),
         metrics: Metrics::new(),
     };
-    Client::connect(&Secret::new(url.to_owned()), options, lifecycle).await.unwrap()
+    Client::connect(&Secret::new(url.to_owned()), options, lifecycle).await.expect("a client")
 }
 
 async fn echo(client: &Client, deadline: Duration) -> Result<(String, u64, u64), StoreError> {

@@ -342,4 +342,17 @@ mod tests {
         assert_eq!(ranges(reply, &at("seed", 1)), expected);
         assert_eq!(ranges(Value::Nil, &at("seed", 1)), vec![]);
     }
+
+    #[test]
+    fn redirections_are_told_from_other_errors() {
+        let of = |line: &str| {
+            let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
+            Redirection::of(&value.extract_error().unwrap_err(), &at("asked", 1))
+        };
+        assert_eq!(of("MOVED 3999 10.0.0.1:6381"), Some(Redirection::Moved(at("10.0.0.1", 6381))));
+        assert_eq!(of("ASK 3999 ::1:6381"), Some(Redirection::Ask(at("::1", 6381))));
+        assert_eq!(of("MOVED 3999 :6381"), Some(Redirection::Moved(at("asked", 6381))));
+        assert_eq!(of("ERR MOVED 3999 10.0.0.1:6381"), None);
+        assert_eq!(of("CLUSTERDOWN The cluster is down"), None);
+    }
 }

@@ -53,7 +53,7 @@ impl Route {
             Topology::Single(address) => Self::Whole(line(access, Place::Alone(address.clone()))),
             Topology::Sentinel { sentinels, master } => {
                 let sentinels = Sentinels::new(sentinels.clone(), master.clone(), &access);
-                Self::Whole(line(access, Place::Watched(sentinels)))
+                Self::Whole(line(access, Place::Watched(Box::new(sentinels))))
             }
             Topology::Cluster(seeds) => Self::Sharded {
                 _ear: line(access.clone(), Place::Any(seeds.clone())),
