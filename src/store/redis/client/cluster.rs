@@ -221,13 +221,16 @@ impl Map {
         self.refusal.clone().or_else(away).or_else(unowned)
     }
 
-    /// Each connected master with its slots.
-    pub(super) fn shares(&self) -> Vec<(Arc<Link>, Vec<u16>)> {
-        let share = |(index, line): (usize, &Arc<Line>)| {
-            let slots = (0_u16..).zip(&self.owners).filter(|(_, owner)| usize::from(**owner) == index);
-            Some((line.link().ok()?, slots.map(|(slot, _)| slot).collect()))
-        };
-        self.masters.iter().enumerate().filter_map(share).collect()
+    /// Each connected master, and its place in the map.
+    pub(super) fn links(&self) -> Vec<(usize, Arc<Link>)> {
+        let link = |(index, line): (usize, &Arc<Line>)| Some((index, line.link().ok()?));
+        self.masters.iter().enumerate().filter_map(link).collect()
+    }
+
+    /// The slots of a master, by its place.
+    pub(super) fn slots(&self, place: usize) -> Vec<u16> {
+        let owned = |(slot, owner): (u16, &u16)| (usize::from(*owner) == place).then_some(slot);
+        (0_u16..).zip(&self.owners).filter_map(owned).collect()
     }
 }
 
