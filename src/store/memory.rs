@@ -33,6 +33,8 @@ use crate::{
 pub use rules::Away;
 use rules::Shared;
 
+pub use rules::Away;
+
 const STORE: &str = "memory";
 
 /// Keeps everything in this process. See the traits for what it does.
