@@ -18,4 +18,5 @@ mod readme;
 mod redaction;
 mod redis_client;
 mod tenants;
+mod windows;
 mod wire;
