@@ -245,7 +245,9 @@ async fn the_scripts_do_what_the_protocol_says() {
 /// Some workers on one Redis, and all that they issued.
 struct Fleet {
     redis: Redis,
+    /// Connections end after what uses them.
     lifecycle: Lifecycle,
+    keeping: Lifecycle,
     settings: Settings,
     workers: Vec<Worker>,
     issued: BTreeSet<u64>,
@@ -269,6 +271,7 @@ impl Fleet {
         let mut fleet = Self {
             redis: Redis::start(),
             lifecycle: Lifecycle::new(),
+            keeping: Lifecycle::new(),
             settings: settings(layout),
             workers: Vec::new(),
             issued: BTreeSet::new(),
@@ -282,7 +285,7 @@ impl Fleet {
     async fn join(&mut self) -> Result<(), AcquireError> {
         let store = Arc::new(workers_of(&self.redis, &self.lifecycle).await);
         let worker = Worker::start(store, self.settings.clone(), Arc::new(SystemClock::new())).await?;
-        self.lifecycle.spawn(worker.clone().keep(self.lifecycle.clone()));
+        self.keeping.spawn(worker.clone().keep(self.keeping.clone()));
         self.workers.push(worker);
         Ok(())
     }
@@ -325,6 +328,11 @@ impl Fleet {
         }
     }
 
+    fn end(self) {
+        self.keeping.drain();
+        self.lifecycle.drain();
+    }
+
     fn slots(&self) -> BTreeSet<u32> {
         self.workers.iter().map(|worker| worker.ids().worker()).collect()
     }
@@ -341,7 +349,7 @@ async fn nodes_that_start_at_once_on_an_empty_redis_take_different_slots() {
     assert!(took > Duration::from_secs(3), "{took:?}");
     assert_eq!(fleet.slots(), BTreeSet::from([0, 1, 2, 3]));
     fleet.issue_for(Duration::from_secs(2)).await;
-    fleet.lifecycle.drain();
+    fleet.end();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -358,14 +366,15 @@ async fn an_extra_node_waits_for_a_slot_and_says_what_limits_it() {
     );
     let extra = fleet.workers.remove(extra);
     let leaving = fleet.workers.remove(0);
-    fleet.lifecycle.drain();
-    fleet.lifecycle.finished(Duration::from_secs(2)).await;
+    fleet.keeping.drain();
+    fleet.keeping.finished(Duration::from_secs(2)).await;
     leaving.release().await.expect("released");
     fleet.workers.push(extra);
     for worker in &fleet.workers {
         worker.renew_or_acquire().await.expect("the slot is free at once");
     }
     assert_eq!(fleet.issue(), 2);
+    fleet.end();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -380,7 +389,7 @@ async fn issuing_goes_on_over_flushall_and_nobody_takes_a_slot_that_is_held() {
     fleet.until_able(3, SETTLED).await;
     assert_eq!(fleet.slots().len(), 3);
     fleet.issue_for(Duration::from_secs(1)).await;
-    fleet.lifecycle.drain();
+    fleet.end();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -400,7 +409,7 @@ async fn issuing_goes_on_over_a_restart_from_an_old_dump() {
     fleet.join().await.expect("nothing forbids it");
     fleet.until_able(3, SETTLED).await;
     assert_eq!(fleet.slots().len(), 3);
-    fleet.lifecycle.drain();
+    fleet.end();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -411,7 +420,7 @@ async fn a_redis_bears_one_layout_and_one_data_centre() {
     assert!(refused.is_final());
     let said = refused.to_string();
     assert!(said.contains("NUMGEN_DATACENTER_ID") && said.contains("41/5/5/12 in a test"), "{said}");
-    fleet.lifecycle.drain();
+    fleet.end();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -423,7 +432,7 @@ async fn a_worker_waits_for_a_redis_that_is_away_at_the_start() {
     assert_eq!(fleet.issue(), 0);
     fleet.redis.start_again(Data::Empty);
     fleet.until_able(1, Duration::from_secs(15)).await;
-    fleet.lifecycle.drain();
+    fleet.end();
 }
 
 /// So that a reader of the marks sees ID timestamps.
@@ -435,5 +444,5 @@ async fn marks_are_written_in_the_domain_of_id_timestamps() {
         fleet.redis.cli(&["HGET", "numgen:worker:{worker:0}:slot:0", "mark"]).parse().expect("a number");
     let now = u64::try_from(fleet.redis.time_ms() - EPOCH.0).expect("after the epoch");
     assert!((now + 20_000..now + 40_000).contains(&mark), "{mark} is not half a minute ahead of {now}");
-    fleet.lifecycle.drain();
+    fleet.end();
 }
