@@ -69,6 +69,7 @@ impl TemporaryCommand {
 struct Page {
     rows: Vec<Row>,
     next: Option<String>,
+    complete: bool,
 }
 
 #[derive(Deserialize)]
@@ -107,9 +108,13 @@ pub(super) async fn run(
 }
 
 async fn list(remote: &Remote, terminal: &mut Terminal<'_>) -> Result<(), CliError> {
-    let mut after = String::new();
+    let (mut after, mut is_first) = (String::new(), true);
     loop {
         let page: Page = remote.get(&format!("/temporary-numbers?status=open{after}")).await?;
+        if is_first && !page.complete {
+            writeln!(terminal.err, "the store is away: these are the numbers that the answering node knows")?;
+        }
+        is_first = false;
         for row in &page.rows {
             let Row { number, prefix_key, node, created_at, subject } = row;
             writeln!(terminal.out, "{number}\t{prefix_key}\t{node}\t{created_at}\t{subject}")?;

@@ -7,6 +7,7 @@ mod harness;
 
 mod clock;
 mod contract;
+mod counter_script;
 mod crash;
 mod key_sets;
 mod layering;
@@ -17,6 +18,7 @@ mod process;
 mod readme;
 mod redaction;
 mod redis_client;
+mod rules;
 mod tenants;
 mod windows;
 mod wire;

@@ -1,11 +1,6 @@
 //! The client of Redis against real servers: scripts, deadlines, outages, failover, redirection.
 
-use std::{
-    net::TcpListener,
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, process::Command, sync::Arc, time::Duration};
 
 use numgen::{
     clock::SystemClock,
@@ -13,60 +8,22 @@ use numgen::{
     secret::Secret,
     store::{
         StoreError,
-        redis::client::{Arg, Client, Options, Reachable, Script},
+        redis::client::{Arg, Client, Durability, Options, Reachable, Script},
     },
     telemetry::Metrics,
 };
 
+use crate::harness::{Data, Fault, Proxy, Redis, RedisCluster, Sentinels, Site, Stopwatch, free_address};
+
 static ECHO: Script = Script::new("echo", "return {KEYS[1], ARGV[1], redis.call('INCR', KEYS[1])}");
 
-struct Server {
-    child: Child,
-    port: u16,
-    dir: tempfile::TempDir,
-}
-
-impl Server {
-    fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let dir = tempfile::tempdir().unwrap();
-        let child = spawn(port, dir.path());
-        Self { child, port, dir }
-    }
-    fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-    fn again(&mut self) {
-        self.child = spawn(self.port, self.dir.path());
-    }
-    fn signal(&self, name: &str) {
-        Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn spawn(port: u16, dir: &std::path::Path) -> Child {
-    Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--save", "", "--dir"])
-        .arg(dir)
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
 async fn client(url: &str, lifecycle: &Lifecycle) -> Client {
+    client_that_trusts(None, url, lifecycle).await
+}
+
+async fn client_that_trusts(ca_file: Option<PathBuf>, url: &str, lifecycle: &Lifecycle) -> Client {
     let options = Options {
-        ca_file: None,
+        ca_file,
         timeout: Duration::from_secs(5),
         clock: Arc::new(SystemClock::new()),
         metrics: Metrics::new(),
@@ -82,7 +39,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test]
 async fn scripts_run_and_are_loaded_again() {
-    let server = Server::start();
+    let server = Redis::start_with(&["--save", ""]);
     let lifecycle = Lifecycle::new();
     let client = client(&server.url(), &lifecycle).await;
     assert_eq!(echo(&client, 5 * SECOND).await.unwrap(), ("k".to_owned(), 7, 1));
@@ -92,7 +49,7 @@ async fn scripts_run_and_are_loaded_again() {
 
 #[tokio::test]
 async fn a_restart_is_survived_and_messages_are_heard_again() {
-    let mut server = Server::start();
+    let mut server = Redis::start_with(&["--save", ""]);
     let lifecycle = Lifecycle::new();
     let client = client(&server.url(), &lifecycle).await;
     let mut heard = client.subscribe("news");
@@ -101,8 +58,8 @@ async fn a_restart_is_survived_and_messages_are_heard_again() {
     let mut reachable = client.reachable();
     tokio::time::timeout(2 * SECOND, reachable.wait_for(|r| *r != Reachable::Yes)).await.unwrap().unwrap();
     assert!(matches!(echo(&client, SECOND / 10).await, Err(StoreError::Unavailable { .. })));
-    server.again();
-    let start = Instant::now();
+    server.start_again(Data::Empty);
+    let start = Stopwatch::start();
     assert_eq!(echo(&client, 5 * SECOND).await.unwrap().2, 1, "empty");
     eprintln!("back after {:?}", start.elapsed());
     assert!(start.elapsed() < 2 * SECOND);
@@ -115,17 +72,359 @@ async fn a_restart_is_survived_and_messages_are_heard_again() {
 
 #[tokio::test]
 async fn a_stopped_server_is_noticed_and_deadlines_hold() {
-    let server = Server::start();
+    let server = Redis::start_with(&["--save", ""]);
     let lifecycle = Lifecycle::new();
     let client = client(&server.url(), &lifecycle).await;
     assert_eq!(echo(&client, 5 * SECOND).await.unwrap().2, 1);
-    server.signal("-STOP");
-    let start = Instant::now();
+    server.pause();
+    let start = Stopwatch::start();
     assert!(matches!(echo(&client, SECOND / 2).await, Err(StoreError::Timeout { .. })));
     assert!(start.elapsed() < SECOND);
     let mut reachable = client.reachable();
     tokio::time::timeout(2 * SECOND, reachable.wait_for(|r| *r != Reachable::Yes)).await.unwrap().unwrap();
     assert!(start.elapsed() < 2 * SECOND, "{:?}", start.elapsed());
-    server.signal("-CONT");
+    server.resume();
     assert!(echo(&client, 2 * SECOND).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_lost_reply_is_unknown_and_nothing_is_sent_twice() {
+    let server = Redis::start_with(&["--save", ""]);
+    let proxy = Proxy::to(server.port());
+    let lifecycle = Lifecycle::new();
+    let client = client(&proxy.redis_url(), &lifecycle).await;
+    assert_eq!(echo(&client, 5 * SECOND).await.unwrap().2, 1);
+    proxy.set(Fault::DropReplies);
+    // The heartbeat notices before this deadline: what was in flight ends then.
+    let watch = Stopwatch::start();
+    assert!(matches!(echo(&client, 5 * SECOND).await, Err(StoreError::Timeout { .. })));
+    assert!(watch.elapsed() < 2 * SECOND, "{:?}", watch.elapsed());
+    assert_eq!(server.cli(&["GET", "k"]).trim(), "2", "executed once");
+    // Connecting fails meanwhile: nothing is sent.
+    assert!(matches!(echo(&client, SECOND).await, Err(StoreError::Unavailable { .. })));
+    proxy.set(Fault::None);
+    assert_eq!(echo(&client, 5 * SECOND).await.unwrap().2, 3);
+}
+
+#[tokio::test]
+async fn a_kill_leaves_what_was_in_flight_unknown() {
+    static SLOW: Script = Script::new("slow", "redis.call('INCR', KEYS[1]) while true do end");
+    let mut server = Redis::start_with(&["--save", ""]);
+    let lifecycle = Lifecycle::new();
+    let client = client(&server.url(), &lifecycle).await;
+    assert!(echo(&client, 5 * SECOND).await.is_ok());
+    let slow = async {
+        let keys = ["k".to_owned()];
+        client.run::<u64>(&SLOW, &keys, &[], 5 * SECOND).await
+    };
+    let kill = async {
+        tokio::time::sleep(SECOND / 4).await;
+        server.kill();
+    };
+    let (outcome, ()) = tokio::join!(slow, kill);
+    assert!(matches!(outcome, Err(StoreError::Timeout { .. })), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_may_evict_is_refused_by_name_until_it_may_not() {
+    let server = Redis::start_with(&["--save", "", "--maxmemory-policy", "allkeys-lru"]);
+    let lifecycle = Lifecycle::new();
+    let client = client(&server.url(), &lifecycle).await;
+    let mut reachable = client.reachable();
+    let said = |reachable: &Reachable| matches!(reachable, Reachable::No { reason, .. } if reason.contains("noeviction"));
+    tokio::time::timeout(5 * SECOND, reachable.wait_for(said)).await.unwrap().unwrap();
+    assert!(matches!(echo(&client, SECOND / 10).await, Err(StoreError::Unavailable { .. })));
+    let report = client.inspect().await.unwrap().remove(0);
+    assert!(report.refused.unwrap().contains("CONFIG SET maxmemory-policy noeviction"));
+    assert_eq!((report.maxmemory_policy.as_str(), report.durability), ("allkeys-lru", Durability::None));
+    assert!(report.version.starts_with("Redis "), "{}", report.version);
+    server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    assert_eq!(echo(&client, 5 * SECOND).await.unwrap().2, 1);
+}
+
+#[tokio::test]
+async fn a_server_without_resp3_is_served_and_heard() {
+    let server = Redis::start_with(&["--save", "", "--rename-command", "HELLO", ""]);
+    server.cli(&["CONFIG", "SET", "requirepass", "pw"]);
+    let lifecycle = Lifecycle::new();
+    let client = client(&format!("redis://:pw@127.0.0.1:{}/3", server.port()), &lifecycle).await;
+    assert_eq!(echo(&client, 5 * SECOND).await.unwrap().2, 1);
+    let mut heard = client.subscribe("news");
+    let mut listeners = 0;
+    while listeners == 0 {
+        listeners = client.query("publish", redis::cmd("PUBLISH").arg("news").arg("x")).await.unwrap();
+    }
+    assert_eq!(heard.recv().await.unwrap(), "x");
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_said_and_not_shown() {
+    let server = Redis::start_with(&["--save", ""]);
+    server.cli(&["CONFIG", "SET", "requirepass", "right"]);
+    let lifecycle = Lifecycle::new();
+    let client = client(&format!("redis://:canary@127.0.0.1:{}", server.port()), &lifecycle).await;
+    let mut reachable = client.reachable();
+    let said = |reachable: &Reachable| matches!(reachable, Reachable::No { reason, .. } if reason.contains("refuses"));
+    let reachable =
+        tokio::time::timeout(5 * SECOND, reachable.wait_for(said)).await.unwrap().unwrap().clone();
+    assert!(!format!("{reachable:?} {client:?}").contains("canary"), "{reachable:?}");
+}
+
+#[tokio::test]
+async fn errors_of_scripts_are_told_apart() {
+    static BROKEN: Script = Script::new("broken", "return redis.error_reply('CORRUPT the cursor is a song')");
+    static WRONG: Script = Script::new("wrong", "return redis.call('INCR', 'k', 'too many')");
+    let server = Redis::start_with(&["--save", ""]);
+    let lifecycle = Lifecycle::new();
+    let client = client(&server.url(), &lifecycle).await;
+    let corrupt = client.run::<u64>(&BROKEN, &[], &[], SECOND).await.unwrap_err();
+    assert!(corrupt.to_string().contains("the cursor is a song"), "{corrupt}");
+    assert!(matches!(corrupt, StoreError::Corrupt { .. }));
+    let refused = client.run::<u64>(&WRONG, &[], &[], SECOND).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Unavailable { .. }), "{refused}");
+    let other =
+        client.run::<Vec<u64>>(&ECHO, &["k".to_owned()], &[Arg::Text("x")], SECOND).await.unwrap_err();
+    assert!(matches!(other, StoreError::Corrupt { .. }), "{other}");
+}
+
+#[tokio::test]
+async fn tls_is_spoken_with_whom_the_file_vouches_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let openssl = |arguments: &[&str]| {
+        let output = Command::new("openssl").args(arguments).current_dir(dir.path()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    openssl(&[
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.pem",
+        "-subj",
+        "/CN=test ca",
+        "-days",
+        "2",
+    ]);
+    openssl(&[
+        "req",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-keyout",
+        "redis.key",
+        "-out",
+        "redis.csr",
+        "-subj",
+        "/CN=localhost",
+    ]);
+    std::fs::write(dir.path().join("names"), "subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n")
+        .unwrap();
+    openssl(&[
+        "x509",
+        "-req",
+        "-in",
+        "redis.csr",
+        "-CA",
+        "ca.pem",
+        "-CAkey",
+        "ca.key",
+        "-CAcreateserial",
+        "-out",
+        "redis.pem",
+        "-days",
+        "2",
+        "-extfile",
+        "names",
+    ]);
+    let ca = dir.path().join("ca.pem");
+    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let port = free_address().port().to_string();
+    let _server = Redis::start_with(&[
+        "--tls-port",
+        &port,
+        "--tls-auth-clients",
+        "no",
+        "--tls-cert-file",
+        &file("redis.pem"),
+        "--tls-key-file",
+        &file("redis.key"),
+        "--tls-ca-cert-file",
+        &file("ca.pem"),
+    ]);
+    let lifecycle = Lifecycle::new();
+    let url = format!("rediss://localhost:{port}");
+    let trusting = client_that_trusts(Some(ca), &url, &lifecycle).await;
+    assert_eq!(echo(&trusting, 5 * SECOND).await.unwrap().2, 1);
+    let doubting = client(&url, &lifecycle).await;
+    let error = echo(&doubting, SECOND).await.unwrap_err();
+    assert!(numgen::telemetry::fields::chain(&error).contains("certificate"), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn sentinels_are_followed_to_the_new_master() {
+    let mut watched = Sentinels::start();
+    let lifecycle = Lifecycle::new();
+    let client = client(&watched.url(), &lifecycle).await;
+    assert_eq!(echo(&client, 5 * SECOND).await.unwrap().2, 1);
+    assert_eq!(client.inspect().await.unwrap()[0].replicas, 1);
+    let old = watched.master();
+    Stopwatch::wait_until(5 * SECOND, "the replica knows", || {
+        watched.server(1 - old).cli(&["GET", "k"]).trim() == "1"
+    });
+    let watch = Stopwatch::start();
+    let new = watched.failover();
+    let value = loop {
+        match echo(&client, SECOND).await {
+            Ok((_, _, value)) => break value,
+            Err(error) => assert!(watch.elapsed() < 20 * SECOND, "{error:?}"),
+        }
+    };
+    eprintln!("a new master after {:?}", watch.elapsed());
+    assert_eq!((value, watched.server(new).cli(&["GET", "k"]).trim()), (2, "2"));
+
+    // The sentinels choose another master while the present one lives on: what a master is told then is lost.
+    watched.server(old).start_again(Data::Kept);
+    Stopwatch::wait_until(20 * SECOND, "the old master follows", || {
+        watched.server(old).info("replication", "master_link_status") == "up"
+    });
+    assert_eq!(watched.switch(), old);
+    tokio::time::sleep(SECOND / 2).await;
+    let after = echo(&client, 5 * SECOND).await.unwrap().2;
+    assert_eq!(watched.server(old).cli(&["GET", "k"]).trim(), after.to_string());
+}
+
+async fn count(client: &Client, key: &str) -> Result<u64, StoreError> {
+    let keys = [key.to_owned()];
+    client
+        .run::<(String, u64, u64)>(&ECHO, &keys, &[Arg::Unsigned(7)], 10 * SECOND)
+        .await
+        .map(|(_, _, value)| value)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_cluster_is_followed_through_moves_and_failover() {
+    let mut cluster = RedisCluster::start();
+    let lifecycle = Lifecycle::new();
+    let client = client(&cluster.url(), &lifecycle).await;
+    for key in 0..100 {
+        assert_eq!(count(&client, &format!("key:{key}")).await.unwrap(), 1);
+    }
+    let mut heard = client.subscribe("news");
+    let mut message = None;
+    while message.is_none() {
+        cluster.cli(&["PUBLISH", "news", "x"]);
+        message = tokio::time::timeout(SECOND / 10, heard.recv()).await.ok();
+    }
+    assert_eq!(message.unwrap().unwrap(), "x");
+
+    // Every slot has its marker, in its slot.
+    Stopwatch::wait_until(20 * SECOND, "every slot has its marker", || {
+        let keys = cluster.masters().map(|node| node.cli(&["DBSIZE"]).trim().parse::<usize>().unwrap());
+        keys.sum::<usize>() == 16_384 + 100
+    });
+    let marker = client.marker_key("key:1");
+    assert_eq!(cluster.cli(&["CLUSTER", "KEYSLOT", "key:1"]), cluster.cli(&["CLUSTER", "KEYSLOT", &marker]));
+    let generation: String =
+        client.query("marker", redis::cmd("HGET").arg(&marker).arg("generation")).await.unwrap();
+    assert_eq!(generation.len(), 16);
+
+    // ASK: the slot is under way, the key is not there yet.
+    let slot = cluster.cli(&["CLUSTER", "KEYSLOT", "moving"]).trim().to_owned();
+    let owner = cluster.master_of("moving");
+    let elsewhere = |key: usize| Some(cluster.master_of(&format!("key:{key}"))).filter(|node| *node != owner);
+    let other = (0..100).find_map(elsewhere).unwrap();
+    let id =
+        |cluster: &mut RedisCluster, node| cluster.node(node).cli(&["CLUSTER", "MYID"]).trim().to_owned();
+    let (from, to) = (id(&mut cluster, owner), id(&mut cluster, other));
+    cluster.node(other).cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from]);
+    cluster.node(owner).cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to]);
+    assert_eq!(count(&client, "moving").await.unwrap(), 1);
+    assert_eq!(count(&client, "moving").await.unwrap(), 2);
+    // MOVED: now it is there for good.
+    let port = cluster.node(other).port().to_string();
+    let marker = client.marker_key("moving");
+    cluster.node(owner).cli(&["MIGRATE", "127.0.0.1", &port, &marker, "0", "5000"]);
+    for node in [other, owner] {
+        cluster.node(node).cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &to]);
+    }
+    assert_eq!(count(&client, "moving").await.unwrap(), 3);
+
+    // A master dies; its replica takes over.
+    let victim = cluster.master_of("key:7");
+    cluster.node(victim).kill();
+    let watch = Stopwatch::start();
+    let value = loop {
+        match count(&client, "key:7").await {
+            Ok(value) => break value,
+            Err(error) => assert!(watch.elapsed() < 30 * SECOND, "{error:?}"),
+        }
+    };
+    eprintln!("a new master of the slot after {:?}", watch.elapsed());
+    assert_eq!(value, 2);
+    let mut reachable = client.reachable();
+    tokio::time::timeout(10 * SECOND, reachable.wait_for(|r| *r == Reachable::Yes)).await.unwrap().unwrap();
+}
+
+/// One current-thread runtime for each core calls, the connection lives on another.
+#[test]
+fn calls_come_from_any_runtime() {
+    let server = Redis::start_with(&["--save", ""]);
+    let lifecycle = Lifecycle::new();
+    let main = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let client = main.block_on(client(&server.url(), &lifecycle));
+    let callers: Vec<_> = (0..3)
+        .map(|_| {
+            let client = client.clone();
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    let calls = (0..100).map(|_| echo(&client, 5 * SECOND));
+                    for outcome in futures_util::future::join_all(calls).await {
+                        outcome.unwrap();
+                    }
+                });
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.join().unwrap();
+    }
+    assert_eq!(server.cli(&["GET", "k"]).trim(), "300");
+}
+
+#[test]
+fn check_says_what_redis_forgets_and_refuses_one_that_evicts() {
+    let server = Redis::start_with(&["--save", "", "--maxmemory-policy", "volatile-lru"]);
+    let site =
+        Site::new().with("NUMGEN_REDIS_URL", &format!("redis://:canary@127.0.0.1:{}/1", server.port()));
+    let run = |site: &Site| {
+        let output = site.run(&["check"]);
+        let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+        assert!(!text.contains("canary"), "{text}");
+        (output.status.code(), text)
+    };
+    let (code, text) = run(&site);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.contains("FAIL  redis") && text.contains("CONFIG SET maxmemory-policy noeviction"),
+        "{text}"
+    );
+
+    server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    let (code, text) = run(&site);
+    assert_eq!(code, Some(0), "{text}");
+    for line in ["ok    profile", "Redis 7", "no persistence", "CONFIG SET appendonly yes", "its clock is"] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    assert_eq!(server.cli(&["INFO", "keyspace"]).trim(), "# Keyspace", "nothing was changed");
+    let (code, text) = run(&site.with("NUMGEN_REDIS_URL", "redis://127.0.0.1:1"));
+    assert!(code == Some(1) && text.contains("127.0.0.1:1 cannot be reached"), "{text}");
 }

@@ -4,12 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use numgen::{
     counter::{Counter, SequenceValue, ValueRange},
-    store::{Advanced, Bounds, CounterState, Hole, HoleReason, Recorded, Taken},
+    store::{Advanced, Bounds, CounterState, CounterStore, Hole, HoleReason, Recorded, Taken},
 };
 
-use super::{Bench, FREE, NOON, Store, claim, counter, fresh, keyed, next, plain, range, take, values};
+use super::{Bench, FREE, NOON, claim, counter, fresh, keyed, next, plain, range, take, values};
 
-async fn state(store: &Arc<dyn Store>, on: &Counter) -> CounterState {
+async fn state(store: &Arc<impl CounterStore>, on: &Counter) -> CounterState {
     let states = store.counters(&on.key).await.expect("read");
     states.into_iter().find(|state| state.period == on.period).expect("a counter")
 }
@@ -18,11 +18,11 @@ fn holes(state: &CounterState) -> Vec<(u64, u64, HoleReason)> {
     state.holes.iter().map(|hole| (hole.from.0, hole.to.0, hole.reason)).collect()
 }
 
-async fn advance(store: &Arc<dyn Store>, on: &Counter, to: u64) -> Advanced {
+async fn advance(store: &Arc<impl CounterStore>, on: &Counter, to: u64) -> Advanced {
     store.advance(on.clone(), SequenceValue(0), SequenceValue(to), "op".into(), NOON).await.expect("answered")
 }
 
-pub(super) async fn values_are_consecutive_from_the_base(mut bench: impl Bench) {
+pub(super) async fn values_are_consecutive_from_the_base(mut bench: impl Bench<Store: CounterStore>) {
     let (store, on) = (bench.store(), counter("A", ""));
     let bounds = Bounds { base: SequenceValue(1000), ..FREE };
     let taken = take(&store, &on, bounds, vec![plain(1), plain(3), plain(1)]).await;
@@ -41,7 +41,7 @@ pub(super) async fn values_are_consecutive_from_the_base(mut bench: impl Bench) 
     assert_eq!(state.holes, [], "a clean end leaves nothing in doubt");
 }
 
-pub(super) async fn many_tasks_get_every_value_once(bench: impl Bench) {
+pub(super) async fn many_tasks_get_every_value_once(bench: impl Bench<Store: CounterStore>) {
     let on = counter("A", "2026");
     let mut tasks = tokio::task::JoinSet::new();
     for task in 0..16_u32 {
@@ -69,7 +69,7 @@ pub(super) async fn many_tasks_get_every_value_once(bench: impl Bench) {
     assert_eq!(all, expected, "every value once, none left out");
 }
 
-pub(super) async fn the_last_value_is_u64_max(mut bench: impl Bench) {
+pub(super) async fn the_last_value_is_u64_max(mut bench: impl Bench<Store: CounterStore>) {
     let (store, on) = (bench.store(), counter("A", ""));
     let bounds = Bounds { base: SequenceValue(u64::MAX - 3), ..FREE };
     let half = Bounds { base: SequenceValue(i64::MAX as u64 - 1), ..FREE };
@@ -86,7 +86,7 @@ pub(super) async fn the_last_value_is_u64_max(mut bench: impl Bench) {
     assert_eq!(state(&store, &on).await.last, SequenceValue::MAX);
 }
 
-pub(super) async fn overflow_consumes_nothing(bench: impl Bench) {
+pub(super) async fn overflow_consumes_nothing(bench: impl Bench<Store: CounterStore>) {
     let (store, on) = (bench.store(), counter("A", ""));
     let bounds = Bounds { max: SequenceValue(5), ..FREE };
     assert_eq!(take(&store, &on, bounds, vec![plain(6)]).await, [Taken::Overflow]);
@@ -99,7 +99,7 @@ pub(super) async fn overflow_consumes_nothing(bench: impl Bench) {
     assert_eq!(take(&store, &on, wider, vec![keyed(2, claim("k", 1, NOON))]).await, [fresh(6, 7)]);
 }
 
-pub(super) async fn keys_replay_within_and_across_batches(bench: impl Bench) {
+pub(super) async fn keys_replay_within_and_across_batches(bench: impl Bench<Store: CounterStore>) {
     let (store, on) = (bench.store(), counter("A", ""));
     let replayed = |key: &str, values: ValueRange| {
         Taken::Replayed(Recorded { stamp: format!("stamp of {key}").into(), values: values.into() })
@@ -119,7 +119,7 @@ pub(super) async fn keys_replay_within_and_across_batches(bench: impl Bench) {
     assert_eq!(take(&store, &on, FREE, vec![keyed(1, claim("l", 9, expired))]).await, [fresh(6, 6)]);
 }
 
-pub(super) async fn keys_survive_a_reopening(mut bench: impl Bench) {
+pub(super) async fn keys_survive_a_reopening(mut bench: impl Bench<Store: CounterStore>) {
     let on = counter("A", "2026-11");
     assert_eq!(take(&bench.store(), &on, FREE, vec![keyed(3, claim("k", 1, NOON))]).await, [fresh(1, 3)]);
     bench.reopen().await;
@@ -131,7 +131,7 @@ pub(super) async fn keys_survive_a_reopening(mut bench: impl Bench) {
     assert_eq!(taken[1], fresh(4, 4));
 }
 
-pub(super) async fn floors_are_listed_or_raise_the_base(bench: impl Bench) {
+pub(super) async fn floors_are_listed_or_raise_the_base(bench: impl Bench<Store: CounterStore>) {
     let (store, on) = (bench.store(), counter("A", "2026-11"));
     assert_eq!(next(&store, &on).await, 1);
     let floor = Bounds { floor: SequenceValue(500), ..FREE };
@@ -152,7 +152,7 @@ pub(super) async fn floors_are_listed_or_raise_the_base(bench: impl Bench) {
     assert_eq!(states[1].holes, []);
 }
 
-pub(super) async fn advance_lists_what_it_passes(mut bench: impl Bench) {
+pub(super) async fn advance_lists_what_it_passes(mut bench: impl Bench<Store: CounterStore>) {
     let (store, on) = (bench.store(), counter("A", ""));
     assert_eq!(take(&store, &on, FREE, vec![plain(3)]).await, [fresh(1, 3)]);
     assert_eq!(advance(&store, &on, 10).await, Advanced::Done);
@@ -166,7 +166,7 @@ pub(super) async fn advance_lists_what_it_passes(mut bench: impl Bench) {
     assert_eq!(next(&store, &on).await, u64::MAX);
 }
 
-pub(super) async fn advance_moves_only_up(bench: impl Bench) {
+pub(super) async fn advance_moves_only_up(bench: impl Bench<Store: CounterStore>) {
     let (store, on) = (bench.store(), counter("A", ""));
     assert_eq!(take(&store, &on, FREE, vec![plain(3)]).await, [fresh(1, 3)]);
     assert_eq!(advance(&store, &on, 3).await, Advanced::Done, "it stands there");
@@ -178,7 +178,7 @@ pub(super) async fn advance_moves_only_up(bench: impl Bench) {
     assert_eq!(store.counters(&unused.key).await.expect("read"), [], "a refusal makes no counter");
 }
 
-pub(super) async fn what_is_handed_back_is_listed(bench: impl Bench) {
+pub(super) async fn what_is_handed_back_is_listed(bench: impl Bench<Store: CounterStore>) {
     let (store, on) = (bench.store(), counter("A", ""));
     store.hand_back(on.clone(), values(1, 1)).await.expect("ignored");
     assert_eq!(take(&store, &on, FREE, vec![plain(5)]).await, [fresh(1, 5)]);
@@ -195,7 +195,7 @@ pub(super) async fn what_is_handed_back_is_listed(bench: impl Bench) {
     assert_eq!(next(&store, &on).await, 6, "nobody gets them again");
 }
 
-pub(super) async fn periods_and_keys_are_apart(bench: impl Bench) {
+pub(super) async fn periods_and_keys_are_apart(bench: impl Bench<Store: CounterStore>) {
     let store = bench.store();
     for on in [counter("A", "2026-12"), counter("A", "2026-11"), counter("A", ""), counter("B", "2026-11")] {
         assert_eq!((next(&store, &on).await, next(&store, &on).await), (1, 2), "{on}");
@@ -205,7 +205,7 @@ pub(super) async fn periods_and_keys_are_apart(bench: impl Bench) {
     assert_eq!(periods, ["", "2026-11", "2026-12"], "in period order");
 }
 
-pub(super) async fn an_unused_counter_begins_where_it_is_told(bench: impl Bench) {
+pub(super) async fn an_unused_counter_begins_where_it_is_told(bench: impl Bench<Store: CounterStore>) {
     let (store, on) = (bench.store(), counter("A", ""));
     assert_eq!(advance(&store, &on, 500).await, Advanced::Done);
     let state = state(&store, &on).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use numgen::{
     clock::UnixMillis,
-    store::{Recorded, Taken},
+    store::{IdempotencyStore, Recorded, Taken},
 };
 
 use super::{Bench, NOON, claim, values};
@@ -13,7 +13,7 @@ fn replayed(key: &str, from: u64, to: u64) -> Taken {
     Taken::Replayed(Recorded { stamp: format!("stamp of {key}").into(), values: values(from, to) })
 }
 
-pub(super) async fn the_first_values_stay(mut bench: impl Bench) {
+pub(super) async fn the_first_values_stay(mut bench: impl Bench<Store: IdempotencyStore>) {
     let store = bench.store();
     assert_eq!(store.remember(claim("k", 1, NOON), values(u64::MAX - 1, u64::MAX)).await.expect("kept"), {
         Taken::Fresh(values(u64::MAX - 1, u64::MAX))
@@ -29,7 +29,7 @@ pub(super) async fn the_first_values_stay(mut bench: impl Bench) {
     assert_eq!(elsewhere, Taken::Fresh(values(5, 5)));
 }
 
-pub(super) async fn an_expired_record_counts_as_absent(bench: impl Bench) {
+pub(super) async fn an_expired_record_counts_as_absent(bench: impl Bench<Store: IdempotencyStore>) {
     let store = bench.store();
     store.remember(claim("k", 1, NOON), values(1, 3)).await.expect("kept");
     let just_before = UnixMillis(NOON.0 + 59_999);
@@ -46,7 +46,7 @@ pub(super) async fn an_expired_record_counts_as_absent(bench: impl Bench) {
     );
 }
 
-pub(super) async fn expired_records_are_forgotten(bench: impl Bench) {
+pub(super) async fn expired_records_are_forgotten(bench: impl Bench<Store: IdempotencyStore>) {
     let store = bench.store();
     for (index, at) in [NOON, NOON, NOON.plus(Duration::from_secs(1))].into_iter().enumerate() {
         store.remember(claim(&format!("k{index}"), 1, at), values(1, 1)).await.expect("kept");

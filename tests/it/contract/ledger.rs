@@ -6,19 +6,19 @@ use numgen::{
     clock::UnixMillis,
     counter::{Counter, SequenceValue},
     store::{
-        ADVANCE_LIMIT, Advanced, Bounds, Certificate, HoleReason, IssueRequest, LedgerQuery, LedgerRow,
-        LedgerState, StoreError, Taken, Transition, Transitioned, Verification,
+        ADVANCE_LIMIT, Advanced, Bounds, Certificate, CounterStore, HoleReason, IssueRequest, LedgerQuery,
+        LedgerRow, LedgerState, LedgerStore, StoreError, Taken, Transition, Transitioned, Verification,
     },
 };
 
-use super::{Bench, FREE, NOON, Store, claim, counter, fresh, invoices, issue, next};
+use super::{Bench, FREE, NOON, claim, counter, fresh, invoices, issue, next};
 
 /// Every row.
 const ALL: LedgerQuery =
     LedgerQuery { period: None, from: None, to: None, state: None, after: None, limit: 1_000 };
 
 async fn draw(
-    store: &Arc<dyn Store>,
+    store: &Arc<impl LedgerStore + CounterStore>,
     on: &Counter,
     bounds: Bounds,
     requests: Vec<IssueRequest>,
@@ -26,16 +26,21 @@ async fn draw(
     store.issue(on.clone(), bounds, requests, invoices()).await.expect("issued")
 }
 
-async fn rows(store: &Arc<dyn Store>, on: &Counter) -> Vec<LedgerRow> {
+async fn rows(store: &Arc<impl LedgerStore + CounterStore>, on: &Counter) -> Vec<LedgerRow> {
     let query = LedgerQuery { period: Some(on.period.clone()), ..ALL };
     store.rows(on.key.clone(), query).await.expect("read")
 }
 
-async fn certificate(store: &Arc<dyn Store>, on: &Counter) -> Certificate {
+async fn certificate(store: &Arc<impl LedgerStore + CounterStore>, on: &Counter) -> Certificate {
     store.certificate(on.clone()).await.expect("read").expect("there are rows")
 }
 
-async fn step(store: &Arc<dyn Store>, number: &str, step: Transition, now: UnixMillis) -> Transitioned {
+async fn step(
+    store: &Arc<impl LedgerStore + CounterStore>,
+    number: &str,
+    step: Transition,
+    now: UnixMillis,
+) -> Transitioned {
     let key = counter("A", "").key;
     store.transition(key, number.to_owned(), step, "bob".into(), now).await.expect("answered")
 }
@@ -53,7 +58,7 @@ fn reserve(until: UnixMillis) -> IssueRequest {
 }
 
 /// Nothing was tampered with, and the certificate says so.
-async fn assert_sound(store: &Arc<dyn Store>, on: &Counter) -> Verification {
+async fn assert_sound(store: &Arc<impl LedgerStore + CounterStore>, on: &Counter) -> Verification {
     let verification = store.verify(on.clone()).await.expect("read");
     assert_eq!(verification.faults, []);
     let certificate = certificate(store, on).await;
@@ -64,7 +69,7 @@ async fn assert_sound(store: &Arc<dyn Store>, on: &Counter) -> Verification {
     verification
 }
 
-pub(super) async fn every_integer_has_a_row(mut bench: impl Bench) {
+pub(super) async fn every_integer_has_a_row(mut bench: impl Bench<Store: LedgerStore + CounterStore>) {
     let (store, on) = (bench.store(), counter("A", "2026"));
     assert_eq!(store.certificate(on.clone()).await.expect("read"), None);
     assert_eq!(store.verify(on.clone()).await.expect("read"), Verification::default());
@@ -114,7 +119,7 @@ pub(super) async fn every_integer_has_a_row(mut bench: impl Bench) {
     assert_sound(&store, &on).await;
 }
 
-pub(super) async fn rows_come_in_pages(bench: impl Bench) {
+pub(super) async fn rows_come_in_pages(bench: impl Bench<Store: LedgerStore + CounterStore>) {
     let store = bench.store();
     let render: numgen::store::RenderNumber = Arc::new(|_, value| format!("{value}-{value}"));
     for (name, period, count) in [("A", "2027", 3), ("A", "2026", 5), ("B", "2026", 2)] {
@@ -142,7 +147,9 @@ pub(super) async fn rows_come_in_pages(bench: impl Bench) {
     );
 }
 
-pub(super) async fn reservations_are_confirmed_voided_or_expire(mut bench: impl Bench) {
+pub(super) async fn reservations_are_confirmed_voided_or_expire(
+    mut bench: impl Bench<Store: LedgerStore + CounterStore>,
+) {
     let (store, on) = (bench.store(), counter("A", ""));
     let until = NOON.plus(Duration::from_secs(10));
     let requests = (0..5).map(|_| reserve(until)).collect();
@@ -178,7 +185,7 @@ pub(super) async fn reservations_are_confirmed_voided_or_expire(mut bench: impl 
     assert_eq!(draw(&store, &on, FREE, vec![issue(1)]).await, [fresh(6, 6)], "nobody gets a void number");
 }
 
-pub(super) async fn a_contrary_step_changes_nothing(bench: impl Bench) {
+pub(super) async fn a_contrary_step_changes_nothing(bench: impl Bench<Store: LedgerStore + CounterStore>) {
     let (store, on) = (bench.store(), counter("A", ""));
     draw(&store, &on, FREE, vec![issue(2)]).await;
     assert_eq!(step(&store, "INV-7", void("x"), NOON).await, Transitioned::Unknown);
@@ -192,7 +199,7 @@ pub(super) async fn a_contrary_step_changes_nothing(bench: impl Bench) {
     assert_eq!(events, 1);
 }
 
-pub(super) async fn keys_replay(mut bench: impl Bench) {
+pub(super) async fn keys_replay(mut bench: impl Bench<Store: LedgerStore + CounterStore>) {
     let on = counter("A", "");
     let keyed = || IssueRequest { claim: Some(claim("k", 1, NOON)), ..issue(2) };
     let taken = draw(&bench.store(), &on, FREE, vec![keyed(), keyed(), issue(1)]).await;
@@ -205,7 +212,7 @@ pub(super) async fn keys_replay(mut bench: impl Bench) {
     assert_eq!(assert_sound(&bench.store(), &on).await.rows, 3);
 }
 
-pub(super) async fn a_change_of_mode_begins_a_new_run(bench: impl Bench) {
+pub(super) async fn a_change_of_mode_begins_a_new_run(bench: impl Bench<Store: LedgerStore + CounterStore>) {
     let (store, on) = (bench.store(), counter("A", ""));
     assert_eq!((next(&store, &on).await, next(&store, &on).await), (1, 2));
     assert_eq!(draw(&store, &on, FREE, vec![issue(3)]).await, [fresh(3, 5)]);
@@ -221,7 +228,7 @@ pub(super) async fn a_change_of_mode_begins_a_new_run(bench: impl Bench) {
     assert_eq!(assert_sound(&store, &on).await.rows, 5, "rows of the first run stay chained");
 }
 
-pub(super) async fn advance_voids_each_integer(bench: impl Bench) {
+pub(super) async fn advance_voids_each_integer(bench: impl Bench<Store: LedgerStore + CounterStore>) {
     let (store, on) = (bench.store(), counter("A", ""));
     draw(&store, &on, FREE, vec![issue(2)]).await;
     let advance = async |to: u64| {
@@ -250,7 +257,7 @@ pub(super) async fn advance_voids_each_integer(bench: impl Bench) {
     assert_eq!(certificate(&store, &on).await.first, Some(SequenceValue(21)));
 }
 
-pub(super) async fn floors_leave_no_hole(bench: impl Bench) {
+pub(super) async fn floors_leave_no_hole(bench: impl Bench<Store: LedgerStore + CounterStore>) {
     let (store, on) = (bench.store(), counter("A", ""));
     draw(&store, &on, FREE, vec![issue(2)]).await;
     let floor = |floor| Bounds { floor: SequenceValue(floor), ..FREE };
@@ -279,7 +286,7 @@ pub(super) async fn floors_leave_no_hole(bench: impl Bench) {
     assert_eq!(certificate(&store, &young).await.count, 1);
 }
 
-pub(super) async fn many_tasks_leave_a_gapless_ledger(bench: impl Bench) {
+pub(super) async fn many_tasks_leave_a_gapless_ledger(bench: impl Bench<Store: LedgerStore + CounterStore>) {
     let on = counter("A", "");
     let mut tasks = tokio::task::JoinSet::new();
     for task in 0..8_u32 {
@@ -306,7 +313,7 @@ pub(super) async fn many_tasks_leave_a_gapless_ledger(bench: impl Bench) {
     assert!(verification.events > 0);
 }
 
-pub(super) async fn a_number_is_never_written_twice(bench: impl Bench) {
+pub(super) async fn a_number_is_never_written_twice(bench: impl Bench<Store: LedgerStore + CounterStore>) {
     let (store, on) = (bench.store(), counter("A", ""));
     let constant: numgen::store::RenderNumber = Arc::new(|_, _| "SAME".to_owned());
     let twice = store.issue(on.clone(), FREE, vec![issue(2)], constant).await;
@@ -316,7 +323,7 @@ pub(super) async fn a_number_is_never_written_twice(bench: impl Bench) {
     assert_sound(&store, &on).await;
 }
 
-pub(super) async fn the_last_integer_is_u64_max(bench: impl Bench) {
+pub(super) async fn the_last_integer_is_u64_max(bench: impl Bench<Store: LedgerStore + CounterStore>) {
     let (store, on) = (bench.store(), counter("A", ""));
     let bounds = Bounds { base: SequenceValue(u64::MAX - 2), ..FREE };
     let taken = draw(&store, &on, bounds, vec![issue(1), issue(2), issue(1), issue(1)]).await;

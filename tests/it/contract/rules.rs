@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use numgen::store::{RuleRecord, Swap};
+use numgen::store::{RuleRecord, RuleStore, Swap};
 
-use super::{Bench, Store, key};
+use super::{Bench, key};
 
 fn record(name: &str, revision: u64, rule: Option<&str>) -> RuleRecord {
     RuleRecord {
@@ -16,11 +16,11 @@ fn record(name: &str, revision: u64, rule: Option<&str>) -> RuleRecord {
     }
 }
 
-async fn swap(store: &Arc<dyn Store>, expected: Option<&RuleRecord>, new: &RuleRecord) -> Swap {
+async fn swap(store: &Arc<impl RuleStore>, expected: Option<&RuleRecord>, new: &RuleRecord) -> Swap {
     store.swap_rule(expected.cloned(), new.clone()).await.expect("swapped")
 }
 
-pub(super) async fn the_register_keeps_every_kind_of_record(mut bench: impl Bench) {
+pub(super) async fn the_register_keeps_every_kind_of_record(mut bench: impl Bench<Store: RuleStore>) {
     let store = bench.store();
     let (b, a) = (record("B", 1, Some("{\"format\":\"b\"}")), record("A", 1, Some("{}")));
     assert_eq!(swap(&store, None, &b).await, Swap::Done);
@@ -35,7 +35,7 @@ pub(super) async fn the_register_keeps_every_kind_of_record(mut bench: impl Benc
     assert_eq!(store.rule(&key("b")).await.expect("read"), None, "case matters");
 }
 
-pub(super) async fn a_swap_needs_the_record_as_it_is(bench: impl Bench) {
+pub(super) async fn a_swap_needs_the_record_as_it_is(bench: impl Bench<Store: RuleStore>) {
     let store = bench.store();
     let first = record("A", 1, Some("{}"));
     assert_eq!(swap(&store, Some(&first), &first).await, Swap::Changed(None));
@@ -48,7 +48,7 @@ pub(super) async fn a_swap_needs_the_record_as_it_is(bench: impl Bench) {
     assert_eq!(swap(&store, Some(&used), &RuleRecord { revision: 2, ..used.clone() }).await, Swap::Done);
 }
 
-pub(super) async fn of_many_writers_one_wins_each_round(bench: impl Bench) {
+pub(super) async fn of_many_writers_one_wins_each_round(bench: impl Bench<Store: RuleStore>) {
     let mut expected = None;
     for revision in 1..=5 {
         let mut tasks = tokio::task::JoinSet::new();
@@ -68,7 +68,7 @@ pub(super) async fn of_many_writers_one_wins_each_round(bench: impl Bench) {
     }
 }
 
-pub(super) async fn use_is_marked_on_the_revision_it_was_seen_on(bench: impl Bench) {
+pub(super) async fn use_is_marked_on_the_revision_it_was_seen_on(bench: impl Bench<Store: RuleStore>) {
     let store = bench.store();
     assert!(!store.mark_used(&key("A"), 1).await.expect("answered"), "no such rule");
     let first = record("A", 1, Some("{}"));

@@ -1,34 +1,18 @@
-//! Temporary numbers: kept by a shared store, and by the journal of a node.
+//! Temporary numbers in a store that nodes share.
 
 use std::sync::Arc;
 
 use numgen::{
     config::NodeName,
     store::{
-        Action, Decision, Fate, Journal, Making, RowSwap, Stamp, Status, StoreError, TemporaryNumber,
-        TemporaryQuery, TemporaryRow, TemporaryStore, Verdict,
+        Action, Decision, Fate, Making, RowSwap, Stamp, Status, TemporaryNumber, TemporaryQuery,
+        TemporaryRow, TemporaryStore, Verdict,
     },
 };
 
-use super::{NOON, key};
+use super::{Bench, NOON, key};
 
-/// A store of temporary numbers under test.
-pub(super) trait Shared: Send {
-    /// An empty store.
-    fn new() -> impl Future<Output = Self> + Send;
-    fn store(&self) -> Arc<dyn TemporaryStore>;
-}
-
-/// A journal under test.
-pub(super) trait Diary: Send {
-    /// An empty journal.
-    fn new() -> Self;
-    fn journal(&self) -> Arc<dyn Journal>;
-    /// Ends it cleanly and opens it again, where it outlives its process.
-    async fn reopen(&mut self);
-}
-
-fn row(prefix: &str, stamp: u64) -> TemporaryRow {
+pub(super) fn row(prefix: &str, stamp: u64) -> TemporaryRow {
     let node = NodeName::parse("node-1").expect("a name");
     TemporaryRow {
         number: TemporaryNumber::new(&key(prefix), &node, Stamp(stamp), Making::new(99)),
@@ -40,8 +24,9 @@ fn row(prefix: &str, stamp: u64) -> TemporaryRow {
     }
 }
 
-fn decided(row: &TemporaryRow, action: Action) -> TemporaryRow {
-    let decision = Decision { actor: "ada".to_owned(), at_ms: NOON.0, reason: Some("why \"not\"".to_owned()) };
+pub(super) fn decided(row: &TemporaryRow, action: Action) -> TemporaryRow {
+    let decision =
+        Decision { actor: "ada".to_owned(), at_ms: NOON.0, reason: Some("why \"not\"".to_owned()) };
     becomes(row.decide(action, &decision))
 }
 
@@ -50,20 +35,20 @@ fn becomes(verdict: Verdict) -> TemporaryRow {
     *row
 }
 
-fn page(limit: u32) -> TemporaryQuery {
+pub(super) fn page(limit: u32) -> TemporaryQuery {
     TemporaryQuery { limit, ..TemporaryQuery::default() }
 }
 
-fn of(status: Status) -> TemporaryQuery {
+pub(super) fn of(status: Status) -> TemporaryQuery {
     TemporaryQuery { status: Some(status), ..page(100) }
 }
 
-async fn names(store: &Arc<dyn TemporaryStore>, query: TemporaryQuery) -> Vec<String> {
+pub(super) async fn names(store: &Arc<impl TemporaryStore>, query: TemporaryQuery) -> Vec<String> {
     let rows = store.list(query).await.expect("listed");
     rows.iter().map(|row| format!("{} {}", row.number.key(), row.number.stamp().0)).collect()
 }
 
-pub(super) async fn the_first_row_of_a_number_stands(bench: impl Shared) {
+pub(super) async fn the_first_row_of_a_number_stands(bench: impl Bench<Store: TemporaryStore>) {
     let store = bench.store();
     let first = store.upload(vec![row("A", 1)]).await.expect("kept");
     let other = TemporaryRow { subject: "somebody else".into(), ..row("A", 1) };
@@ -76,7 +61,7 @@ pub(super) async fn the_first_row_of_a_number_stands(bench: impl Shared) {
     assert_eq!(store.count_open().await.expect("counted"), 2);
 }
 
-pub(super) async fn a_row_that_has_come_further_stands(bench: impl Shared) {
+pub(super) async fn a_row_that_has_come_further_stands(bench: impl Bench<Store: TemporaryStore>) {
     let store = bench.store();
     let assigning = decided(&row("A", 1), Action::Assign);
     let assigned = becomes(assigning.complete("A-0001"));
@@ -91,7 +76,7 @@ pub(super) async fn a_row_that_has_come_further_stands(bench: impl Shared) {
     assert_eq!(store.count_open().await.expect("counted"), 0);
 }
 
-pub(super) async fn a_row_changes_only_as_it_was_seen(bench: impl Shared) {
+pub(super) async fn a_row_changes_only_as_it_was_seen(bench: impl Bench<Store: TemporaryStore>) {
     let store = bench.store();
     store.upload(vec![row("A", 1)]).await.expect("kept");
     let assigning = decided(&row("A", 1), Action::Assign);
@@ -101,14 +86,17 @@ pub(super) async fn a_row_changes_only_as_it_was_seen(bench: impl Shared) {
     assert_eq!(store.count_open().await.expect("counted"), 1, "what is being assigned is open");
     let assigned = becomes(assigning.complete("A/0001"));
     assert_eq!(store.swap(assigned.clone()).await.expect("answered"), RowSwap::Done);
-    assert_eq!(store.swap(assigned.clone()).await.expect("answered"), RowSwap::Changed(Some(assigned.clone())));
+    assert_eq!(
+        store.swap(assigned.clone()).await.expect("answered"),
+        RowSwap::Changed(Some(assigned.clone()))
+    );
     assert_eq!(store.list(of(Status::Assigned)).await.expect("listed"), [assigned]);
     assert!(store.list(of(Status::Open)).await.expect("listed").is_empty());
     let unknown = decided(&row("A", 2), Action::Void);
     assert_eq!(store.swap(unknown).await.expect("answered"), RowSwap::Changed(None));
 }
 
-pub(super) async fn of_many_decisions_one_is_taken(bench: impl Shared) {
+pub(super) async fn of_many_decisions_one_is_taken(bench: impl Bench<Store: TemporaryStore>) {
     let store = bench.store();
     store.upload(vec![row("A", 1)]).await.expect("kept");
     let swaps = (0..40).map(|turn| {
@@ -120,9 +108,10 @@ pub(super) async fn of_many_decisions_one_is_taken(bench: impl Shared) {
     assert_eq!(done, 1);
 }
 
-pub(super) async fn rows_come_in_pages_by_key_and_status(bench: impl Shared) {
+pub(super) async fn rows_come_in_pages_by_key_and_status(bench: impl Bench<Store: TemporaryStore>) {
     let store = bench.store();
-    let rows = ["A", "A.B", "A-B", "AB"].into_iter().flat_map(|prefix| (1..=3).map(move |at| row(prefix, at)));
+    let rows =
+        ["A", "A.B", "A-B", "AB"].into_iter().flat_map(|prefix| (1..=3).map(move |at| row(prefix, at)));
     store.upload(rows.collect()).await.expect("kept");
     store.swap(decided(&row("A", 2), Action::Void)).await.expect("void");
     let everything = names(&store, page(100)).await;
@@ -141,51 +130,11 @@ pub(super) async fn rows_come_in_pages_by_key_and_status(bench: impl Shared) {
     assert!(names(&store, behind_all).await.is_empty());
 }
 
-pub(super) async fn a_page_of_a_thousand_is_one_call(bench: impl Shared) {
+pub(super) async fn a_page_of_a_thousand_is_one_call(bench: impl Bench<Store: TemporaryStore>) {
     let store = bench.store();
     for batch in 0..4 {
         store.upload((0..500).map(|at| row("A", batch * 500 + at)).collect()).await.expect("kept");
     }
     assert_eq!(store.list(page(1_001)).await.expect("listed").len(), 1_001);
     assert_eq!(store.count_open().await.expect("counted"), 2_000);
-}
-
-// ---------------------------------------------------------------------------------------------- journal
-
-pub(super) async fn what_is_appended_stays(mut bench: impl Diary) {
-    let journal = bench.journal();
-    assert_eq!(journal.last_stamp().await.expect("read"), None);
-    journal.append(vec![row("A", 7), row("B", 5)]).await.expect("new");
-    drop(journal);
-    bench.reopen().await;
-    let journal = bench.journal();
-    assert_eq!(journal.last_stamp().await.expect("read"), Some(Stamp(7)));
-    let again = journal.append(vec![row("C", 9), row("A", 7)]).await;
-    assert!(matches!(again, Err(StoreError::Corrupt { .. })), "{again:?}");
-    assert_eq!(journal.list(page(9)).await.expect("listed"), [row("A", 7), row("B", 5)], "all or none");
-    // A row of another node, kept for a decision that was taken here, says nothing of this node's stamps.
-    journal.upload(vec![decided(&row("D", 1 << 60), Action::Void)]).await.expect("kept");
-    assert_eq!(journal.last_stamp().await.expect("read"), Some(Stamp(7)));
-}
-
-pub(super) async fn rows_are_pending_until_the_instance_that_asks_has_them(mut bench: impl Diary) {
-    let instance = |name: &str| numgen::store::Instance(name.into());
-    let journal = bench.journal();
-    journal.append(vec![row("A", 1), row("A", 2), row("A", 3)]).await.expect("new");
-    assert_eq!(journal.unsent().await.expect("counted"), 3);
-    assert_eq!(journal.pending(instance("x"), 2).await.expect("read").len(), 2);
-    journal.acknowledged(vec![row("A", 1), row("A", 2)], instance("x")).await.expect("noted");
-    drop(journal);
-    bench.reopen().await;
-    let journal = bench.journal();
-    assert_eq!(journal.pending(instance("x"), 9).await.expect("read"), [row("A", 3)]);
-    assert_eq!(journal.pending(instance("w"), 9).await.expect("read").len(), 3, "another instance has none");
-    assert_eq!(journal.pending(instance("y"), 9).await.expect("read").len(), 3);
-    assert_eq!(journal.unsent().await.expect("counted"), 1);
-    // A row that changes while it is handed over is pending again.
-    let void = decided(&row("A", 3), Action::Void);
-    journal.upload(vec![void.clone()]).await.expect("kept");
-    journal.acknowledged(vec![row("A", 3)], instance("x")).await.expect("noted");
-    assert_eq!(journal.pending(instance("x"), 9).await.expect("read"), [void]);
-    assert_eq!(journal.unsent().await.expect("counted"), 0, "it is not open any more");
 }

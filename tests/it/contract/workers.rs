@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use numgen::{
-    clock::{Clock, UnixMillis},
-    store::{AcquireRequest, Acquired, Extension, Holding, IdMillis, Nonce, Renewed},
+    clock::UnixMillis,
+    store::{AcquireRequest, Acquired, Extension, Holding, IdMillis, Nonce, Renewed, WorkerStore},
 };
 use proptest::{
     prelude::*,
@@ -12,7 +12,7 @@ use proptest::{
     test_runner::{Config, TestRunner},
 };
 
-use super::{Bench, EPOCH, NOON, Store};
+use super::{Bench, EPOCH, NOON};
 
 const NOW: IdMillis = (NOON.0 - EPOCH.0) as u64;
 const WINDOW_MS: u64 = 1_000;
@@ -22,7 +22,7 @@ fn nonce(number: u8) -> Nonce {
     Nonce([number; 16])
 }
 
-async fn acquire(store: &Arc<dyn Store>, number: u8, slots: std::ops::Range<u32>) -> Option<Holding> {
+async fn acquire(store: &Arc<impl WorkerStore>, number: u8, slots: std::ops::Range<u32>) -> Option<Holding> {
     let request = AcquireRequest { nonce: nonce(number), slots, window_ms: WINDOW_MS, ttl_ms: TTL_MS };
     match store.acquire(request).await.expect("answered") {
         Acquired::Held(holding) => Some(holding),
@@ -31,26 +31,26 @@ async fn acquire(store: &Arc<dyn Store>, number: u8, slots: std::ops::Range<u32>
     }
 }
 
-async fn renew(store: &Arc<dyn Store>, holding: Holding, carried: IdMillis) -> Renewed {
+async fn renew(store: &Arc<impl WorkerStore>, holding: Holding, carried: IdMillis) -> Renewed {
     store.renew(holding, Extension { carried, window_ms: WINDOW_MS, ttl_ms: TTL_MS }).await.expect("answered")
 }
 
-pub(super) async fn the_layout_is_pinned_once(mut bench: impl Bench) {
+pub(super) async fn the_layout_is_pinned_once(mut bench: impl Bench<Store: WorkerStore>) {
     assert_eq!(bench.store().pin_layout("41/5/5/12").await.expect("pinned"), "41/5/5/12");
     bench.reopen().await;
     assert_eq!(bench.store().pin_layout("40/6/5/12").await.expect("read"), "41/5/5/12");
 }
 
-pub(super) async fn a_nonce_names_one_holding(bench: impl Bench) {
+pub(super) async fn a_nonce_names_one_holding(bench: impl Bench<Store: WorkerStore>) {
     let store = bench.store();
     let first = acquire(&store, 1, 3..5).await.expect("free");
     assert_eq!((first.slot, first.start, first.mark, first.now), (3, 0, NOW + WINDOW_MS, NOW));
-    bench.clock().advance(Duration::from_millis(10));
+    bench.advance(Duration::from_millis(10));
     let again = acquire(&store, 1, 3..5).await.expect("the same");
     assert_eq!(again, Holding { now: NOW + 10, ..first });
 }
 
-pub(super) async fn a_slot_has_one_holder(bench: impl Bench) {
+pub(super) async fn a_slot_has_one_holder(bench: impl Bench<Store: WorkerStore>) {
     let store = bench.store();
     assert_eq!(acquire(&store, 1, 0..2).await.expect("free").slot, 0);
     assert_eq!(acquire(&store, 2, 0..2).await.expect("free").slot, 1);
@@ -58,18 +58,18 @@ pub(super) async fn a_slot_has_one_holder(bench: impl Bench) {
     assert_eq!(acquire(&store, 3, 5..5).await, None, "no slot asked for");
 }
 
-pub(super) async fn renewal_moves_the_mark(bench: impl Bench) {
+pub(super) async fn renewal_moves_the_mark(bench: impl Bench<Store: WorkerStore>) {
     let store = bench.store();
     let holding = acquire(&store, 1, 0..1).await.expect("free");
-    bench.clock().advance(Duration::from_millis(400));
+    bench.advance(Duration::from_millis(400));
     let extended = renew(&store, holding, NOW + 400).await;
     let generation = holding.generation;
     assert_eq!(extended, Renewed::Extended { mark: NOW + 1_400, now: NOW + 400, generation });
-    bench.clock().step_to(UnixMillis(NOON.0 - 3_600_000));
+    bench.step_to(UnixMillis(NOON.0 - 3_600_000));
     let Renewed::Extended { mark, .. } = renew(&store, holding, NOW + 500).await else { panic!("lost") };
     // A store with a clock of its own stays where it is; one that lives on its holder's clock follows what the holder carried.
     assert!([NOW + 1_400, NOW + 1_500].contains(&mark), "a mark never falls, nor runs ahead: {mark}");
-    bench.clock().step_to(UnixMillis(NOON.0 + 1_300));
+    bench.step_to(UnixMillis(NOON.0 + 1_300));
     let Renewed::Extended { mark: after, .. } = renew(&store, holding, 0).await else { panic!("lost") };
     assert_eq!(after, mark, "the holder's own clock bounds it");
     let stranger = Holding { nonce: nonce(2), ..holding };
@@ -78,16 +78,16 @@ pub(super) async fn renewal_moves_the_mark(bench: impl Bench) {
     assert_eq!(renew(&store, Holding { slot: 9, ..holding }, NOW).await, Renewed::Lost);
 }
 
-pub(super) async fn a_passed_mark_is_lost(bench: impl Bench) {
+pub(super) async fn a_passed_mark_is_lost(bench: impl Bench<Store: WorkerStore>) {
     let store = bench.store();
     let holding = acquire(&store, 1, 0..1).await.expect("free");
-    bench.clock().advance(Duration::from_millis(WINDOW_MS));
+    bench.advance(Duration::from_millis(WINDOW_MS));
     assert_eq!(renew(&store, holding, NOW + WINDOW_MS).await, Renewed::Lost);
     let next = acquire(&store, 2, 0..1).await.expect("given up by its holder");
     assert_eq!((next.start, next.fence), (holding.mark, holding.fence + 1));
 }
 
-pub(super) async fn release_frees_at_once(mut bench: impl Bench) {
+pub(super) async fn release_frees_at_once(mut bench: impl Bench<Store: WorkerStore>) {
     let store = bench.store();
     let holding = acquire(&store, 1, 0..1).await.expect("free");
     store.release(Holding { nonce: nonce(2), ..holding }, NOW).await.expect("ignored");
@@ -102,12 +102,12 @@ pub(super) async fn release_frees_at_once(mut bench: impl Bench) {
     assert!(matches!(renew(&store, next, NOW).await, Renewed::Extended { .. }), "a late release is ignored");
 }
 
-pub(super) async fn a_silent_holder_loses_its_slot(bench: impl Bench) {
+pub(super) async fn a_silent_holder_loses_its_slot(bench: impl Bench<Store: WorkerStore>) {
     let store = bench.store();
     let holding = acquire(&store, 1, 0..1).await.expect("free");
-    bench.clock().advance(Duration::from_millis(TTL_MS - 1));
+    bench.advance(Duration::from_millis(TTL_MS - 1));
     assert_eq!(acquire(&store, 2, 0..1).await, None);
-    bench.clock().advance(Duration::from_millis(1));
+    bench.advance(Duration::from_millis(1));
     let next = acquire(&store, 2, 0..1).await.expect("silent for too long");
     assert!(next.start >= holding.mark);
     assert_eq!(renew(&store, holding, NOW).await, Renewed::Lost);
@@ -138,7 +138,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// A worker issues up to its mark as soon as it has it: the worst for everybody else.
-pub(super) async fn windows_of_a_slot_are_disjoint(bench: impl Bench) {
+pub(super) async fn windows_of_a_slot_are_disjoint(bench: impl Bench<Store: WorkerStore>) {
     let mut runner = TestRunner::new(Config::default());
     let store = bench.store();
     let mut nonces = 0_u64;
@@ -149,7 +149,7 @@ pub(super) async fn windows_of_a_slot_are_disjoint(bench: impl Bench) {
         let mut windows = std::collections::BTreeMap::<(u32, u64), (IdMillis, IdMillis)>::new();
         let mut held: [Option<Holding>; 4] = [None; 4];
         for step in &schedule {
-            let now = (bench.clock().now().0 - EPOCH.0).max(0) as u64;
+            let now = (bench.now().0 - EPOCH.0).max(0) as u64;
             match *step {
                 Step::Acquire { worker } if held[worker].is_none() => {
                     nonces += 1;
@@ -178,8 +178,8 @@ pub(super) async fn windows_of_a_slot_are_disjoint(bench: impl Bench) {
                     window.1 = window.0 + (window.1 - window.0) * used_per_mille / 1_000;
                     store.release(holding, window.1).await.expect("released");
                 }
-                Step::Pass { ms } => bench.clock().advance(Duration::from_millis(ms)),
-                Step::TurnClock { ms } => bench.clock().step_to(UnixMillis(bench.clock().now().0 + ms)),
+                Step::Pass { ms } => bench.advance(Duration::from_millis(ms)),
+                Step::TurnClock { ms } => bench.step_to(UnixMillis(bench.now().0 + ms)),
                 Step::Acquire { .. } => {}
             }
         }

@@ -22,15 +22,16 @@ use std::{
 };
 
 use numgen::clock::{Clock, SystemClock};
-use process::{Process, Signal, free_address};
+use process::{Process, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) use check::{Observation, assert_no_value_twice, assert_real_time_order, value_of};
 pub(crate) use faketime::{Hands, faketime};
 pub(crate) use http::{Connection, Response};
+pub(crate) use process::free_address;
 pub(crate) use proxy::{Fault, Proxy};
-pub(crate) use redis::{Data, Redis, RedisCluster, Sentinels};
+pub(crate) use redis::{Data, Redis, RedisCluster, Sentinels, SharedCluster};
 
 /// What signs the tokens of a test; also the canary that must never appear in a log.
 pub(crate) const SECRET: &str = "canary-secret-4f1d2a9c8b7e6d5c4b3a291807f6e5d4";

@@ -17,7 +17,7 @@ use std::{
 
 use tempfile::TempDir;
 
-pub(crate) use cluster::RedisCluster;
+pub(crate) use cluster::{RedisCluster, SharedCluster};
 pub(crate) use sentinels::Sentinels;
 
 use super::{

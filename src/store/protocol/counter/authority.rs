@@ -45,8 +45,8 @@ pub struct Authority {
     pub target: SequenceValue,
     /// What was not issued at or below the cursor, ascending.
     pub holes: Vec<Hole>,
-    /// Idempotency records.
-    pub records: BTreeMap<String, Record>,
+    /// What is remembered under idempotency keys.
+    pub records: BTreeMap<String, Entry>,
 }
 
 /// A node on the registry.
@@ -104,7 +104,19 @@ pub struct Hole {
     pub holder: Option<Incarnation>,
 }
 
-/// What is remembered under an idempotency key. A record past its end counts as absent.
+/// What stands under an idempotency key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Entry {
+    /// A draw.
+    Drawn(Record),
+    /// The key went on to another counter: no turn up to this one may draw here any more.
+    Void {
+        /// The last that may not.
+        turn: u64,
+    },
+}
+
+/// What was drawn under an idempotency key. A record past its end counts as absent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Record {
     /// Digest of what was asked for.
@@ -236,7 +248,8 @@ impl Authority {
         self.note_surplus(&take.surplus, now);
         self.note_beat(take, now);
         if take.leaves {
-            self.leave(me);
+            // The registration stays until it lapses, so that a late repetition is known.
+            self.reserve(me, None, None);
         }
         let (outcome, claims) = self.draw_once(take, now);
         let segment = if take.leaves { None } else { self.place(take) };
@@ -280,7 +293,8 @@ impl Authority {
         for ((claim, answer), fresh) in take.claims.iter().zip(&mut claims).zip(fresh) {
             if fresh {
                 let values = hand_out(&mut rest, &mut open, claim.count);
-                self.records.insert(claim.key.clone(), Record::of(claim, values.clone()));
+                let record = Record::of(claim, values.clone());
+                self.records.insert(claim.key.clone(), Entry::Drawn(record));
                 *answer = Some(ClaimAnswer::Fresh(values));
             } else if answer.is_none() {
                 *answer = self.recall(claim);
@@ -303,7 +317,11 @@ impl Authority {
     }
 
     fn recall(&self, claim: &ClaimAsk) -> Option<ClaimAnswer> {
-        let record = self.records.get(&claim.key).filter(|record| record.expires_at > claim.claimed_at)?;
+        let record = match self.records.get(&claim.key)? {
+            Entry::Void { turn } => return (claim.turn <= *turn).then_some(ClaimAnswer::Moved),
+            Entry::Drawn(record) if record.expires_at <= claim.claimed_at => return None,
+            Entry::Drawn(record) => record,
+        };
         Some(if record.fingerprint == claim.fingerprint {
             ClaimAnswer::Replayed { stamp: record.stamp.clone(), values: record.values.clone() }
         } else {
@@ -425,24 +443,32 @@ impl Authority {
         let member = self.members.entry(take.incarnation).or_insert_with(|| Member::new(take));
         (member.beat, member.next_beat_ms) = (now, take.next_beat_ms);
         member.node.clone_from(&take.node);
-        let before: Vec<_> = member.segments().collect();
-        match member.offered {
-            Some((segment, _)) if take.holds == Some(segment) => {
-                (member.held, member.offered) = (Some(segment), None);
-            }
+        let (held, offered) = match member.offered {
+            Some((segment, _)) if take.holds == Some(segment) => (Some(segment), None),
             // The call by which it was offered is over, and the node does not hold it.
-            Some((_, call)) if take.call > call => {
-                (member.held, member.offered) = (take.holds, None);
-            }
+            Some((_, call)) if take.call > call => (take.holds, None),
             // Its reply may still be on the way.
-            Some(_) | None => member.held = take.holds,
-        }
+            offered => (take.holds, offered),
+        };
+        self.reserve(take.incarnation, held, offered);
+    }
+
+    /// Reserves these segments for a member, and no others.
+    pub(super) fn reserve(
+        &mut self,
+        id: Incarnation,
+        held: Option<Segment>,
+        offered: Option<(Segment, u64)>,
+    ) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        let before: Vec<_> = member.segments().collect();
+        (member.held, member.offered) = (held, offered);
         let after: Vec<_> = member.segments().collect();
         for segment in before.iter().filter(|segment| !after.contains(segment)) {
-            self.give_back(*segment, take.incarnation);
+            self.give_back(*segment, id);
         }
         for segment in after.iter().filter(|segment| !before.contains(segment)) {
-            self.adopt(*segment, take.incarnation);
+            self.adopt(*segment, id);
         }
     }
 
@@ -514,17 +540,6 @@ impl Authority {
                 self.give_back(segment, *id);
             }
             self.list_unconfirmed(&member.drawn, now);
-        }
-    }
-
-    fn leave(&mut self, id: Incarnation) {
-        if let Some(member) = self.members.get_mut(&id) {
-            let segments: Vec<_> = member.segments().collect();
-            (member.held, member.offered) = (None, None);
-            // The registration stays until it lapses, so that a late repetition is known.
-            for segment in segments {
-                self.give_back(segment, id);
-            }
         }
     }
 
@@ -603,18 +618,22 @@ impl Authority {
 
     // --------------------------------------------------------------------------------------- holes
 
-    /// Lists a hole; merges it with one beside it that is alike.
+    /// Lists a hole; merges it with those beside it that are alike, as old as the first of them.
     pub(super) fn list(&mut self, hole: Hole) {
+        let alike = |one: &Hole, next: &Hole| {
+            (one.reason, one.holder) == (next.reason, next.holder)
+                && one.range.to.0.checked_add(1) == Some(next.range.from.0)
+        };
         let place = self.holes.partition_point(|other| other.range.from < hole.range.from);
         self.holes.insert(place, hole);
-        self.holes.dedup_by(|next, hole| {
-            let alike = (next.reason, next.holder) == (hole.reason, hole.holder);
-            let touches = hole.range.to.0.checked_add(1) == Some(next.range.from.0);
-            if alike && touches {
-                hole.range.to = next.range.to;
+        for first in [place.checked_sub(1), Some(place)].into_iter().flatten().rev() {
+            if let [one, next, ..] = &self.holes[first..]
+                && alike(one, next)
+            {
+                self.holes[first].range.to = next.range.to;
+                self.holes.remove(first + 1);
             }
-            alike && touches
-        });
+        }
     }
 
     /// Takes values off the list: they were issued after all.
@@ -626,6 +645,15 @@ impl Authority {
             self.holes.extend(rest.iter().map(|range| Hole { range, ..hole.clone() }));
         }
     }
+}
+
+/// Outcome of [`Authority::settle`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// This was drawn under the key.
+    Drawn(Record),
+    /// Nothing was, and nothing will be.
+    Void,
 }
 
 /// Outcome of [`Authority::advance`].
@@ -642,6 +670,8 @@ pub enum Advance {
         /// Whether it will swap.
         alive: bool,
     },
+    /// The counter does not exist, or nobody knows yet where it stands: a heartbeat makes it known.
+    Unknown,
 }
 
 /// What an operator gives up.
@@ -662,9 +692,39 @@ pub enum Abandoned {
     Nothing,
     /// The node is there: it will swap by itself.
     Alive(String),
+    /// As [`Advance::Unknown`].
+    Unknown,
 }
 
 impl Authority {
+    /// The counter, if it is known where it stands: what an operator asks for needs that.
+    pub fn in_force<'a>(
+        slot: &'a mut Option<Self>,
+        marker: &mut Option<Marker>,
+        replid: u64,
+        now: u64,
+        fresh: Generation,
+    ) -> Option<&'a mut Self> {
+        let instance = Instance::look(marker, replid, now, fresh);
+        slot.as_mut().filter(|counter| counter.generation == Some(instance.generation))
+    }
+
+    /// Says what was drawn under a key; where nothing was, nothing will be up to that turn: the key may go on to another counter.
+    pub fn settle(
+        records: &mut BTreeMap<String, Entry>,
+        key: &str,
+        turn: u64,
+        claimed_at: UnixMillis,
+    ) -> Settled {
+        let entry = records.entry(key.to_owned()).or_insert(Entry::Void { turn });
+        match entry {
+            Entry::Drawn(record) if record.expires_at > claimed_at => return Settled::Drawn(record.clone()),
+            Entry::Drawn(_) => *entry = Entry::Void { turn },
+            Entry::Void { turn: voided } => *voided = turn.max(*voided),
+        }
+        Settled::Void
+    }
+
     /// Moves the cursor up to `to`, once no segment lies at or below it.
     pub fn advance(&mut self, to: SequenceValue, now: u64) -> Advance {
         if to < self.cursor {
@@ -710,7 +770,8 @@ impl Authority {
     }
 
     fn give_up(&mut self, range: ValueRange, holder: Incarnation, node: &str, given_up: &mut RangeSet) {
-        for hole in self.holes.iter_mut().filter(|hole| hole.holder == Some(holder)) {
+        let pending = |hole: &&mut Hole| hole.holder == Some(holder) && overlap(hole.range, range).is_some();
+        for hole in self.holes.iter_mut().filter(pending) {
             (hole.reason, hole.holder) = (HoleReason::Abandoned, None);
             given_up.insert(hole.range);
         }

@@ -115,6 +115,8 @@ pub struct ClaimAsk {
     pub stamp: String,
     /// How many values.
     pub count: u64,
+    /// Rises each time the key moves to another counter; see [`ClaimAnswer::Moved`].
+    pub turn: u64,
     /// When it was asked, by the node's clock.
     pub claimed_at: UnixMillis,
     /// When the record may be forgotten, by the node's clock.
@@ -174,6 +176,8 @@ pub enum ClaimAnswer {
     },
     /// The key was used for another request.
     Mismatch,
+    /// The key has moved on to another counter since, and this turn of it is void here: nothing was drawn.
+    Moved,
 }
 
 /// What became of the values asked for.

@@ -29,7 +29,9 @@ mod recovery;
 #[cfg(test)]
 mod tests;
 
-pub use authority::{Abandon, Abandoned, Advance, Ahead, Authority, Hole, Member, Rate, Record};
+pub use authority::{
+    Abandon, Abandoned, Advance, Ahead, Authority, Entry, Hole, Member, Rate, Record, Settled,
+};
 pub use message::{
     ClaimAnswer, ClaimAsk, Generation, Incarnation, Instance, Limits, Marker, Outcome, Reply, SETTLING_MS,
     Segment, Take, Wants,

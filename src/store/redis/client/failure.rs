@@ -31,9 +31,6 @@ pub enum ConnectError {
     /// The system has no certificates to trust.
     #[error("NUMGEN_REDIS_URL: TLS cannot be set up; install ca-certificates or set NUMGEN_REDIS_CA_FILE")]
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Not yet.
-    #[error("NUMGEN_REDIS_URL: this build connects to single servers only")]
-    Topology,
 }
 
 /// Why a server is not used.
@@ -76,6 +73,15 @@ pub(super) enum Refusal {
     /// Its slots are only a part.
     #[error("Redis at {address} is a node of a cluster; use redis+cluster://")]
     ClusterNode { address: Address },
+    /// The sentinels have chosen another.
+    #[error("Redis at {address} is not the master any more")]
+    Replaced { address: Address },
+    /// The sentinels do not know the name.
+    #[error("the sentinel at {address} watches no master of the name {master}")]
+    Unwatched { address: Address, master: String },
+    /// A part of the cluster has no master.
+    #[error("slot {slot} of the Redis Cluster has no master")]
+    Unowned { slot: u16 },
     /// No cluster there.
     #[error("Redis at {address} is no node of a cluster; use redis://")]
     NoCluster { address: Address },
@@ -90,12 +96,28 @@ impl Refusal {
             | Self::Replica { .. }
             | Self::ClusterNode { .. }
             | Self::NoCluster { .. }
+            | Self::Unwatched { .. }
             | Self::Refused { .. } => true,
             Self::New
             | Self::Unreachable { .. }
             | Self::Silent { .. }
             | Self::Broken { .. }
+            | Self::Replaced { .. }
+            | Self::Unowned { .. }
             | Self::Loading { .. } => false,
+        }
+    }
+
+    /// Whether the server does not speak RESP3, or must not say so.
+    pub(super) fn is_of_protocol(&self) -> bool {
+        match self {
+            Self::Refused { said, .. } => {
+                said.contains("NOPROTO")
+                    || said.contains("RESP3")
+                    || said.contains("HELLO")
+                    || said.contains("hello")
+            }
+            _ => false,
         }
     }
 
@@ -151,13 +173,19 @@ pub(super) fn unexpected(operation: &'static str) -> StoreError {
     StoreError::Corrupt { store: STORE, what: format!("an unexpected reply to {operation}") }
 }
 
+/// Whether the server is a replica. Inside a script Redis 6 says so in the middle of its text.
+pub(super) fn is_read_only(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
+        || error.detail().is_some_and(|said| said.contains("-READONLY"))
+}
+
 /// Whether the server said that it did not execute the call, and that waiting or asking elsewhere may help.
 pub(super) fn is_for_now(error: &RedisError) -> bool {
     match error.kind() {
+        _ if is_read_only(error) => true,
         ErrorKind::Server(kind) => matches!(
             kind,
             ServerErrorKind::BusyLoading
-                | ServerErrorKind::ReadOnly
                 | ServerErrorKind::MasterDown
                 | ServerErrorKind::ClusterDown
                 | ServerErrorKind::TryAgain

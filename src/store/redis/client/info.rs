@@ -22,6 +22,14 @@ impl Info {
         self.0.get(field).map(String::as_str)
     }
 
+    /// `Redis 7.0.15`, `Valkey 8.0.1`.
+    pub(super) fn flavour(&self) -> String {
+        match (self.get("valkey_version"), self.get("redis_version")) {
+            (Some(version), _) => format!("Valkey {version}"),
+            (None, version) => format!("Redis {}", version.unwrap_or("of an unknown version")),
+        }
+    }
+
     pub(super) fn is_master(&self) -> bool {
         self.get("role") == Some("master")
     }

@@ -7,7 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     failure::Refusal,
-    link::{Access, Link},
+    link::{Access, Hearing, Link},
+    listen,
     place::Place,
 };
 
@@ -106,26 +107,41 @@ impl Keeper {
     }
 
     async fn connect(&mut self) -> Result<Link, Refusal> {
-        let address = self.place.find(&self.access).await?;
+        let address = self.place.find().await?;
         let link = self.access.open(&address).await?;
         self.place.check(&link)?;
         Ok(link)
     }
 
-    /// Until the link breaks: passes it on, and subscribes it to every channel that somebody asks for.
+    /// Passes the link on until it breaks, or the line should lead elsewhere.
     async fn hold(&self, link: Arc<Link>) -> Arc<Refusal> {
         tracing::info!(address = %link.address(), version = link.info().get("redis_version"), "connected to Redis");
         self.sender.send_replace(State::Up(Arc::clone(&link)));
-        let mut heard = Vec::new();
-        loop {
-            for channel in self.place.channels(&self.access) {
-                if !heard.contains(&channel) && link.subscribe(channel).await.is_ok() {
-                    heard.push(channel);
-                }
+        tokio::select! {
+            cause = link.broken() => cause,
+            cause = self.place.moved(link.address()) => {
+                link.give_up(cause);
+                link.broken().await
             }
-            tokio::select! {
-                cause = link.broken() => return cause,
-                () = self.access.ears.news.notified() => {}
+            never = self.hear(&link) => match never {},
+        }
+    }
+
+    /// Subscribes to every channel that somebody asks for.
+    async fn hear(&self, link: &Link) -> std::convert::Infallible {
+        match link.hearing() {
+            _ if !self.place.is_heard() => std::future::pending().await,
+            Hearing::Apart => listen::apart(&self.access, link.address()).await,
+            Hearing::Pushed => {
+                let mut heard = Vec::new();
+                loop {
+                    for channel in self.access.ears.channels() {
+                        if !heard.contains(&channel) && link.subscribe(channel).await.is_ok() {
+                            heard.push(channel);
+                        }
+                    }
+                    self.access.ears.news.notified().await;
+                }
             }
         }
     }
@@ -146,7 +162,7 @@ impl Keeper {
 }
 
 /// Doubles from [`FIRST_WAIT`] to [`LONGEST_WAIT`]; half of it is chance, so that the nodes do not come back in step.
-fn wait(attempt: u32) -> Duration {
+pub(super) fn wait(attempt: u32) -> Duration {
     let longest = FIRST_WAIT.saturating_mul(1 << attempt.min(10)).min(LONGEST_WAIT);
     let mut chance = [0];
     // Without randomness they come back in step.

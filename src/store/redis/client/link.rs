@@ -7,13 +7,15 @@
 
 use std::{
     io,
+    path::Path,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use redis::{
-    AsyncConnectionConfig, Cmd, ErrorKind, ProtocolVersion, RedisConnectionInfo, RedisError, ServerErrorKind,
-    Value, aio::MultiplexedConnection,
+    AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, ProtocolVersion, RedisConnectionInfo, RedisError,
+    ServerErrorKind, Value,
+    aio::{MultiplexedConnection, PubSub},
 };
 use rustix::net::sockopt;
 use tokio::{
@@ -21,11 +23,20 @@ use tokio::{
     net::TcpStream,
     runtime::Handle,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
 
-use super::{ears::Ears, failure::Refusal, info::Info};
-use crate::{config::Address, lifecycle::Lifecycle, secret::Secret};
+use super::{
+    ears::Ears,
+    failure::{ConnectError, Refusal},
+    info::Info,
+    tls,
+};
+use crate::{
+    config::{Address, RedisUrl, Transport},
+    lifecycle::Lifecycle,
+    secret::Secret,
+};
 
 /// How long a connection, its login included, may take.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -43,6 +54,7 @@ const LOOK_EVERY: u32 = 20;
 const QUEUE: usize = 1_024;
 
 /// How to log in, and where a connection lives.
+#[derive(Clone)]
 pub(super) struct Access {
     pub(super) user: Option<String>,
     pub(super) password: Option<Secret<String>>,
@@ -58,8 +70,24 @@ pub(super) struct Access {
 pub(super) struct Link {
     address: Address,
     connection: MultiplexedConnection,
+    hearing: Hearing,
+    ears: Arc<Ears>,
     info: Info,
     fate: Arc<Fate>,
+}
+
+/// How messages come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hearing {
+    /// Between replies (RESP3).
+    Pushed,
+    /// Over a connection of their own (RESP2).
+    Apart,
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// Whether a link lives, and of what it died.
@@ -78,6 +106,26 @@ impl Fate {
 }
 
 impl Access {
+    /// Access as the URL says. Connections live on this runtime.
+    pub(super) fn new(
+        url: &RedisUrl,
+        ca_file: Option<&Path>,
+        lifecycle: &Lifecycle,
+    ) -> Result<Self, ConnectError> {
+        Ok(Self {
+            user: url.user.clone(),
+            password: url.password.clone(),
+            database: url.database,
+            tls: match url.transport {
+                Transport::Plain => None,
+                Transport::Tls => Some(tls::connector(ca_file)?),
+            },
+            ears: Arc::default(),
+            runtime: Handle::current(),
+            lifecycle: lifecycle.clone(),
+        })
+    }
+
     /// Connects, logs in and looks at the server; whether it will do is up to the caller.
     pub(super) async fn open(&self, address: &Address) -> Result<Link, Refusal> {
         match tokio::time::timeout(CONNECT_TIMEOUT, self.open_unbounded(address)).await {
@@ -87,28 +135,39 @@ impl Access {
     }
 
     async fn open_unbounded(&self, address: &Address) -> Result<Link, Refusal> {
-        let unreachable = |source| Refusal::Unreachable { address: address.clone(), source };
-        let stream = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(unreachable)?;
-        watch_over(&stream).map_err(unreachable)?;
-        match &self.tls {
-            None => self.greet(address, stream).await,
-            Some(tls) => {
-                let name =
-                    address.host.clone().try_into().map_err(|error| unreachable(io::Error::other(error)))?;
-                let stream = tls.connect(name, stream).await.map_err(unreachable)?;
-                self.greet(address, stream).await
-            }
+        match self.greet(address, ProtocolVersion::RESP3).await {
+            Err(refusal) if refusal.is_of_protocol() => self.greet(address, ProtocolVersion::RESP2).await,
+            outcome => outcome,
         }
     }
 
-    async fn greet<S>(&self, address: &Address, stream: S) -> Result<Link, Refusal>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let refused = |error: RedisError| Refusal::of(address, &error);
+    /// A connection that only hears messages, for servers without RESP3.
+    pub(super) async fn listen(&self, address: &Address) -> Result<PubSub, Refusal> {
+        let login = self.login(ProtocolVersion::RESP2);
+        let connect = async {
+            let connection = match self.reach(address).await? {
+                Stream::Plain(stream) => PubSub::new(&login, stream).await,
+                Stream::Tls(stream) => PubSub::new(&login, stream).await,
+            };
+            connection.map_err(|error| Refusal::of(address, &error))
+        };
+        let late = |_elapsed| Refusal::Silent { address: address.clone() };
+        tokio::time::timeout(CONNECT_TIMEOUT, connect).await.map_err(late)?
+    }
+
+    async fn reach(&self, address: &Address) -> Result<Stream, Refusal> {
+        let unreachable = |source| Refusal::Unreachable { address: address.clone(), source };
+        let stream = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(unreachable)?;
+        watch_over(&stream).map_err(unreachable)?;
+        let Some(tls) = &self.tls else { return Ok(Stream::Plain(stream)) };
+        let name = address.host.clone().try_into().map_err(|error| unreachable(io::Error::other(error)))?;
+        Ok(Stream::Tls(Box::new(tls.connect(name, stream).await.map_err(unreachable)?)))
+    }
+
+    fn login(&self, protocol: ProtocolVersion) -> RedisConnectionInfo {
         let mut login = RedisConnectionInfo::default()
             .set_db(self.database.into())
-            .set_protocol(ProtocolVersion::RESP3)
+            .set_protocol(protocol)
             .set_lib_name("numgen", env!("CARGO_PKG_VERSION"));
         if let Some(user) = &self.user {
             login = login.set_username(user);
@@ -116,18 +175,50 @@ impl Access {
         if let Some(password) = &self.password {
             login = login.set_password(password.reveal());
         }
-        let ears = Arc::clone(&self.ears);
-        let config = AsyncConnectionConfig::new()
-            .set_response_timeout(None)
-            .set_pipeline_buffer_size(QUEUE)
-            .set_push_sender(move |push| {
+        login
+    }
+
+    async fn greet(&self, address: &Address, protocol: ProtocolVersion) -> Result<Link, Refusal> {
+        let (login, mut config) = (self.login(protocol), AsyncConnectionConfig::new());
+        config = config.set_response_timeout(None).set_pipeline_buffer_size(QUEUE);
+        if protocol == ProtocolVersion::RESP3 {
+            let ears = Arc::clone(&self.ears);
+            config = config.set_push_sender(move |push| {
                 ears.hear_push(push);
                 Ok::<_, std::convert::Infallible>(())
             });
+        }
+        match self.reach(address).await? {
+            Stream::Plain(stream) => self.drive(address, &login, config, stream).await,
+            Stream::Tls(stream) => self.drive(address, &login, config, stream).await,
+        }
+    }
+
+    /// Logs in and looks at the server; the connection lives on its runtime from here on.
+    async fn drive<S>(
+        &self,
+        address: &Address,
+        login: &RedisConnectionInfo,
+        config: AsyncConnectionConfig,
+        stream: S,
+    ) -> Result<Link, Refusal>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let refused = |error: RedisError| Refusal::of(address, &error);
         let (connection, driver) =
-            MultiplexedConnection::new_with_config(&login, stream, config).await.map_err(refused)?;
-        let fate = Arc::new(Fate::default());
-        let mut link = Link { address: address.clone(), connection, info: Info::default(), fate };
+            MultiplexedConnection::new_with_config(login, stream, config).await.map_err(refused)?;
+        let mut link = Link {
+            address: address.clone(),
+            connection,
+            hearing: match login.protocol() {
+                ProtocolVersion::RESP3 => Hearing::Pushed,
+                _ => Hearing::Apart,
+            },
+            ears: Arc::clone(&self.ears),
+            info: Info::default(),
+            fate: Arc::new(Fate::default()),
+        };
         self.lifecycle.spawn_on(&self.runtime, link.drive(driver, self.lifecycle.clone()));
         link.info = look(&mut link.connection.clone()).await.map_err(refused)?;
         Ok(link)
@@ -166,12 +257,39 @@ impl Link {
     }
 
     /// Sends commands one directly behind the other, and waits for the reply to the last one.
-    pub(super) async fn send_together(&self, commands: &redis::Pipeline) -> Result<Value, RedisError> {
+    pub(super) async fn send_together(&self, commands: &Pipeline) -> Result<Value, RedisError> {
         let replies = self.connection.clone().send_packed_commands(commands, 0, commands.len()).await?;
         replies.into_iter().last().unwrap_or(Value::Nil).extract_error()
     }
 
-    /// Hears a channel from now on.
+    /// Asks what the server can answer at once; waits no longer than a connection may take.
+    pub(super) async fn send_soon(&self, command: &Cmd) -> Result<Value, Refusal> {
+        self.soon(self.send(command)).await
+    }
+
+    /// The same for several commands.
+    pub(super) async fn send_together_soon(&self, commands: &Pipeline) -> Result<Value, Refusal> {
+        self.soon(self.send_together(commands)).await
+    }
+
+    async fn soon(&self, reply: impl Future<Output = Result<Value, RedisError>>) -> Result<Value, Refusal> {
+        match tokio::time::timeout(CONNECT_TIMEOUT, reply).await {
+            Ok(reply) => reply.map_err(|error| Refusal::of(&self.address, &error)),
+            Err(_elapsed) => Err(Refusal::Silent { address: self.address.clone() }),
+        }
+    }
+
+    /// How messages come.
+    pub(super) fn hearing(&self) -> Hearing {
+        self.hearing
+    }
+
+    /// Who hears the messages of this link.
+    pub(super) fn ears(&self) -> &Ears {
+        &self.ears
+    }
+
+    /// Hears a channel from now on (RESP3).
     pub(super) async fn subscribe(&self, channel: &str) -> Result<(), RedisError> {
         self.connection.clone().subscribe(channel).await
     }

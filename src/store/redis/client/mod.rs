@@ -10,43 +10,50 @@
 //! Order of reading: `link.rs` (one connection), `line.rs` (keeps one), `place.rs` (where it leads), `script.rs`, `slots.rs`,
 //! `failure.rs`.
 
+mod cluster;
 mod ears;
 mod failure;
 mod info;
+mod inspect;
 mod line;
 mod link;
+mod listen;
+mod markers;
 mod place;
+mod route;
 mod script;
+mod sentinel;
 mod slots;
 mod tls;
+mod watchman;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use redis::{Cmd, ErrorKind, FromRedisValue, ServerErrorKind, Value};
+use redis::{Arg as Word, Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
 use tokio::{
-    runtime::Handle,
     sync::{broadcast, watch},
     time::{Instant, timeout_at},
 };
 
 use self::{
-    ears::Ears,
-    line::{Line, State},
     link::Access,
-    place::Place,
+    route::{Manner, Route, Way},
 };
 use super::STORE;
 use crate::{
     clock::Clock,
-    config::{RedisUrl, Topology, Transport},
+    config::{RedisUrl, Topology},
     lifecycle::Lifecycle,
     secret::Secret,
     store::{StoreError, calls::Calls},
     telemetry::Metrics,
 };
 
-pub use self::failure::ConnectError;
-pub use self::script::{Arg, Script};
+pub use self::{
+    failure::ConnectError,
+    inspect::{Durability, InspectError, ServerReport, inspect},
+    script::{Arg, Script},
+};
 
 /// The tag of the one marker where there are no slots.
 const MARKER_TAG: &str = "numgen";
@@ -88,16 +95,18 @@ pub struct Client {
 }
 
 struct Shared {
-    line: Line,
-    ears: Arc<Ears>,
+    topology: Topology,
+    access: Access,
+    route: Route,
     reachable: watch::Receiver<Reachable>,
     calls: Calls,
+    clock: Arc<dyn Clock>,
     timeout: Duration,
 }
 
 impl Client {
-    /// Makes a client, and begins to connect. The connections live on this runtime, until `lifecycle` is drained: it has to
-    /// be drained after everything that calls.
+    /// Makes a client, and begins to connect. The connections live on this runtime, until `lifecycle` is drained: that comes
+    /// after everything that calls has ended.
     ///
     /// # Errors
     ///
@@ -108,28 +117,16 @@ impl Client {
         lifecycle: &Lifecycle,
     ) -> Result<Self, ConnectError> {
         let url = RedisUrl::parse(url.reveal())?;
-        let ears = Arc::new(Ears::default());
-        let access = Arc::new(Access {
-            user: url.user,
-            password: url.password,
-            database: url.database,
-            tls: match url.transport {
-                Transport::Plain => None,
-                Transport::Tls => Some(tls::connector(options.ca_file.as_deref())?),
-            },
-            ears: Arc::clone(&ears),
-            runtime: Handle::current(),
-            lifecycle: lifecycle.clone(),
-        });
-        let place = match url.topology {
-            Topology::Single(address) => Place::Alone(address),
-            Topology::Sentinel { .. } | Topology::Cluster(_) => return Err(ConnectError::Topology),
-        };
-        let line = Line::start(access, place);
-        let reachable = follow(line.watch(), &options.clock, lifecycle);
+        let access = Access::new(&url, options.ca_file.as_deref(), lifecycle)?;
         let mut calls = Calls::default();
         calls.measure(&options.metrics);
-        Ok(Self { shared: Arc::new(Shared { line, ears, reachable, calls, timeout: options.timeout }) })
+        let (sender, reachable) = watch::channel(watchman::nobody_yet(&*options.clock));
+        let route = Route::start(&url.topology, access.clone());
+        let Options { timeout, clock, .. } = options;
+        let shared =
+            Arc::new(Shared { topology: url.topology, access, route, reachable, calls, clock, timeout });
+        watchman::post(&shared, sender);
+        Ok(Self { shared })
     }
 
     /// Runs a script, within `deadline`. In a cluster all keys share the slot of the first.
@@ -145,9 +142,13 @@ impl Client {
         args: &[Arg<'_>],
         deadline: Duration,
     ) -> Result<T, StoreError> {
-        let command = script.by_digest(keys, args);
-        let by_source = || script.by_source(keys, args);
-        let outcome = self.ask(script.name, &command, Some(&by_source), deadline).await;
+        let request = Request {
+            operation: script.name,
+            key: keys.first().map(String::as_bytes).unwrap_or_default(),
+            command: &script.by_digest(keys, args),
+            by_source: Some(&|| script.by_source(keys, args)),
+        };
+        let outcome = self.ask(&request, deadline).await;
         self.finish(script.name, outcome)
     }
 
@@ -161,13 +162,18 @@ impl Client {
         operation: &'static str,
         command: &Cmd,
     ) -> Result<T, StoreError> {
-        let outcome = self.ask(operation, command, None, self.shared.timeout).await;
+        let key = match command.args_iter().nth(1) {
+            Some(Word::Simple(key)) => key,
+            Some(_) | None => b"",
+        };
+        let request = Request { operation, key, command, by_source: None };
+        let outcome = self.ask(&request, self.shared.timeout).await;
         self.finish(operation, outcome)
     }
 
     /// Messages of a channel from now on, across reconnections. Those that are sent while there is no connection are lost.
     pub fn subscribe(&self, channel: &'static str) -> broadcast::Receiver<String> {
-        self.shared.ears.listen(channel)
+        self.shared.access.ears.listen(channel)
     }
 
     /// Whether Redis can be asked, now and later.
@@ -175,9 +181,26 @@ impl Client {
         self.shared.reachable.clone()
     }
 
+    /// Whether the server of this key is connected: in a cluster one part may be away, and the others not.
+    pub fn reaches(&self, key: &str) -> bool {
+        self.shared.route.why_not(key.as_bytes()).is_none()
+    }
+
     /// The key of the marker that guards `key`.
-    pub fn marker_key(&self, _key: &str) -> String {
-        format!("numgen:generation:{{{MARKER_TAG}}}")
+    pub fn marker_key(&self, key: &str) -> String {
+        self.shared.route.marker_key(key.as_bytes())
+    }
+
+    /// Looks at every server that holds data, over connections of its own, fit or not.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` names the first that cannot be looked at.
+    pub async fn inspect(&self) -> Result<Vec<ServerReport>, StoreError> {
+        let Shared { topology, access, clock, .. } = &*self.shared;
+        inspect::all(topology, access, &**clock)
+            .await
+            .map_err(|refusal| failure::unavailable("inspect", &refusal.to_string()))
     }
 
     /// Counts the call, and turns its reply into what the caller wants.
@@ -192,76 +215,80 @@ impl Client {
         self.shared.calls.counted(STORE, operation, typed)
     }
 
-    async fn ask(
-        &self,
-        operation: &'static str,
-        command: &Cmd,
-        by_source: Option<&(dyn Fn() -> Cmd + Sync)>,
-        deadline: Duration,
-    ) -> Result<Value, StoreError> {
-        let until = Instant::now() + deadline;
+    async fn ask(&self, request: &Request<'_>, deadline: Duration) -> Result<Value, StoreError> {
+        let (route, until) = (&self.shared.route, Instant::now() + deadline);
+        let mut detour = None;
         loop {
-            let line = &self.shared.line;
-            let Ok(link) = timeout_at(until, line.ready()).await else {
-                let reason = line.link().err().map_or_else(String::new, |refusal| refusal.to_string());
-                return Err(failure::unavailable(operation, &reason));
-            };
-            let sent = async {
-                match (link.send(command).await, by_source) {
-                    (Err(error), Some(by_source)) if is_unknown_script(&error) => {
-                        link.send(&by_source()).await
-                    }
-                    (outcome, _) => outcome,
+            let way = async {
+                match &detour {
+                    None => route.ready(request.key).await,
+                    Some(detour) => route::Detour::ready(detour).await,
                 }
             };
-            match timeout_at(until, sent).await {
+            let Ok(way) = timeout_at(until, way).await else {
+                let reason = route.why_not(request.key).map(|refusal| refusal.to_string());
+                return Err(failure::unavailable(
+                    request.operation,
+                    reason.as_deref().unwrap_or("no connection"),
+                ));
+            };
+            let error = match timeout_at(until, request.send(&way)).await {
                 Ok(Ok(reply)) => return Ok(reply),
-                Ok(Err(error)) if failure::is_for_now(&error) && Instant::now() + ASK_AGAIN < until => {
-                    tokio::time::sleep(ASK_AGAIN).await;
-                }
-                Ok(Err(error)) => return Err(failure::of_reply(operation, &error)),
-                Err(_elapsed) => return Err(failure::unknown(operation)),
+                Ok(Err(error)) => error,
+                Err(_elapsed) => return Err(failure::unknown(request.operation)),
+            };
+            if !failure::is_reply(&error) {
+                return Err(failure::unknown(request.operation));
+            }
+            let was_detour = detour.is_some();
+            detour = route.redirected(&error, &way.link);
+            if detour.is_none() && !failure::is_for_now(&error) {
+                return Err(failure::of_reply(request.operation, &error));
+            }
+            // A server that sends away what another one sent to it, or that cannot answer now, is given time.
+            if (was_detour || detour.is_none())
+                && timeout_at(until, tokio::time::sleep(ASK_AGAIN)).await.is_err()
+            {
+                return Err(failure::of_reply(request.operation, &error));
             }
         }
     }
 }
 
-fn is_unknown_script(error: &redis::RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+/// One call.
+struct Request<'a> {
+    operation: &'static str,
+    /// Decides where it goes.
+    key: &'a [u8],
+    command: &'a Cmd,
+    /// The same for a server that does not know the script.
+    by_source: Option<&'a (dyn Fn() -> Cmd + Sync)>,
 }
 
-/// Translates the state of a line.
-fn follow(
-    mut line: watch::Receiver<State>,
-    clock: &Arc<dyn Clock>,
-    lifecycle: &Lifecycle,
-) -> watch::Receiver<Reachable> {
-    let clock = Arc::clone(clock);
-    let no =
-        |clock: &dyn Clock, reason: String| Reachable::No { since: clock.monotonic(), reason: reason.into() };
-    let (sender, receiver) = watch::channel(no(&*clock, failure::Refusal::New.to_string()));
-    lifecycle.spawn(async move {
-        loop {
-            let now = line.borrow_and_update().clone();
-            sender.send_if_modified(|before| {
-                let new = match (&now, &*before) {
-                    (State::Up(_), _) => Reachable::Yes,
-                    (State::Down(why), Reachable::No { since, .. }) => {
-                        Reachable::No { since: *since, reason: why.to_string().into() }
-                    }
-                    (State::Down(why), Reachable::Yes) => no(&*clock, why.to_string()),
-                };
-                let changed = new != *before;
-                *before = new;
-                changed
-            });
-            drop(now);
-            if line.changed().await.is_err() {
-                return;
+impl Request<'_> {
+    async fn send(&self, way: &Way) -> Result<Value, RedisError> {
+        match (way.send(self.command).await, self.by_source) {
+            (Err(error), Some(by_source)) if is_unknown_script(&error) => way.send(&by_source()).await,
+            (outcome, _) => outcome,
+        }
+    }
+}
+
+impl Way {
+    async fn send(&self, command: &Cmd) -> Result<Value, RedisError> {
+        match self.manner {
+            Manner::Plain => self.link.send(command).await,
+            Manner::Asking => {
+                let mut together = redis::pipe();
+                together.cmd("ASKING").add_command(command.clone());
+                self.link.send_together(&together).await
             }
         }
-    });
-    receiver
+    }
+}
+
+fn is_unknown_script(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
 impl fmt::Debug for Client {

@@ -1,0 +1,48 @@
+//! The journal of temporary numbers of one node.
+
+use numgen::store::{Action, Instance, Journal, Stamp, StoreError, TemporaryStore};
+
+use super::{
+    Bench,
+    temporary::{decided, page, row},
+};
+
+pub(super) async fn what_is_appended_stays(mut bench: impl Bench<Store: Journal>) {
+    let journal = bench.store();
+    assert_eq!(journal.last_stamp().await.expect("read"), None);
+    journal.append(vec![row("A", 7), row("B", 5)]).await.expect("new");
+    drop(journal);
+    bench.reopen().await;
+    let journal = bench.store();
+    assert_eq!(journal.last_stamp().await.expect("read"), Some(Stamp(7)));
+    let again = journal.append(vec![row("C", 9), row("A", 7)]).await;
+    assert!(matches!(again, Err(StoreError::Corrupt { .. })), "{again:?}");
+    assert_eq!(journal.list(page(9)).await.expect("listed"), [row("A", 7), row("B", 5)], "all or none");
+    // A row of another node, kept for a decision that was taken here, says nothing of this node's stamps.
+    journal.upload(vec![decided(&row("D", 1 << 60), Action::Void)]).await.expect("kept");
+    assert_eq!(journal.last_stamp().await.expect("read"), Some(Stamp(7)));
+}
+
+pub(super) async fn rows_are_pending_until_the_instance_that_asks_has_them(
+    mut bench: impl Bench<Store: Journal>,
+) {
+    let instance = |name: &str| Instance(name.into());
+    let journal = bench.store();
+    journal.append(vec![row("A", 1), row("A", 2), row("A", 3)]).await.expect("new");
+    assert_eq!(journal.unsent().await.expect("counted"), 3);
+    assert_eq!(journal.pending(instance("x"), 2).await.expect("read").len(), 2);
+    journal.acknowledged(vec![row("A", 1), row("A", 2)], instance("x")).await.expect("noted");
+    drop(journal);
+    bench.reopen().await;
+    let journal = bench.store();
+    assert_eq!(journal.pending(instance("x"), 9).await.expect("read"), [row("A", 3)]);
+    assert_eq!(journal.pending(instance("w"), 9).await.expect("read").len(), 3, "another instance has none");
+    assert_eq!(journal.pending(instance("y"), 9).await.expect("read").len(), 3);
+    assert_eq!(journal.unsent().await.expect("counted"), 1);
+    // A row that changes while it is handed over is pending again.
+    let void = decided(&row("A", 3), Action::Void);
+    journal.upload(vec![void.clone()]).await.expect("kept");
+    journal.acknowledged(vec![row("A", 3)], instance("x")).await.expect("noted");
+    assert_eq!(journal.pending(instance("x"), 9).await.expect("read"), [void]);
+    assert_eq!(journal.unsent().await.expect("counted"), 0, "it is not open any more");
+}

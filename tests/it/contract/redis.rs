@@ -1,0 +1,202 @@
+//! Redis held to the contract: a server for each test, and one cluster of six nodes, which the tests have one after the other.
+//! The `TIME` of the servers stands until a test moves it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use numgen::{
+    clock::{ManualClock, UnixMillis},
+    generate::temporary::{Handover, Resolver},
+    lifecycle::Lifecycle,
+    secret::Secret,
+    store::{
+        Action, Decision, Journal, Status, TemporaryStore,
+        redis::{
+            RedisStore, Settings,
+            client::{Client, Options},
+        },
+    },
+    telemetry::Metrics,
+};
+
+use super::{
+    Bench, EPOCH, Memory, NOON,
+    temporary::{names, of, row},
+};
+use crate::harness::{Data, Hands, Redis, RedisCluster, SharedCluster, Stopwatch};
+
+/// Servers begin so long before noon: whatever has to settle has settled by then.
+const EARLIER: Duration = Duration::from_secs(60);
+/// What every key of a marker begins with.
+const MARKERS: &str = "numgen:generation:";
+const SLOTS: u32 = 16_384;
+
+/// What a node has in hand: a store, the clock of its machine, and what runs behind it.
+struct Node {
+    store: Arc<RedisStore>,
+    clock: Arc<ManualClock>,
+    lifecycle: Lifecycle,
+}
+
+impl Node {
+    async fn connect(url: String, clock: Arc<ManualClock>) -> Self {
+        let (lifecycle, timeout) = (Lifecycle::new(), Duration::from_secs(20));
+        let options = Options { ca_file: None, timeout, clock: clock.clone(), metrics: Metrics::new() };
+        let client = Client::connect(&Secret::new(url), options, &lifecycle).await.expect("a good URL");
+        let settings = Settings { clock: clock.clone(), epoch: EPOCH, timeout };
+        Self { store: Arc::new(RedisStore::new(client, settings)), clock, lifecycle }
+    }
+
+    async fn reconnect(&mut self, url: String) {
+        let next = Self::connect(url, self.clock.clone()).await;
+        // The connections of the one before end here.
+        *self = next;
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.lifecycle.drain();
+    }
+}
+
+/// A clock of servers and the clock of a node, moved together.
+struct Hour(AtomicI64);
+
+impl Hour {
+    fn noon() -> Self {
+        Self(AtomicI64::new(NOON.0))
+    }
+    fn now(&self) -> UnixMillis {
+        UnixMillis(self.0.load(Ordering::SeqCst))
+    }
+    fn advance(&self, duration: Duration, node: &Node) -> Hands {
+        node.clock.advance(duration);
+        let after = self.now().plus(duration);
+        self.0.store(after.0, Ordering::SeqCst);
+        Hands::Standing(after)
+    }
+    fn step_to(&self, now: UnixMillis, node: &Node) -> Hands {
+        node.clock.step_to(now);
+        self.0.store(now.0, Ordering::SeqCst);
+        Hands::Standing(now)
+    }
+}
+
+/// Waits until there is a marker for everything: from then on nothing settles any more.
+async fn wait_for_markers(expected: u32, count: impl Fn() -> u32) {
+    let watch = Stopwatch::start();
+    while count() < expected {
+        assert!(watch.elapsed() < Duration::from_secs(20), "{} of {expected} markers", count());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// One server for one test.
+pub(super) struct OneRedis {
+    server: Redis,
+    node: Node,
+    hour: Hour,
+}
+
+impl Bench for OneRedis {
+    type Store = RedisStore;
+
+    async fn new() -> Self {
+        let server = Redis::start_with_clock(Hands::Standing(before(NOON)));
+        let node = Node::connect(server.url(), Arc::new(ManualClock::at(NOON))).await;
+        let marker = format!("{MARKERS}{{numgen}}");
+        wait_for_markers(1, || server.cli(&["EXISTS", &marker]).parse().expect("a number")).await;
+        server.set_clock(Hands::Standing(NOON));
+        Self { server, node, hour: Hour::noon() }
+    }
+    fn store(&self) -> Arc<RedisStore> {
+        self.node.store.clone()
+    }
+    fn now(&self) -> UnixMillis {
+        self.hour.now()
+    }
+    fn advance(&self, duration: Duration) {
+        self.server.set_clock(self.hour.advance(duration, &self.node));
+    }
+    fn step_to(&self, now: UnixMillis) {
+        self.server.set_clock(self.hour.step_to(now, &self.node));
+    }
+    async fn reopen(&mut self) {
+        self.node.reconnect(self.server.url()).await;
+    }
+}
+
+/// The cluster, empty but for its markers.
+pub(super) struct SixRedis {
+    node: Node,
+    hour: Hour,
+    cluster: SharedCluster,
+}
+
+impl Bench for SixRedis {
+    type Store = RedisStore;
+
+    async fn new() -> Self {
+        let cluster = RedisCluster::shared(before(NOON));
+        cluster.clear_except(MARKERS);
+        let node = Node::connect(cluster.url(), Arc::new(ManualClock::at(NOON))).await;
+        let keys = || {
+            cluster.masters().map(|master| master.cli(&["DBSIZE"]).parse::<u32>().expect("a number")).sum()
+        };
+        wait_for_markers(SLOTS, keys).await;
+        cluster.set_clock(Hands::Standing(NOON));
+        Self { node, hour: Hour::noon(), cluster }
+    }
+    fn store(&self) -> Arc<RedisStore> {
+        self.node.store.clone()
+    }
+    fn now(&self) -> UnixMillis {
+        self.hour.now()
+    }
+    fn advance(&self, duration: Duration) {
+        self.cluster.set_clock(self.hour.advance(duration, &self.node));
+    }
+    fn step_to(&self, now: UnixMillis) {
+        self.cluster.set_clock(self.hour.step_to(now, &self.node));
+    }
+    async fn reopen(&mut self) {
+        self.node.reconnect(self.cluster.url()).await;
+    }
+}
+
+fn before(moment: UnixMillis) -> UnixMillis {
+    let earlier_ms = i64::try_from(EARLIER.as_millis()).expect("small");
+    UnixMillis(moment.0 - earlier_ms)
+}
+
+/// An emptied Redis, and one that somebody wiped, are other instances: every journal is handed over again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_that_has_forgotten_is_another_instance() {
+    let (mut bench, memory) = (OneRedis::new().await, Memory::new().await);
+    let (store, journal) = (bench.store(), memory.store());
+    let first = store.upload(vec![]).await.expect("answered");
+    journal.append(vec![row("A", 1), row("A", 2)]).await.expect("new");
+    let handover =
+        Handover::new(store.clone(), journal.clone(), Metrics::new().gauges().temporary_numbers_open);
+    assert_eq!(handover.round().await.expect("handed over"), 2);
+    let resolver = Resolver::new(store.clone(), Some(journal.clone()));
+    let decision = Decision { actor: "ada".to_owned(), at_ms: 0, reason: None };
+    resolver.decide(&row("A", 2).number, Action::Void, &decision).await.expect("void");
+
+    bench.server.kill();
+    bench.server.start_again(Data::Empty);
+    assert_eq!(handover.round().await.expect("handed over again"), 1);
+    let second = store.upload(vec![]).await.expect("answered");
+    assert_ne!(second, first);
+    assert_eq!(names(&store, of(Status::Void)).await, ["A 2"]);
+
+    bench.server.cli(&["FLUSHALL"]);
+    assert_eq!(handover.round().await.expect("handed over again"), 1);
+    assert_ne!(store.upload(vec![]).await.expect("answered"), second);
+}
