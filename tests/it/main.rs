@@ -20,4 +20,5 @@ mod redaction;
 mod redis_client;
 mod rules;
 mod tenants;
+mod windows;
 mod wire;
