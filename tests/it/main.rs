@@ -8,6 +8,7 @@ mod harness;
 mod clock;
 mod contract;
 mod crash;
+mod faults;
 mod key_sets;
 mod layering;
 mod limits;
