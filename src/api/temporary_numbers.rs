@@ -3,6 +3,9 @@
 //! In profile *embedded* the store is a file of the process itself: it is never away, so no temporary number ever arises. The
 //! routes answer as they do in the other profiles on a day without an outage.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use http::{Response, StatusCode};

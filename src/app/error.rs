@@ -6,7 +6,7 @@ use crate::{
     auth::SetupError,
     config::DataDirError,
     server::TlsError,
-    store::{StoreError, sqlite::OpenError},
+    store::{StoreError, redis::client::ConnectError, sqlite::OpenError},
     worker::AcquireError,
 };
 
@@ -36,6 +36,12 @@ pub enum BuildError {
     /// No worker window.
     #[error("NUMGEN_WORKER_ID: {0}")]
     Window(#[source] AcquireError),
+    /// The journal of temporary numbers could not be read.
+    #[error("the journal of temporary numbers could not be read")]
+    Journal(#[source] StoreError),
+    /// Redis can never be used as configured.
+    #[error("NUMGEN_REDIS_URL: {0}")]
+    Redis(#[from] ConnectError),
     /// The rules could not be read.
     #[error("the rules could not be read")]
     Rules(#[source] StoreError),
@@ -75,10 +81,12 @@ impl BuildError {
             | Self::Open(_)
             | Self::LayoutDiffers { .. }
             | Self::Auth(_)
+            | Self::Redis(_)
             | Self::Tls(_)
             | Self::Bind { .. } => true,
             Self::Worker(_)
             | Self::Window(_)
+            | Self::Journal(_)
             | Self::Rules(_)
             | Self::Demo(_)
             | Self::Signals(_)

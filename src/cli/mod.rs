@@ -142,7 +142,7 @@ impl Errand {
     ) -> Result<(), CliError> {
         match self.kind {
             Kind::Token(options) => token::run(&self.flags, &options, source, &*clock, terminal),
-            Kind::Check => check::run(&self.flags, source, &*clock, terminal),
+            Kind::Check => check::run(&self.flags, source, clock, terminal).await,
             Kind::Next(options) => numbers::next(&self.flags, options, source, &*clock, terminal).await,
             Kind::Preview(options) => numbers::preview(&self.flags, options, source, &*clock, terminal).await,
             Kind::Temporary(options) => temporary::run(&self.flags, options, source, &*clock, terminal).await,

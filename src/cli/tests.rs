@@ -248,7 +248,7 @@ fn check_fails_where_the_service_would() {
         assert_eq!(error.exit_code(), 1, "{error}");
         assert!(out.contains(said), "{said} in\n{out}");
     }
-    let (done, _) = run(&["check", "--redis-url", "redis://h"], &FixedSource::new(), NOW);
+    let (done, _) = run(&["check", "--database-url", "postgres://h"], &FixedSource::new(), NOW);
     assert_eq!(done.unwrap_err().exit_code(), 2);
 }
 

@@ -122,8 +122,8 @@ pub enum Mistake {
     },
     /// A store that this build cannot use.
     #[error(
-        "{origin}: this build serves the embedded profile only (SQLite in NUMGEN_DATA_DIR) and would not use that store: \
-         leave the setting out"
+        "{origin}: this build serves the profiles embedded (SQLite in NUMGEN_DATA_DIR) and redis (NUMGEN_REDIS_URL) only, and \
+         would not use that store: leave the setting out"
     )]
     NotServed {
         /// Where the URL came from.

@@ -54,13 +54,10 @@ pub use self::{
     worker::Worker,
 };
 
-/// Settings of stores and exporters that profile *embedded* does not have: checked, and told to be without effect.
-const IDLE_WHEN_EMBEDDED: [&str; 4] = [
-    "NUMGEN_STRICT_LOCKING",
-    "NUMGEN_SEGMENT_SIZE",
-    "NUMGEN_WORKER_WINDOW_MS",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-];
+/// Settings that no profile of this build uses yet, or only one with Redis: checked, and told to be without effect.
+const IDLE: [&str; 2] = ["NUMGEN_STRICT_LOCKING", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+const IDLE_WITHOUT_REDIS: [&str; 3] =
+    ["NUMGEN_REDIS_CA_FILE", "NUMGEN_SEGMENT_SIZE", "NUMGEN_WORKER_WINDOW_MS"];
 
 /// Everything that the service is told, checked.
 #[derive(Clone, Debug)]
@@ -96,7 +93,8 @@ impl Config {
         let config = Self::read(&values)?;
         config.check_profile(&values)?;
         let mut warnings = values.warnings().to_vec();
-        let idle = IDLE_WHEN_EMBEDDED.into_iter().filter(|variable| values.is_given(variable));
+        let without_redis = IDLE_WITHOUT_REDIS.into_iter().filter(|_| config.storage.redis_url.is_none());
+        let idle = IDLE.into_iter().chain(without_redis).filter(|variable| values.is_given(variable));
         warnings.extend(idle.map(|variable| Warning::NoEffect { origin: values.origin(variable) }));
         Ok((config, warnings))
     }
@@ -149,10 +147,7 @@ impl Config {
     ///
     /// Names each store that is configured.
     pub fn check_profile(&self, values: &Values) -> Result<(), ConfigError> {
-        let stores = [
-            (self.storage.redis_url.is_some(), "NUMGEN_REDIS_URL"),
-            (self.storage.database_url.is_some(), "NUMGEN_DATABASE_URL"),
-        ];
+        let stores = [(self.storage.database_url.is_some(), "NUMGEN_DATABASE_URL")];
         let mistakes: Vec<_> = stores
             .into_iter()
             .filter(|(configured, _)| *configured)

@@ -181,8 +181,13 @@ fn each_kind_of_mistake_says_where_what_and_what_would_be_right() {
         ),
         (
             "NUMGEN_REDIS_URL",
-            "redis://:canary@h",
-            "environment variable NUMGEN_REDIS_URL: this build serves the embedded profile only (SQLite in NUMGEN_DATA_DIR) and would not use that store: leave the setting out",
+            "redis://:canary@h,i",
+            "environment variable NUMGEN_REDIS_URL: the value is invalid (several servers need redis+sentinel:// or redis+cluster://), expected: URL such as redis://localhost:6379",
+        ),
+        (
+            "NUMGEN_DATABASE_URL",
+            "postgres://:canary@h",
+            "environment variable NUMGEN_DATABASE_URL: this build serves the profiles embedded (SQLite in NUMGEN_DATA_DIR) and redis (NUMGEN_REDIS_URL) only, and would not use that store: leave the setting out",
         ),
         (
             "NUMGEN_DATABASE_URL",

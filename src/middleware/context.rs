@@ -40,6 +40,13 @@ impl Context {
         request.extensions().get()
     }
 
+    /// The context of a request of `caller`, for tests of handlers.
+    #[cfg(test)]
+    pub(crate) fn of_caller(caller: Claims, route: RouteInfo) -> Self {
+        let sender = IpAddr::from([127, 0, 0, 1]);
+        Self { sender, id: Sequence::new().next(), route, caller: Some(Arc::new(caller)) }
+    }
+
     /// Names the caller of a request, below the layer that verified it.
     pub(super) fn name_caller<B>(request: &mut Request<B>, caller: Arc<Claims>) {
         if let Some(context) = request.extensions_mut().get_mut::<Self>() {

@@ -104,7 +104,11 @@ mod tests {
         reconciled(ours, theirs, TODAY.parse().expect("a date")).expect("readable")
     }
 
-    const ERA_A: &str = r#"{"format":"A-{SEQ:4}","seq_length":4,"values":"counted"}"#;
+    /// A history after numbers were issued under `A-{SEQ:4}`.
+    fn past(edition: u64) -> String {
+        let era = r#"{"format":"A-{SEQ:4}","seq_length":4,"values":"counted"}"#;
+        format!(r#"{{"edition":{edition},"eras":[{era}],"scheme":"never","initial_seq":0}}"#)
+    }
 
     #[test]
     fn what_the_store_lost_is_written_back_as_it_was() {
@@ -116,12 +120,12 @@ mod tests {
     #[test]
     fn the_later_memory_counts() {
         let first = record(1, "A-{SEQ:4}", r#"{"edition":1}"#, true);
-        let later = record(2, "B-{SEQ:4}", &format!(r#"{{"edition":2,"eras":[{ERA_A}]}}"#), true);
+        let later = record(2, "B-{SEQ:4}", &past(2), true);
         assert_eq!(together(&later, Some(&first)), Some(later.clone()), "the store was set back");
         assert_eq!(together(&first, Some(&later)), None, "this process slept");
         let unused = RuleRecord { used: false, ..later.clone() };
         assert_eq!(together(&later, Some(&unused)), Some(later.clone()), "it had been used");
-        let deleted = record(3, "", &format!(r#"{{"edition":3,"eras":[{ERA_A}]}}"#), false);
+        let deleted = record(3, "", &past(3), false);
         assert!(together(&first, Some(&deleted)).is_none(), "a deleted rule does not come back");
     }
 

@@ -7,6 +7,7 @@ mod harness;
 
 mod clock;
 mod contract;
+mod counter_script;
 mod crash;
 mod faults;
 mod key_sets;
@@ -18,5 +19,6 @@ mod process;
 mod readme;
 mod redaction;
 mod redis_client;
+mod rules;
 mod tenants;
 mod wire;

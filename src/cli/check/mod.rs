@@ -1,10 +1,13 @@
 //! `numgen check`: may the service issue, if it is started now with this configuration?
 //!
-//! It reads and changes nothing: no directory, no secret and no database is made, and a service that is running goes on.
+//! It reads and changes nothing: no directory, no secret, no database and no key is made, and a service that is running goes on.
 
 mod data_dir;
 mod database;
+mod redis;
 mod report;
+
+use std::sync::Arc;
 
 use super::{CliError, Terminal};
 use crate::{
@@ -14,10 +17,10 @@ use crate::{
 
 use report::Report;
 
-pub(super) fn run(
+pub(super) async fn run(
     flags: &Flags,
     source: &impl Source,
-    clock: &dyn Clock,
+    clock: Arc<dyn Clock>,
     terminal: &mut Terminal<'_>,
 ) -> Result<(), CliError> {
     let values = Values::gather(flags, source)?;
@@ -25,7 +28,7 @@ pub(super) fn run(
     config.check_profile(&values)?;
 
     let mut report = Report::default();
-    report.ok("profile", "embedded (SQLite)");
+    report.ok("profile", if config.storage.redis_url.is_some() { "redis" } else { "embedded (SQLite)" });
     for warning in values.warnings() {
         report.note("configuration", warning.to_string());
     }
@@ -34,6 +37,7 @@ pub(super) fn run(
     data_dir::look(&config.storage.data_dir, &mut report);
     let facts = database::look(&config.storage.data_dir, &mut report);
     layout(&config, facts.pinned_layout.as_deref(), &mut report);
+    redis::look(&config, &clock, &mut report).await;
     time(&config, clock.now(), facts.highest_mark, &mut report);
 
     report.write(terminal.out)?;

@@ -6,7 +6,10 @@
 //! Order of reading: `client/` (connection, deadlines, scripts), then one file for each trait.
 
 pub mod client;
+pub mod counters;
+mod rules;
 mod temporary;
+pub mod workers;
 
 use std::{fmt, sync::Arc, time::Duration};
 

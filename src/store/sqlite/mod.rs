@@ -9,6 +9,7 @@
 //! Order of reading: `schema/` and `schema.rs`, `directory.rs`, `writer.rs`, `workspace.rs`, then the traits: `rules.rs`,
 //! `counters.rs`, `ledger.rs`, `workers.rs`, `temporary.rs`.
 
+mod copies;
 mod counters;
 mod directory;
 mod failure;

@@ -248,7 +248,8 @@ impl Authority {
         self.note_surplus(&take.surplus, now);
         self.note_beat(take, now);
         if take.leaves {
-            self.leave(me);
+            // The registration stays until it lapses, so that a late repetition is known.
+            self.reserve(me, None, None);
         }
         let (outcome, claims) = self.draw_once(take, now);
         let segment = if take.leaves { None } else { self.place(take) };
@@ -442,24 +443,32 @@ impl Authority {
         let member = self.members.entry(take.incarnation).or_insert_with(|| Member::new(take));
         (member.beat, member.next_beat_ms) = (now, take.next_beat_ms);
         member.node.clone_from(&take.node);
-        let before: Vec<_> = member.segments().collect();
-        match member.offered {
-            Some((segment, _)) if take.holds == Some(segment) => {
-                (member.held, member.offered) = (Some(segment), None);
-            }
+        let (held, offered) = match member.offered {
+            Some((segment, _)) if take.holds == Some(segment) => (Some(segment), None),
             // The call by which it was offered is over, and the node does not hold it.
-            Some((_, call)) if take.call > call => {
-                (member.held, member.offered) = (take.holds, None);
-            }
+            Some((_, call)) if take.call > call => (take.holds, None),
             // Its reply may still be on the way.
-            Some(_) | None => member.held = take.holds,
-        }
+            offered => (take.holds, offered),
+        };
+        self.reserve(take.incarnation, held, offered);
+    }
+
+    /// Reserves these segments for a member, and no others.
+    pub(super) fn reserve(
+        &mut self,
+        id: Incarnation,
+        held: Option<Segment>,
+        offered: Option<(Segment, u64)>,
+    ) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        let before: Vec<_> = member.segments().collect();
+        (member.held, member.offered) = (held, offered);
         let after: Vec<_> = member.segments().collect();
         for segment in before.iter().filter(|segment| !after.contains(segment)) {
-            self.give_back(*segment, take.incarnation);
+            self.give_back(*segment, id);
         }
         for segment in after.iter().filter(|segment| !before.contains(segment)) {
-            self.adopt(*segment, take.incarnation);
+            self.adopt(*segment, id);
         }
     }
 
@@ -531,17 +540,6 @@ impl Authority {
                 self.give_back(segment, *id);
             }
             self.list_unconfirmed(&member.drawn, now);
-        }
-    }
-
-    fn leave(&mut self, id: Incarnation) {
-        if let Some(member) = self.members.get_mut(&id) {
-            let segments: Vec<_> = member.segments().collect();
-            (member.held, member.offered) = (None, None);
-            // The registration stays until it lapses, so that a late repetition is known.
-            for segment in segments {
-                self.give_back(segment, id);
-            }
         }
     }
 
@@ -620,18 +618,22 @@ impl Authority {
 
     // --------------------------------------------------------------------------------------- holes
 
-    /// Lists a hole; merges it with one beside it that is alike.
+    /// Lists a hole; merges it with those beside it that are alike, as old as the first of them.
     pub(super) fn list(&mut self, hole: Hole) {
+        let alike = |one: &Hole, next: &Hole| {
+            (one.reason, one.holder) == (next.reason, next.holder)
+                && one.range.to.0.checked_add(1) == Some(next.range.from.0)
+        };
         let place = self.holes.partition_point(|other| other.range.from < hole.range.from);
         self.holes.insert(place, hole);
-        self.holes.dedup_by(|next, hole| {
-            let alike = (next.reason, next.holder) == (hole.reason, hole.holder);
-            let touches = hole.range.to.0.checked_add(1) == Some(next.range.from.0);
-            if alike && touches {
-                hole.range.to = next.range.to;
+        for first in [place.checked_sub(1), Some(place)].into_iter().flatten().rev() {
+            if let [one, next, ..] = &self.holes[first..]
+                && alike(one, next)
+            {
+                self.holes[first].range.to = next.range.to;
+                self.holes.remove(first + 1);
             }
-            alike && touches
-        });
+        }
     }
 
     /// Takes values off the list: they were issued after all.
@@ -768,7 +770,8 @@ impl Authority {
     }
 
     fn give_up(&mut self, range: ValueRange, holder: Incarnation, node: &str, given_up: &mut RangeSet) {
-        for hole in self.holes.iter_mut().filter(|hole| hole.holder == Some(holder)) {
+        let pending = |hole: &&mut Hole| hole.holder == Some(holder) && overlap(hole.range, range).is_some();
+        for hole in self.holes.iter_mut().filter(pending) {
             (hole.reason, hole.holder) = (HoleReason::Abandoned, None);
             given_up.insert(hole.range);
         }

@@ -43,9 +43,9 @@ impl Authority {
         recovery.known.extend(take.peers.iter().chain(&take.retires));
         recovery.highest = take.seen.map_or(recovery.highest, |seen| seen.max(recovery.highest));
         let member = self.members.entry(take.incarnation).or_insert_with(|| Member::new(take));
-        // An offer of the earlier generation is in a reply that the node throws away.
-        (member.held, member.offered) = (take.holds, None);
         (member.beat, member.next_beat_ms) = (now, take.next_beat_ms);
+        // An offer of the earlier generation is in a reply that the node throws away.
+        self.reserve(take.incarnation, take.holds, None);
         self.note_used(&take.used, &take.node);
     }
 

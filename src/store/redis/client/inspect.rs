@@ -1,18 +1,23 @@
 //! What an operator should know of a server.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use redis::Value;
 
 use super::{
     cluster,
-    failure::Refusal,
+    failure::{ConnectError, Refusal},
     info::Info,
     link::{Access, Link},
     place,
     sentinel::Sentinels,
 };
-use crate::{clock::UnixMillis, config::Topology};
+use crate::{
+    clock::Clock,
+    config::{RedisUrl, Topology},
+    lifecycle::Lifecycle,
+    secret::Secret,
+};
 
 /// A server, as `numgen check` shows it.
 #[derive(Clone, Debug)]
@@ -31,8 +36,8 @@ pub struct ServerReport {
     pub min_replicas_to_write: Option<u32>,
     /// What happens when memory is short.
     pub maxmemory_policy: String,
-    /// The time of the server, as of half the round trip.
-    pub time: UnixMillis,
+    /// How far its clock is ahead of ours, in milliseconds; negative: behind.
+    pub clock_offset_ms: i64,
     /// How long it took to answer.
     pub round_trip: Duration,
     /// Why the service does not use it, with the remedy.
@@ -56,8 +61,47 @@ pub enum Durability {
     None,
 }
 
+/// Why servers cannot be inspected.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// The configuration can never work.
+    #[error(transparent)]
+    Configuration(#[from] ConnectError),
+    /// A server cannot be looked at; the text says which, and why.
+    #[error("{0}")]
+    Away(String),
+}
+
+impl From<Refusal> for InspectError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Away(refusal.to_string())
+    }
+}
+
+/// Looks at every server that holds data, fit or not, and changes nothing.
+///
+/// # Errors
+///
+/// The first that cannot be looked at.
+pub async fn inspect(
+    url: &Secret<String>,
+    ca_file: Option<&Path>,
+    clock: &dyn Clock,
+) -> Result<Vec<ServerReport>, InspectError> {
+    let lifecycle = Lifecycle::new();
+    let url = RedisUrl::parse(url.reveal()).map_err(ConnectError::from)?;
+    let access = Access::new(&url, ca_file, &lifecycle)?;
+    let reports = all(&url.topology, &access, clock).await;
+    lifecycle.drain();
+    Ok(reports?)
+}
+
 /// Every server that takes writes.
-pub(super) async fn all(topology: &Topology, access: &Access) -> Result<Vec<ServerReport>, Refusal> {
+pub(super) async fn all(
+    topology: &Topology,
+    access: &Access,
+    clock: &dyn Clock,
+) -> Result<Vec<ServerReport>, Refusal> {
     let masters = match topology {
         Topology::Single(address) => vec![address.clone()],
         Topology::Sentinel { sentinels, master } => {
@@ -68,17 +112,19 @@ pub(super) async fn all(topology: &Topology, access: &Access) -> Result<Vec<Serv
     let mut reports = Vec::with_capacity(masters.len());
     for address in &masters {
         let link = access.open(address).await?;
-        reports.push(one(&link, place::check(topology, &link).err()).await?);
+        reports.push(one(&link, place::check(topology, &link).err(), clock).await?);
     }
     Ok(reports)
 }
 
-async fn one(link: &Link, refused: Option<Refusal>) -> Result<ServerReport, Refusal> {
+async fn one(link: &Link, refused: Option<Refusal>, clock: &dyn Clock) -> Result<ServerReport, Refusal> {
     let info = link.info();
     let text = |field: &str| info.get(field).unwrap_or("unknown").to_owned();
-    let asked = tokio::time::Instant::now();
+    let asked = clock.monotonic();
     let time = link.send_soon(&redis::cmd("TIME")).await?;
-    let round_trip = asked.elapsed();
+    let round_trip = clock.monotonic().saturating_sub(asked);
+    // It read its clock when about half of that had passed.
+    let ours = clock.now().0 - i64::try_from(round_trip.as_millis() / 2).unwrap_or(0);
     Ok(ServerReport {
         address: link.address().to_string(),
         version: info.flavour(),
@@ -89,7 +135,7 @@ async fn one(link: &Link, refused: Option<Refusal>) -> Result<ServerReport, Refu
             .await
             .and_then(|count| count.parse().ok()),
         maxmemory_policy: text("maxmemory_policy"),
-        time: time_of(time),
+        clock_offset_ms: time_of(time) - ours,
         round_trip,
         refused: refused.map(|refusal| refusal.to_string()),
     })
@@ -114,7 +160,8 @@ async fn setting(link: &Link, name: &str) -> Option<String> {
     pairs.into_iter().find(|(known, _)| known == name).map(|(_, value)| value)
 }
 
-fn time_of(reply: Value) -> UnixMillis {
+/// Milliseconds since 1970.
+fn time_of(reply: Value) -> i64 {
     let (seconds, micros): (i64, i64) = redis::from_redis_value(reply).unwrap_or_default();
-    UnixMillis(seconds.saturating_mul(1_000).saturating_add(micros / 1_000))
+    seconds.saturating_mul(1_000).saturating_add(micros / 1_000)
 }

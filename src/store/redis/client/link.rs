@@ -7,6 +7,7 @@
 
 use std::{
     io,
+    path::Path,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -25,8 +26,17 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
 
-use super::{ears::Ears, failure::Refusal, info::Info};
-use crate::{config::Address, lifecycle::Lifecycle, secret::Secret};
+use super::{
+    ears::Ears,
+    failure::{ConnectError, Refusal},
+    info::Info,
+    tls,
+};
+use crate::{
+    config::{Address, RedisUrl, Transport},
+    lifecycle::Lifecycle,
+    secret::Secret,
+};
 
 /// How long a connection, its login included, may take.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -96,6 +106,26 @@ impl Fate {
 }
 
 impl Access {
+    /// Access as the URL says. Connections live on this runtime.
+    pub(super) fn new(
+        url: &RedisUrl,
+        ca_file: Option<&Path>,
+        lifecycle: &Lifecycle,
+    ) -> Result<Self, ConnectError> {
+        Ok(Self {
+            user: url.user.clone(),
+            password: url.password.clone(),
+            database: url.database,
+            tls: match url.transport {
+                Transport::Plain => None,
+                Transport::Tls => Some(tls::connector(ca_file)?),
+            },
+            ears: Arc::default(),
+            runtime: Handle::current(),
+            lifecycle: lifecycle.clone(),
+        })
+    }
+
     /// Connects, logs in and looks at the server; whether it will do is up to the caller.
     pub(super) async fn open(&self, address: &Address) -> Result<Link, Refusal> {
         match tokio::time::timeout(CONNECT_TIMEOUT, self.open_unbounded(address)).await {

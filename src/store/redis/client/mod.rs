@@ -31,20 +31,18 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use redis::{Arg as Word, Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
 use tokio::{
-    runtime::Handle,
     sync::{broadcast, watch},
     time::{Instant, timeout_at},
 };
 
 use self::{
-    ears::Ears,
     link::Access,
     route::{Manner, Route, Way},
 };
 use super::STORE;
 use crate::{
     clock::Clock,
-    config::{RedisUrl, Topology, Transport},
+    config::{RedisUrl, Topology},
     lifecycle::Lifecycle,
     secret::Secret,
     store::{StoreError, calls::Calls},
@@ -53,7 +51,7 @@ use crate::{
 
 pub use self::{
     failure::ConnectError,
-    inspect::{Durability, ServerReport},
+    inspect::{Durability, InspectError, ServerReport, inspect},
     script::{Arg, Script},
 };
 
@@ -102,6 +100,7 @@ struct Shared {
     route: Route,
     reachable: watch::Receiver<Reachable>,
     calls: Calls,
+    clock: Arc<dyn Clock>,
     timeout: Duration,
 }
 
@@ -118,25 +117,15 @@ impl Client {
         lifecycle: &Lifecycle,
     ) -> Result<Self, ConnectError> {
         let url = RedisUrl::parse(url.reveal())?;
-        let access = Access {
-            user: url.user,
-            password: url.password,
-            database: url.database,
-            tls: match url.transport {
-                Transport::Plain => None,
-                Transport::Tls => Some(tls::connector(options.ca_file.as_deref())?),
-            },
-            ears: Arc::new(Ears::default()),
-            runtime: Handle::current(),
-            lifecycle: lifecycle.clone(),
-        };
+        let access = Access::new(&url, options.ca_file.as_deref(), lifecycle)?;
         let mut calls = Calls::default();
         calls.measure(&options.metrics);
         let (sender, reachable) = watch::channel(watchman::nobody_yet(&*options.clock));
         let route = Route::start(&url.topology, access.clone());
-        let timeout = options.timeout;
-        let shared = Arc::new(Shared { topology: url.topology, access, route, reachable, calls, timeout });
-        watchman::post(&shared, sender, options.clock);
+        let Options { timeout, clock, .. } = options;
+        let shared =
+            Arc::new(Shared { topology: url.topology, access, route, reachable, calls, clock, timeout });
+        watchman::post(&shared, sender);
         Ok(Self { shared })
     }
 
@@ -208,8 +197,8 @@ impl Client {
     ///
     /// `Unavailable` names the first that cannot be looked at.
     pub async fn inspect(&self) -> Result<Vec<ServerReport>, StoreError> {
-        let (topology, access) = (&self.shared.topology, &self.shared.access);
-        inspect::all(topology, access)
+        let Shared { topology, access, clock, .. } = &*self.shared;
+        inspect::all(topology, access, &**clock)
             .await
             .map_err(|refusal| failure::unavailable("inspect", &refusal.to_string()))
     }

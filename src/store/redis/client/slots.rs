@@ -91,8 +91,6 @@ mod tests {
             assert_eq!(slot_of(format!("numgen:generation:{{{tag}}}").as_bytes()), slot);
         }
         // Names of stored keys: these may never change.
-        assert_eq!((tag_of(0), tag_of(1), tag_of(16_383)), TAGS_OF_OLD);
+        assert_eq!((tag_of(0), tag_of(1), tag_of(16_383)), (3_560, 22_179, 39_296));
     }
-
-    const TAGS_OF_OLD: (u32, u32, u32) = (0, 0, 0);
 }

@@ -20,7 +20,8 @@ fn away(since: Duration, refusal: &Refusal) -> Reachable {
 }
 
 /// Watches until the client is dropped.
-pub(super) fn post(shared: &Arc<Shared>, sender: watch::Sender<Reachable>, clock: Arc<dyn Clock>) {
+pub(super) fn post(shared: &Arc<Shared>, sender: watch::Sender<Reachable>) {
+    let clock = Arc::clone(&shared.clock);
     let (client, lifecycle) = (Arc::downgrade(shared), shared.access.lifecycle.clone());
     let until = lifecycle.clone();
     let mut changes = shared.route.changes();

@@ -117,6 +117,23 @@ impl Sentinels {
         });
         new
     }
+
+    /// Has the sentinels choose the other server while the master lives on; answers which one that is. For some seconds both think
+    /// that they are the master, and what the old one is told then is lost.
+    #[track_caller]
+    pub(crate) fn switch(&mut self) -> usize {
+        let new = 1 - self.master();
+        Stopwatch::wait_until(PATIENCE, "the sentinels are willing", || {
+            cli(self.ports[0], &["SENTINEL", "FAILOVER", NAME]).trim() == "OK"
+        });
+        Stopwatch::wait_until(PATIENCE, "another master", || {
+            self.ports.iter().all(|&port| {
+                let address = cli(port, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME]);
+                address.trim().ends_with(&self.servers[new].port().to_string())
+            })
+        });
+        new
+    }
 }
 
 #[track_caller]

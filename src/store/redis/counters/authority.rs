@@ -1,0 +1,223 @@
+//! The authority of counters, asked on Redis.
+
+use std::time::Duration;
+
+use super::wire::{self, Text};
+use crate::{
+    calendar::Period,
+    clock::UnixMillis,
+    counter::{Counter, SequenceValue},
+    prefix_key::PrefixKey,
+    store::{
+        StoreError,
+        protocol::counter::{Abandon, Abandoned, Advance, Authority, Reply, Settled, Take},
+        redis::client::{Arg, Client, Script},
+    },
+};
+
+/// A script: shared parts, then its own end. The parts that a healthy call does not reach cost it nothing.
+macro_rules! script {
+    ($name:literal, $($part:literal),+) => {
+        Script::new($name, concat!($(include_str!($part)),+))
+    };
+}
+
+static TAKE: Script =
+    script!("take", "values.lua", "instance.lua", "healthy.lua", "authority.lua", "answer.lua", "take.lua");
+static ADVANCE: Script = script!("advance", "values.lua", "instance.lua", "authority.lua", "advance.lua");
+static ABANDON: Script = script!("abandon", "values.lua", "instance.lua", "authority.lua", "abandon.lua");
+static SHOW: Script = script!("show", "show.lua");
+static SETTLE: Script = script!("settle", "settle.lua");
+
+/// The store's side of every counter. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct RedisAuthority {
+    client: Client,
+}
+
+/// A counter as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Its period.
+    pub period: Period,
+    /// When it was looked at, by the clock of Redis, in ms: what [`Member::is_alive`](crate::store::protocol::counter::Member::is_alive)
+    /// is to be asked with.
+    pub now_ms: u64,
+    /// What is kept of it, but for its idempotency records.
+    pub counter: Authority,
+}
+
+impl RedisAuthority {
+    /// The authority that stands behind a connection.
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// [`Authority::serve`]. May be sent again with the same `take`: that is how an unknown outcome is found out.
+    ///
+    /// A reply of [`Outcome::Blocked`](crate::store::protocol::counter::Outcome::Blocked) has told the channel
+    /// [`SWAP_CHANNEL`](Self::SWAP_CHANNEL) the name of the counter.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::run`].
+    pub async fn take(
+        &self,
+        counter: &Counter,
+        take: &Take,
+        deadline: Duration,
+    ) -> Result<Reply, StoreError> {
+        let mut keys = self.keys(counter);
+        keys.extend(take.claims.iter().map(|claim| record_key(counter, &claim.key)));
+        let args = wire::write_take(take, fresh()?);
+        let reply = self.run(&TAKE, &keys, &args, deadline).await?;
+        wire::read_reply(take, &reply).ok_or_else(|| misread(&TAKE))
+    }
+
+    /// The channel on which a counter's name asks the holder of the segment that lies in its way to swap it.
+    pub const SWAP_CHANNEL: &'static str = "numgen:swap";
+
+    /// [`Authority::advance`] on a counter in force.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::run`].
+    pub async fn advance(
+        &self,
+        counter: &Counter,
+        to: SequenceValue,
+        deadline: Duration,
+    ) -> Result<Advance, StoreError> {
+        let args = [fresh()?, wire::digits(to)];
+        let reply = self.run(&ADVANCE, &self.keys(counter), &args, deadline).await?;
+        wire::read_advance(&reply).ok_or_else(|| misread(&ADVANCE))
+    }
+
+    /// [`Authority::abandon`] on a counter in force.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::run`].
+    pub async fn abandon(
+        &self,
+        counter: &Counter,
+        what: &Abandon,
+        deadline: Duration,
+    ) -> Result<Abandoned, StoreError> {
+        let (node, range) = match what {
+            Abandon::Node(node) => (wire::name(node), String::new()),
+            Abandon::Range(range) => (String::new(), wire::ranges(&[*range])),
+        };
+        let args = [fresh()?, node, range];
+        let reply = self.run(&ABANDON, &self.keys(counter), &args, deadline).await?;
+        wire::read_abandoned(&reply).ok_or_else(|| misread(&ABANDON))
+    }
+
+    /// [`Authority::settle`]: what was drawn from `counter` under a key (SHA-256 of the scoped key, as hex); if nothing was,
+    /// nothing will be, up to that turn. Remembered for `remember`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::run`].
+    pub async fn settle(
+        &self,
+        counter: &str,
+        key: &str,
+        turn: u64,
+        claimed_at: UnixMillis,
+        remember: Duration,
+        deadline: Duration,
+    ) -> Result<Settled, StoreError> {
+        let keys = [format!("{{sequence:{counter}}}:key:{key}")];
+        let args = [turn.to_string(), claimed_at.0.to_string(), wire::lifetime_ms(remember).to_string()];
+        let reply = self.run(&SETTLE, &keys, &args, deadline).await?;
+        wire::read_settled(&reply).ok_or_else(|| misread(&SETTLE))
+    }
+
+    /// Puts a counter on the list that [`Self::show`] goes through. Comes before its first TAKE, and again after a
+    /// [`Reply::Recover`], since the list can be lost with the store.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::query`].
+    pub async fn enlist(&self, counter: &Counter) -> Result<(), StoreError> {
+        let mut command = redis::cmd("SADD");
+        command.arg(periods_key(&counter.key)).arg(counter.period.as_str());
+        self.client.query::<u64>("enlist", &command).await.map(|_new| ())
+    }
+
+    /// Every counter of a prefix key that is on the list and exists, in period order.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::run`].
+    pub async fn show(&self, key: &PrefixKey, deadline: Duration) -> Result<Vec<Shown>, StoreError> {
+        let mut command = redis::cmd("SMEMBERS");
+        command.arg(periods_key(key));
+        let mut periods: Vec<String> = self.client.query("periods", &command).await?;
+        periods.sort_unstable();
+        let mut shown = Vec::with_capacity(periods.len());
+        for period in periods {
+            let counter = Counter { key: key.clone(), period: Period::new(&period) };
+            shown.extend(self.show_one(counter, deadline).await?);
+        }
+        Ok(shown)
+    }
+
+    /// One counter; `None` where it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::run`].
+    pub async fn show_one(&self, counter: Counter, deadline: Duration) -> Result<Option<Shown>, StoreError> {
+        let reply: Vec<Vec<String>> = self.client.run(&SHOW, &self.keys(&counter), &[], deadline).await?;
+        if reply.is_empty() {
+            return Ok(None);
+        }
+        let (now_ms, state) = wire::read_state(&reply).ok_or_else(|| misread(&SHOW))?;
+        Ok(Some(Shown { period: counter.period, now_ms, counter: state }))
+    }
+
+    async fn run(
+        &self,
+        script: &'static Script,
+        keys: &[String],
+        args: &[Text],
+        deadline: Duration,
+    ) -> Result<Vec<String>, StoreError> {
+        let args: Vec<Arg<'_>> = args.iter().map(Arg::from).collect();
+        self.client.run(script, keys, &args, deadline).await
+    }
+
+    /// What every script begins with: the plain key, the state, the holes, and the marker of their slot.
+    fn keys(&self, counter: &Counter) -> Vec<String> {
+        let plain = format!("sequence:{counter}");
+        let marker = self.client.marker_key(&plain);
+        vec![plain, format!("{{sequence:{counter}}}:state"), format!("{{sequence:{counter}}}:holes"), marker]
+    }
+}
+
+fn record_key(counter: &Counter, key: &str) -> String {
+    format!("{{sequence:{counter}}}:key:{key}")
+}
+
+fn periods_key(key: &PrefixKey) -> String {
+    format!("numgen:periods:{key}")
+}
+
+/// The name of a generation, should one have to begin.
+fn fresh() -> Result<String, StoreError> {
+    let random = getrandom::u64().map_err(|error| StoreError::Unavailable {
+        store: crate::store::redis::STORE,
+        operation: "random",
+        source: Box::new(error),
+    })?;
+    Ok(format!("{random:016x}"))
+}
+
+fn misread(script: &Script) -> StoreError {
+    StoreError::Corrupt {
+        store: crate::store::redis::STORE,
+        what: format!("an unexpected reply to {}", script.name),
+    }
+}

@@ -1,0 +1,72 @@
+-- `Authority::serve`.
+
+local function remembers()
+  return seen ~= '' or holds or #used > 0
+end
+
+local unreadable = load()
+if unreadable then
+  return unreadable
+end
+local forgotten
+if counter then
+  forgotten = counter.generation == generation and seen > counter.cursor
+else
+  -- Whoever remembers a counter that is not there remembers one that was lost.
+  forgotten = settled() and remembers()
+end
+if forgotten then
+  distrust(replid)
+end
+if not counter then
+  counter = { origin = limits.base, base = limits.base, cursor = limits.base, generation = '-',
+    target = ZERO, second = 0, drawn = 0, peak = 0, members = {}, ahead = {} }
+  if settled() then
+    counter.base = later(limits.base, limits.floor)
+    counter.cursor, counter.generation = counter.base, generation
+  end
+end
+
+local function recover(wait_ms)
+  save()
+  return { 'recover', generation, number(wait_ms) }
+end
+
+local speaks_of_it = spoken == generation
+if counter.generation ~= generation then
+  hear_report(speaks_of_it)
+  if not settled() then
+    return recover(math.max(SETTLING_MS - math.abs(now - since), 1))
+  end
+  resume()
+end
+if not speaks_of_it then
+  return recover(0)
+end
+if counter.members[me] and call < counter.members[me].call then
+  save()
+  return { 'stale' }
+end
+
+retire()
+note_used()
+note_surplus()
+note_beat()
+if leaves then
+  -- The registration stays until it lapses, so that a late repetition is known.
+  reserve(me, nil, nil, nil)
+end
+local answers, outcome, of = draw_once()
+local segment
+if not leaves then
+  segment = place()
+end
+if count == 0 and #ARGV == 19 then
+  forget_lapsed()
+end
+save()
+if outcome == 'blocked' then
+  redis.call('PUBLISH', 'numgen:swap', sub(KEYS[1], #'sequence:' + 1))
+end
+return { 'taken', generation, outcome, of, counter.cursor, segment and write_range(segment) or '',
+  table.concat(members()), unpack(answers) }

@@ -1,0 +1,43 @@
+-- How Redis notices that it may have forgotten something (protocol/window: Marker). A prelude of other scripts.
+--
+-- The marker is a hash: generation (random, 16 hex digits), replid (the master_replid under which it was written), since
+-- (Redis TIME in ms when it was written) and settled (the generation whose settling is over, whatever the clock does).
+local SETTLING_MS = 5000
+
+-- A whole number below 2^53 as text; tostring() would write 1.7e+12.
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
+local function unix_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Adopts the marker as it stands; begins another one where there is none or where the server is another.
+-- Returns the generation, what is left of its settling in ms, and how many replicas are connected.
+local function observe(key, fresh, now)
+  local info = redis.call('INFO', 'replication')
+  local replid = string.match(info, 'master_replid:(%x+)')
+  local replicas = tonumber(string.match(info, 'connected_slaves:(%d+)') or 0)
+  local marker = redis.call('HMGET', key, 'generation', 'replid', 'since', 'settled')
+  local generation, since, settled = marker[1], tonumber(marker[3] or ''), marker[4]
+  if not generation or not since or marker[2] ~= replid then
+    generation, since = fresh, now
+    redis.call('HSET', key, 'generation', generation, 'replid', replid, 'since', whole(since))
+  end
+  if settled == generation then
+    return generation, 0, replicas
+  end
+  if now < since then
+    -- A clock that was set back begins the settling anew, rather than drawing it out for hours.
+    since = now
+    redis.call('HSET', key, 'since', whole(since))
+  end
+  local left = SETTLING_MS - (now - since)
+  if left <= 0 then
+    redis.call('HSET', key, 'settled', generation)
+    left = 0
+  end
+  return generation, left, replicas
+end

@@ -1,0 +1,194 @@
+//! Worker windows on Redis: `protocol/window` in Lua, over Redis' own `TIME`.
+//!
+//! Everything of a data centre shares one slot of a cluster. The scripts do call by call what the pure functions do
+//! (`tests/it/windows.rs` compares them); their figures are those of [`Terms::SHARED`]. Every script may be sent again.
+//!
+//! Times are in the domain of ID timestamps, so that a person with `redis-cli` sees in a mark what an ID may carry.
+
+use std::time::Duration;
+
+use redis::cmd;
+
+use super::{
+    RedisStore, STORE,
+    client::{Arg, Script},
+};
+use crate::store::{
+    AcquireRequest, Acquired, Extension, Generation, Holding, IdMillis, Nonce, Renewed, StoreError,
+    StoreFuture, WorkerStore, protocol::window::Terms,
+};
+
+/// Layout, epoch and data centre. One Redis serves one data centre, so that this is not one key for each.
+const LAYOUT: &str = "numgen:layout";
+
+macro_rules! script {
+    ($name:literal, $file:literal) => {
+        Script::new($name, concat!(include_str!("marker.lua"), include_str!("slot.lua"), include_str!($file)))
+    };
+}
+
+static PIN: Script = Script::new("pin_layout", include_str!("pin.lua"));
+static ACQUIRE: Script = script!("acquire_worker", "acquire.lua");
+static RENEW: Script = script!("renew_worker", "renew.lua");
+static RELEASE: Script = script!("release_worker", "release.lua");
+
+/// How long a call may take: its answer is of no use later.
+const DEADLINE: Duration = Duration::from_millis(Terms::SHARED.stale_ms);
+
+/// How long a replica has to confirm a new holding.
+const REPLICATION_MS: u64 = 200;
+
+/// The worker slots of one data centre.
+#[derive(Clone, Debug)]
+pub struct Workers {
+    store: RedisStore,
+    datacenter: u32,
+}
+
+impl RedisStore {
+    /// The worker slots of a data centre.
+    pub fn workers(&self, datacenter: u32) -> Workers {
+        Workers { store: self.clone(), datacenter }
+    }
+}
+
+impl Workers {
+    /// Marker, holdings, and what the keys of slots begin with.
+    fn keys(&self) -> [String; 3] {
+        let slots = format!("numgen:worker:{{worker:{}}}:slot:", self.datacenter);
+        let holdings = format!("numgen:worker:{{worker:{}}}:holdings", self.datacenter);
+        [self.store.client.marker_key(&slots), holdings, slots]
+    }
+
+    /// Runs a script on the slots; `rest` follows the arguments that all of them have.
+    async fn run(&self, script: &'static Script, rest: &[Arg<'_>]) -> Result<Vec<String>, StoreError> {
+        let fresh = fresh_generation(script.name)?.to_string();
+        let mut args = vec![Arg::Text(&fresh), Arg::Signed(self.store.epoch.0)];
+        args.extend_from_slice(rest);
+        self.store.client.run(script, &self.keys(), &args, DEADLINE).await
+    }
+
+    /// Waits until a replica has what was written last. None that answers is no reason to stop: what a failover forgets is put
+    /// back while the new server settles.
+    async fn replicate(&self) {
+        let mut wait = cmd("WAIT");
+        wait.arg(1).arg(REPLICATION_MS);
+        match self.store.client.query::<u64>("replicate_worker", &wait).await {
+            Ok(0) => tracing::warn!("no replica has confirmed the new worker window"),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(error = %error, "the new worker window may not have been replicated")
+            }
+        }
+    }
+}
+
+impl WorkerStore for Workers {
+    fn pin_layout<'a>(&'a self, layout: &'a str) -> StoreFuture<'a, String> {
+        Box::pin(async move {
+            let keys = [LAYOUT.to_owned()];
+            self.store.client.run(&PIN, &keys, &[layout.into()], DEADLINE).await
+        })
+    }
+
+    fn acquire(&self, request: AcquireRequest) -> StoreFuture<'_, Acquired> {
+        Box::pin(async move {
+            let AcquireRequest { nonce, slots, window_ms, ttl_ms } = request;
+            let named = hex(nonce);
+            let rest: [Arg<'_>; 5] =
+                [(&named).into(), slots.start.into(), slots.end.into(), window_ms.into(), ttl_ms.into()];
+            let answer = self.run(&ACQUIRE, &rest).await?;
+            match words(&answer)[..] {
+                ["held", slot, fence, start, mark, now, generation, replicas] => {
+                    let holding = Holding {
+                        slot: u32::try_from(number(slot)?).map_err(|_| damaged())?,
+                        nonce,
+                        fence: number(fence)?,
+                        start: number(start)?,
+                        mark: number(mark)?,
+                        now: number(now)?,
+                        generation: named_generation(generation)?,
+                    };
+                    if number(replicas)? > 0 {
+                        self.replicate().await;
+                    }
+                    Ok(Acquired::Held(holding))
+                }
+                ["wait", left_ms] => Ok(Acquired::Wait(Duration::from_millis(number(left_ms)?))),
+                ["none"] => Ok(Acquired::NoSlot),
+                _ => Err(damaged()),
+            }
+        })
+    }
+
+    fn renew(&self, holding: Holding, extension: Extension) -> StoreFuture<'_, Renewed> {
+        Box::pin(async move {
+            let (nonce, generation) = (hex(holding.nonce), holding.generation.to_string());
+            let rest: [Arg<'_>; 9] = [
+                holding.slot.into(),
+                (&nonce).into(),
+                holding.fence.into(),
+                holding.start.into(),
+                holding.mark.into(),
+                (&generation).into(),
+                extension.carried.into(),
+                extension.window_ms.into(),
+                extension.ttl_ms.into(),
+            ];
+            let answer = self.run(&RENEW, &rest).await?;
+            match words(&answer)[..] {
+                ["extended", mark, now, generation] => Ok(Renewed::Extended {
+                    mark: number(mark)?,
+                    now: number(now)?,
+                    generation: named_generation(generation)?,
+                }),
+                ["lost"] => Ok(Renewed::Lost),
+                _ => Err(damaged()),
+            }
+        })
+    }
+
+    fn release(&self, holding: Holding, last: IdMillis) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            let (nonce, generation) = (hex(holding.nonce), holding.generation.to_string());
+            let rest: [Arg<'_>; 5] = [
+                holding.slot.into(),
+                (&nonce).into(),
+                holding.fence.into(),
+                (&generation).into(),
+                last.into(),
+            ];
+            self.run(&RELEASE, &rest).await.map(drop)
+        })
+    }
+}
+
+fn fresh_generation(operation: &'static str) -> Result<Generation, StoreError> {
+    let mut bits = [0; 8];
+    getrandom::fill(&mut bits).map_err(|source| StoreError::Unavailable {
+        store: STORE,
+        operation,
+        source: Box::new(source),
+    })?;
+    Ok(Generation(u64::from_ne_bytes(bits)))
+}
+
+fn hex(nonce: Nonce) -> String {
+    format!("{:032x}", u128::from_be_bytes(nonce.0))
+}
+
+fn words(answer: &[String]) -> Vec<&str> {
+    answer.iter().map(String::as_str).collect()
+}
+
+fn number(text: &str) -> Result<u64, StoreError> {
+    text.parse().map_err(|_| damaged())
+}
+
+fn named_generation(text: &str) -> Result<Generation, StoreError> {
+    u64::from_str_radix(text, 16).map(Generation).map_err(|_| damaged())
+}
+
+fn damaged() -> StoreError {
+    StoreError::Corrupt { store: STORE, what: "a worker slot or its marker".to_owned() }
+}

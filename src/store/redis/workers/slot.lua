@@ -1,0 +1,58 @@
+-- Worker slots (protocol/window: Slots). A prelude of acquire, renew and release.
+--
+-- KEYS[1] marker   KEYS[2] holdings: nonce -> slot   KEYS[3] slots: the key of slot 7 is this followed by 7
+-- ARGV[1] a random generation, should another one begin   ARGV[2] the snowflake epoch in Unix ms
+-- All times are milliseconds since the epoch, and all numbers below 2^53.
+local MARGIN_MS = 60000
+local CARRY_LIMIT_MS = 5000
+
+local unix = unix_ms()
+local now = math.max(unix - tonumber(ARGV[2]), 0)
+local generation, settling, replicas = observe(KEYS[1], ARGV[1], unix)
+
+local function slot_key(number)
+  return KEYS[3] .. number
+end
+
+local function read(number)
+  local slot = redis.call('HMGET', slot_key(number), 'owner', 'fence', 'start', 'mark', 'expires', 'generation')
+  return {
+    number = number,
+    owner = slot[1] or '',
+    fence = tonumber(slot[2] or 0),
+    start = tonumber(slot[3] or 0),
+    mark = tonumber(slot[4] or 0),
+    expires = tonumber(slot[5] or 0),
+    generation = slot[6] or '',
+    is_known = slot[2] ~= false,
+  }
+end
+
+local function write(slot)
+  redis.call('HSET', slot_key(slot.number), 'owner', slot.owner, 'fence', whole(slot.fence), 'start', whole(slot.start),
+    'mark', whole(slot.mark), 'expires', whole(slot.expires), 'generation', slot.generation)
+end
+
+local function give_to(slot, nonce)
+  if slot.owner ~= nonce then
+    if slot.owner ~= '' then
+      redis.call('HDEL', KEYS[2], slot.owner)
+    end
+    redis.call('HSET', KEYS[2], nonce, slot.number)
+  end
+  slot.owner = nonce
+end
+
+local function vacate(slot)
+  redis.call('HDEL', KEYS[2], slot.owner)
+  slot.owner, slot.expires = '', 0
+end
+
+-- How far above the mark a new holding begins: another server may have forgotten the end of a mark.
+local function margin(slot)
+  return slot.is_known and slot.generation ~= generation and MARGIN_MS or 0
+end
+
+local function is_held_by(slot, nonce, fence)
+  return slot.owner == nonce and slot.fence == fence
+end

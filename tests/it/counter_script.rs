@@ -1,0 +1,500 @@
+//! The scripts of a counter against `Authority`, which they have to equal: the same answers, the same state, after any messages.
+
+use std::{sync::Arc, time::Duration};
+
+use numgen::{
+    clock::{SystemClock, UnixMillis},
+    counter::{Counter, SequenceValue, ValueRange},
+    lifecycle::Lifecycle,
+    prefix_key::PrefixKey,
+    secret::Secret,
+    store::{
+        protocol::counter::{
+            Abandon, Abandoned, Advance, Ask, Authority, ClaimAsk, Generation, Heard, Incarnation, Limits,
+            Marker, Node, NodeState, Outcome, Reply, Segment, Take, Wants,
+        },
+        redis::{
+            client::{Client, Options},
+            counters::RedisAuthority,
+        },
+    },
+    telemetry::Metrics,
+};
+use proptest::{prelude::*, test_runner::TestRunner};
+
+use super::harness::{Hands, Redis, faketime};
+
+const DEADLINE: Duration = Duration::from_secs(5);
+const NODES: usize = 3;
+const SIZE: u64 = 10;
+const REPLID: u64 = 1;
+const DAY_MS: i64 = 86_400_000;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Ask {
+        node: usize,
+        count: u64,
+        keys: Vec<u8>,
+        arrives: bool,
+    },
+    Wild {
+        node: usize,
+        count: u64,
+        used: Vec<(u64, u64)>,
+        surplus: Vec<(u64, u64)>,
+        holds: Option<(u64, u64)>,
+    },
+    Leave {
+        node: usize,
+    },
+    Local {
+        node: usize,
+        count: u64,
+    },
+    Repeat {
+        index: usize,
+    },
+    Late {
+        index: usize,
+    },
+    Crash {
+        node: usize,
+    },
+    Wait {
+        ms: u64,
+    },
+    Floor {
+        ahead: u64,
+    },
+    Max {
+        ahead: u64,
+    },
+    Advance {
+        ahead: u64,
+    },
+    AbandonNode {
+        node: usize,
+    },
+    AbandonRange {
+        back: u64,
+        extent: u64,
+    },
+    Settle {
+        key: u8,
+    },
+    Save,
+    Rollback,
+    OtherServer,
+    Empty,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let node = 0..NODES;
+    let ranges = || prop::collection::vec((0_u64..80, 0_u64..15), 0..3);
+    let step = prop_oneof![
+        16 => (node.clone(), 0_u64..25, prop::collection::vec(0_u8..6, 0..3), prop::bool::weighted(0.85))
+            .prop_map(|(node, count, keys, arrives)| Step::Ask { node, count, keys, arrives }),
+        12 => (node.clone(), 1_u64..9).prop_map(|(node, count)| Step::Ask { node, count, keys: Vec::new(), arrives: true }),
+        2 => (node.clone(), 0_u64..9, ranges(), ranges(), prop::option::of((0_u64..80, 0_u64..15)))
+            .prop_map(|(node, count, used, surplus, holds)| Step::Wild { node, count, used, surplus, holds }),
+        1 => node.clone().prop_map(|node| Step::Leave { node }),
+        3 => (node.clone(), 1_u64..6).prop_map(|(node, count)| Step::Local { node, count }),
+        2 => (0_usize..1_000).prop_map(|index| Step::Repeat { index }),
+        2 => (0_usize..1_000).prop_map(|index| Step::Late { index }),
+        1 => node.clone().prop_map(|node| Step::Crash { node }),
+        3 => prop_oneof![1_u64..500, 1_000_u64..8_000, 55_000_u64..70_000].prop_map(|ms| Step::Wait { ms }),
+        1 => (0_u64..60).prop_map(|ahead| Step::Floor { ahead }),
+        1 => (0_u64..60).prop_map(|ahead| Step::Max { ahead }),
+        1 => (0_u64..40).prop_map(|ahead| Step::Advance { ahead }),
+        1 => node.prop_map(|node| Step::AbandonNode { node }),
+        1 => (0_u64..60, 0_u64..60).prop_map(|(back, extent)| Step::AbandonRange { back, extent }),
+        1 => (0_u8..6).prop_map(|key| Step::Settle { key }),
+        1 => Just(Step::Save),
+        1 => Just(Step::Rollback),
+        1 => Just(Step::OtherServer),
+        1 => Just(Step::Empty),
+    ];
+    prop::collection::vec(step, 1..70)
+}
+
+/// Where counters begin: also where digits carry, and where doubles and `u64` end.
+fn bases() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        Just(0),
+        Just(9_999_999_950),
+        Just((1 << 53) - 40),
+        Just(u64::MAX - 40_000),
+        Just(u64::MAX - 150),
+        any::<u64>(),
+    ]
+}
+
+/// What the tests have been told, and may be told again.
+#[derive(Clone)]
+struct Envelope {
+    to: usize,
+    take: Take,
+    reply: Reply,
+}
+
+struct Bench {
+    server: Redis,
+    client: Client,
+    authority: RedisAuthority,
+    now_ms: u64,
+    cases: u64,
+}
+
+struct World<'a> {
+    bench: &'a mut Bench,
+    on: Counter,
+    limits: Limits,
+    expected: Option<Authority>,
+    marker: Option<Marker>,
+    saved: (Option<Authority>, Option<Marker>),
+    nodes: Vec<Node>,
+    ancestors: Vec<Vec<Incarnation>>,
+    network: Vec<Envelope>,
+    drawn: u128,
+    turn: u64,
+}
+
+const MARKER: &str = "numgen:generation:{numgen}";
+
+impl Bench {
+    async fn query(&self, command: &[&str]) -> Option<String> {
+        let (verb, rest) = command.split_first().expect("a command");
+        let mut query = redis::cmd(verb);
+        query.arg(rest);
+        self.client.query("test", &query).await.expect("an answer")
+    }
+}
+
+impl<'a> World<'a> {
+    async fn new(bench: &'a mut Bench, base: u64) -> Self {
+        bench.cases += 1;
+        bench.query(&["DEL", MARKER]).await;
+        let on = Counter {
+            key: PrefixKey::parse(&format!("C{}", bench.cases)).expect("valid"),
+            period: numgen::calendar::Period::none(),
+        };
+        bench.authority.enlist(&on).await.expect("enlisted");
+        let limits =
+            Limits { base: SequenceValue(base), floor: SequenceValue(base), max: SequenceValue::MAX };
+        let mut world = Self {
+            bench,
+            on,
+            limits,
+            expected: None,
+            marker: None,
+            saved: (None, None),
+            nodes: Vec::new(),
+            ancestors: vec![Vec::new(); NODES],
+            network: Vec::new(),
+            drawn: 0,
+            turn: 1,
+        };
+        for index in 0..NODES {
+            let node = world.start(index, NodeState::default());
+            world.nodes.push(node);
+        }
+        world
+    }
+
+    /// A process; names are not in the order in which they start.
+    fn start(&mut self, index: usize, left: NodeState) -> Node {
+        self.drawn += 1;
+        let incarnation = Incarnation(self.drawn.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835));
+        Node::new(incarnation, format!("node {index}"), None, left, self.ancestors[index].clone())
+    }
+
+    fn keys(&self) -> [String; 3] {
+        let plain = format!("sequence:{}", self.on);
+        [plain.clone(), format!("{{{plain}}}:state"), format!("{{{plain}}}:holes")]
+    }
+
+    fn cursor(&self) -> u64 {
+        self.expected.as_ref().map_or(self.limits.base.0, |counter| counter.cursor.0)
+    }
+
+    fn near(&self, (ahead, extent): (u64, u64)) -> ValueRange {
+        let from = self.cursor().saturating_sub(30).saturating_add(ahead);
+        ValueRange { from: SequenceValue(from), to: SequenceValue(from.saturating_add(extent)) }
+    }
+
+    /// The generation that Redis has, which it drew by itself.
+    async fn fresh(&self) -> Generation {
+        let text = self.bench.query(&["HGET", MARKER, "generation"]).await.expect("a marker");
+        Generation(u64::from_str_radix(&text, 16).expect("hexadecimal"))
+    }
+
+    async fn serve(&mut self, take: &Take) -> Reply {
+        let reply = self.bench.authority.take(&self.on, take, DEADLINE).await.expect("an answer");
+        let fresh = self.fresh().await;
+        let now = self.bench.now_ms;
+        let expected = Authority::serve(&mut self.expected, &mut self.marker, REPLID, now, fresh, take);
+        assert_eq!(reply, expected, "to {take:?}");
+        self.compare().await;
+        reply
+    }
+
+    async fn compare(&self) {
+        let shown = self.bench.authority.show_one(self.on.clone(), DEADLINE).await.expect("shown");
+        let without_records =
+            self.expected.clone().map(|counter| Authority { records: Default::default(), ..counter });
+        assert_eq!(shown.as_ref().map(|shown| &shown.counter), without_records.as_ref());
+        if let Some(shown) = shown {
+            assert_eq!(shown.now_ms, self.bench.now_ms);
+            let plain = self.bench.query(&["GET", &self.keys()[0]]).await;
+            assert_eq!(plain, Some((shown.counter.cursor.0 - shown.counter.origin.0).to_string()));
+        }
+    }
+
+    fn claim(&self, key: u8) -> ClaimAsk {
+        let now = UnixMillis(self.bench.now_ms as i64);
+        ClaimAsk {
+            key: format!("{key:064x}"),
+            // Now and then the same key for something else.
+            fingerprint: format!("{:08x}", self.network.len() % 5 / 4),
+            stamp: format!("a stamp: {key} \u{20ac}\n"),
+            count: u64::from(key) % 4 + 1,
+            turn: self.turn,
+            claimed_at: now,
+            expires_at: UnixMillis(now.0 + if key == 0 { 2_000 } else { DAY_MS }),
+        }
+    }
+
+    fn ask(&self, count: u64, keys: &[u8], leaves: bool) -> Ask {
+        Ask {
+            count,
+            claims: keys.iter().map(|key| self.claim(*key)).collect(),
+            limits: self.limits,
+            wants: (!leaves && count != 3).then_some(Wants { size: SIZE }),
+            next_beat_ms: 1_000,
+            leaves,
+        }
+    }
+
+    fn deliver(&mut self, Envelope { to, take, reply }: Envelope) {
+        let node = &mut self.nodes[to];
+        if take.incarnation != node.incarnation() {
+            return;
+        }
+        if let Heard::Served { outcome, write, .. } = node.hear(&take, reply) {
+            if let Some(state) = write {
+                node.adopt(state);
+            }
+            // Some of what is drawn is handed back.
+            if let Outcome::Drawn(values) = outcome
+                && take.count % 7 == 6
+            {
+                node.hand_back(values);
+            }
+        }
+    }
+
+    async fn send(&mut self, to: usize, take: Take, arrives: bool) {
+        let reply = self.serve(&take).await;
+        let envelope = Envelope { to, take, reply };
+        if arrives {
+            self.deliver(envelope.clone());
+        }
+        self.network.push(envelope);
+    }
+
+    async fn step(&mut self, step: Step) {
+        match step {
+            Step::Ask { node, count, keys, arrives } => {
+                let ask = self.ask(count, &keys, false);
+                let take = self.nodes[node].ask(ask);
+                self.send(node, take, arrives).await;
+            }
+            Step::Wild { node, count, used, surplus, holds } => {
+                let ask = self.ask(count, &[], false);
+                let mut take = self.nodes[node].ask(ask);
+                let near = |ranges: Vec<_>| ranges.into_iter().map(|range| self.near(range)).collect();
+                (take.used, take.surplus) = (near(used), near(surplus));
+                take.holds = holds.map(|range| Segment(self.near(range))).or(take.holds);
+                self.send(node, take, false).await;
+            }
+            Step::Leave { node } => {
+                let state = self.nodes[node].give_up();
+                self.nodes[node].adopt(state);
+                let ask = self.ask(0, &[], true);
+                let take = self.nodes[node].ask(ask);
+                self.send(node, take, true).await;
+            }
+            Step::Local { node, count } => {
+                self.nodes[node].issue_locally(count, self.limits.max);
+            }
+            Step::Repeat { index } if !self.network.is_empty() => {
+                let Envelope { to, take, .. } = self.network[index % self.network.len()].clone();
+                self.send(to, take, false).await;
+            }
+            Step::Late { index } if !self.network.is_empty() => {
+                self.deliver(self.network[index % self.network.len()].clone());
+            }
+            Step::Repeat { .. } | Step::Late { .. } => {}
+            Step::Crash { node } => {
+                let before = &self.nodes[node];
+                let left = before.state().clone();
+                self.ancestors[node].push(before.incarnation());
+                self.nodes[node] = self.start(node, left);
+            }
+            Step::Wait { ms } => self.wait(ms),
+            Step::Floor { ahead } => self.limits.floor = self.near((ahead, 0)).from,
+            Step::Max { ahead } => {
+                self.limits.max = SequenceValue(self.near((ahead, 0)).from.0.max(self.limits.base.0));
+            }
+            Step::Advance { ahead } => self.advance(ahead).await,
+            Step::AbandonNode { node } => self.abandon(Abandon::Node(format!("node {node}"))).await,
+            Step::AbandonRange { back, extent } => {
+                self.abandon(Abandon::Range(self.near((back, extent)))).await;
+            }
+            Step::Settle { key } => self.settle(key).await,
+            Step::Save => {
+                self.saved = (self.expected.clone(), self.marker);
+                for key in self.keys() {
+                    self.bench.query(&["DEL", &format!("saved {key}")]).await;
+                    self.bench.query(&["COPY", &key, &format!("saved {key}")]).await;
+                }
+            }
+            Step::Rollback => self.roll_back().await,
+            Step::OtherServer => self.meet_another_server().await,
+            Step::Empty => self.lose_everything().await,
+        }
+    }
+
+    fn wait(&mut self, ms: u64) {
+        self.bench.now_ms += ms;
+        self.bench.server.set_clock(Hands::Standing(UnixMillis(self.bench.now_ms as i64)));
+    }
+
+    async fn advance(&mut self, ahead: u64) {
+        let to = self.near((ahead, 0)).from;
+        let answer = self.bench.authority.advance(&self.on, to, DEADLINE).await.expect("an answer");
+        let (fresh, now) = (self.fresh().await, self.bench.now_ms);
+        let counter = Authority::in_force(&mut self.expected, &mut self.marker, REPLID, now, fresh);
+        assert_eq!(answer, counter.map_or(Advance::Unknown, |counter| counter.advance(to, now)), "to {to}");
+        self.compare().await;
+    }
+
+    async fn abandon(&mut self, what: Abandon) {
+        let answer = self.bench.authority.abandon(&self.on, &what, DEADLINE).await.expect("an answer");
+        let (fresh, now) = (self.fresh().await, self.bench.now_ms);
+        let counter = Authority::in_force(&mut self.expected, &mut self.marker, REPLID, now, fresh);
+        let expected = counter.map_or(Abandoned::Unknown, |counter| counter.abandon(&what, now));
+        assert_eq!(answer, expected, "{what:?}");
+        self.compare().await;
+    }
+
+    async fn settle(&mut self, key: u8) {
+        let claim = self.claim(key);
+        let on = self.on.to_string();
+        let remember = Duration::from_secs(86_400);
+        let authority = self.bench.authority.clone();
+        let answer =
+            authority.settle(&on, &claim.key, claim.turn, claim.claimed_at, remember, DEADLINE).await;
+        let mut none = Default::default();
+        let records = self.expected.as_mut().map_or(&mut none, |counter| &mut counter.records);
+        let expected = Authority::settle(records, &claim.key, claim.turn, claim.claimed_at);
+        assert_eq!(answer.expect("an answer"), expected);
+        if self.expected.is_none() {
+            self.bench.query(&["DEL", &self.record(key)]).await;
+        }
+        self.turn += u64::from(key % 2);
+    }
+
+    fn record(&self, key: u8) -> String {
+        format!("{{sequence:{}}}:key:{key:064x}", self.on)
+    }
+
+    /// Redis comes back as it was, and is another server.
+    async fn roll_back(&mut self) {
+        let records = self.expected.take().map(|counter| counter.records);
+        (self.expected, self.marker) = self.saved.clone();
+        for key in self.keys() {
+            self.bench.query(&["DEL", &key]).await;
+            self.bench.query(&["COPY", &format!("saved {key}"), &key]).await;
+        }
+        self.bench.query(&["DEL", MARKER]).await;
+        if let Some(marker) = &mut self.marker {
+            let (generation, since) = (marker.generation.to_string(), marker.since.to_string());
+            marker.replid = REPLID + 1;
+            let fields = ["generation", &generation, "replid", "another", "since", &since];
+            self.bench.query(&[&["HSET", MARKER], fields.as_slice()].concat()).await;
+        }
+        // Records are not part of the copy.
+        match (&mut self.expected, records) {
+            (Some(counter), Some(records)) => counter.records = records,
+            _ => self.forget_records().await,
+        }
+    }
+
+    async fn forget_records(&mut self) {
+        for key in 0..6 {
+            self.bench.query(&["DEL", &self.record(key)]).await;
+        }
+        if let Some(counter) = &mut self.expected {
+            counter.records.clear();
+        }
+    }
+
+    async fn meet_another_server(&mut self) {
+        if let Some(marker) = &mut self.marker {
+            marker.replid = REPLID + 1;
+            self.bench.query(&["HSET", MARKER, "replid", "another"]).await;
+        }
+    }
+
+    async fn lose_everything(&mut self) {
+        (self.expected, self.marker) = (None, None);
+        for key in self.keys() {
+            self.bench.query(&["DEL", &key]).await;
+        }
+        self.bench.query(&["DEL", MARKER]).await;
+        self.forget_records().await;
+    }
+}
+
+#[test]
+fn the_scripts_do_what_the_authority_does() {
+    if faketime().is_none() {
+        return;
+    }
+    let now_ms = 1_750_000_000_000;
+    let server = Redis::start_with_clock(Hands::Standing(UnixMillis(now_ms as i64)));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let lifecycle = Lifecycle::new();
+    let options = Options {
+        ca_file: None,
+        timeout: DEADLINE,
+        clock: Arc::new(SystemClock::new()),
+        metrics: Metrics::new(),
+    };
+    let url = Secret::new(server.url());
+    let client = runtime.block_on(Client::connect(&url, options, &lifecycle)).expect("a client");
+    let authority = RedisAuthority::new(client.clone());
+    let bench = std::cell::RefCell::new(Bench { server, client, authority, now_ms, cases: 0 });
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(60);
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) };
+    let outcome = TestRunner::new(config).run(&(bases(), steps()), |(base, steps)| {
+        let mut bench = bench.borrow_mut();
+        runtime.block_on(async {
+            let mut world = World::new(&mut bench, base).await;
+            // Half of the counters begin settled.
+            for node in 0..NODES {
+                world.step(Step::Ask { node, count: 0, keys: Vec::new(), arrives: true }).await;
+            }
+            world.wait(5_000 * (base % 2) + 5_000);
+            for step in steps {
+                world.step(step).await;
+            }
+        });
+        Ok(())
+    });
+    if let Err(failure) = outcome {
+        panic!("{failure}");
+    }
+}
