@@ -9,7 +9,6 @@ mod idempotency;
 mod load;
 mod outage;
 mod recovery;
-mod rules;
 mod windows;
 
 use std::{
