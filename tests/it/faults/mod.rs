@@ -113,7 +113,7 @@ impl Fleet {
     /// Somebody with every scope who calls this node.
     #[track_caller]
     fn caller(&self, index: usize) -> Caller {
-        self.node(index).caller()
+        Caller::new(self.node(index).listen, Some(self.token()))
     }
 
     /// Registers a rule at the first node and waits until every node has it.
@@ -203,7 +203,7 @@ impl Fleet {
     }
 
     fn token(&self) -> String {
-        self.sites[0].token(&["--scope", "admin", "--sub", "tester", "--ttl", "1h"])
+        self.sites[0].token(&["--scope", "admin", "--sub", "tester", "--ttl", "240h"])
     }
 }
 
