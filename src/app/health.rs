@@ -12,9 +12,9 @@ use crate::{
     auth::Verifier,
     rules::{Following, Footing, Registry},
     server::OpenConnections,
-    snowflake::Ids,
     store::redis::client::Reachable,
     telemetry::Metrics,
+    worker::{Standing, Worker},
 };
 
 /// More refused rules than this are counted, not named.
@@ -28,7 +28,7 @@ pub(super) struct Status {
 
 /// Where to look.
 pub(super) struct Parts {
-    pub(super) ids: Arc<Ids>,
+    pub(super) worker: Worker,
     pub(super) rules: Arc<Registry>,
     /// Where rules are kept elsewhere.
     pub(super) following: Option<Arc<Following>>,
@@ -74,7 +74,8 @@ impl Status {
     /// Sets the gauges.
     fn measure(&self) {
         const SECONDS_PER_DAY: f64 = 86_400.0;
-        let Parts { ids, metrics, connections, .. } = &self.parts;
+        let Parts { worker, metrics, connections, .. } = &self.parts;
+        let ids = worker.ids();
         let gauges = metrics.gauges();
         gauges.worker_window_seconds.set(ids.window_left().as_secs_f64());
         gauges.connections.set(connections.count() as f64);
@@ -114,6 +115,15 @@ impl Status {
         }
     }
 
+    fn worker(&self, window: bool) -> Finding {
+        match self.parts.worker.standing() {
+            Standing::Held if window => Finding::well("worker"),
+            Standing::Held => Finding::degraded("worker", "the window has run out"),
+            standing if window => Finding::degraded("worker", format!("not renewed: {standing}")),
+            standing => Finding::degraded("worker", format!("no window: {standing}")),
+        }
+    }
+
     fn jwks(&self) -> Option<Finding> {
         let jwks = self.parts.verifier.jwks_status()?;
         Some(match (&jwks.failure, jwks.fetched_at) {
@@ -126,9 +136,9 @@ impl Status {
 
 impl Health for Status {
     fn readiness(&self) -> Readiness {
-        let window = !self.parts.ids.window_left().is_zero();
+        let window = !self.parts.worker.ids().window_left().is_zero();
         let store = self.store(window);
-        let worker = if window { Finding::well("worker") } else { Finding::degraded("worker", "no window") };
+        let worker = self.worker(window);
         // Without a window and without Redis, counted prefixes go on with what the node holds, or with temporary numbers.
         let away = self.parts.redis.is_some() && store.severity == Severity::Degraded;
         let issues = window || (away && self.parts.rules.survives_outages());

@@ -31,13 +31,13 @@ use crate::{
     server::{self, Server, Threads, Tls},
     stack::{self, Public, PublicParts},
     telemetry::Metrics,
-    worker::{self, Worker},
+    worker::{self, Sharing, Worker},
 };
 
 pub use error::BuildError;
 
 use health::Status;
-use stores::Stores;
+use stores::{Profile, Stores};
 
 /// In profile *embedded* the mark runs this far ahead of the clock, and is extended twice as often: a restart waits for nobody.
 const EMBEDDED_WINDOW: Duration = Duration::from_secs(1);
@@ -81,7 +81,6 @@ impl App {
         };
         let metrics = Metrics::new();
         let stores = Stores::open(&config, &data_dir, &clock, &metrics).await?;
-        pin_layout(&stores, &config).await?;
         let worker = hold_worker(&stores, &config, &clock).await?;
         background.spawn(worker.clone().keep(background.clone()));
         let ids = Arc::clone(worker.ids());
@@ -102,7 +101,7 @@ impl App {
         let verifier = verifier(&config, secret.clone(), Arc::clone(&clock), &background)?;
         let (public_server, admin_server) = bind(&config).await?;
         let status = Status::new(health::Parts {
-            ids: Arc::clone(worker.ids()),
+            worker: worker.clone(),
             rules: Arc::clone(&registry),
             following,
             redis: stores.redis.as_ref().map(|redis| redis.client().reachable()),
@@ -213,26 +212,40 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
+/// The window that IDs are issued from: a short one of a store that nobody else uses, or a lease of one that nodes share.
+async fn hold_worker(stores: &Stores, config: &Config, clock: &Arc<dyn Clock>) -> Result<Worker, BuildError> {
+    let Config { worker, .. } = config;
+    let common = worker::Settings {
+        layout: worker.layout,
+        datacenter: worker.datacenter_id,
+        slots: worker.worker_id.map_or(0..1, |slot| slot..slot + 1),
+        window: EMBEDDED_WINDOW,
+        renew_every: EMBEDDED_WINDOW / 2,
+        ttl: worker.ttl,
+        max_ahead: worker.max_ahead,
+        sharing: Sharing::Exclusive,
+    };
+    let settings = match stores.profile() {
+        Profile::Embedded => {
+            pin_layout(stores, config).await?;
+            common
+        }
+        Profile::Redis => worker::Settings {
+            slots: worker.worker_id.map_or(0..worker.layout.max_worker() + 1, |slot| slot..slot + 1),
+            window: worker.window,
+            renew_every: worker::Settings::RENEW_EVERY,
+            sharing: Sharing::Shared { pinned: worker.pinned_layout() },
+            ..common
+        },
+    };
+    Worker::start(stores.workers.clone(), settings, Arc::clone(clock)).await.map_err(BuildError::Window)
+}
+
 /// What decides which ID means what must never change under IDs that were issued.
 async fn pin_layout(stores: &Stores, config: &Config) -> Result<(), BuildError> {
     let wanted = config.worker.pinned_layout();
     let recorded = stores.workers.pin_layout(&wanted).await.map_err(BuildError::Worker)?;
     if recorded == wanted { Ok(()) } else { Err(BuildError::LayoutDiffers { recorded, wanted }) }
-}
-
-async fn hold_worker(stores: &Stores, config: &Config, clock: &Arc<dyn Clock>) -> Result<Worker, BuildError> {
-    let slot = config.worker.worker_id.unwrap_or(0);
-    let settings = worker::Settings {
-        layout: config.worker.layout,
-        datacenter: config.worker.datacenter_id,
-        slots: slot..slot + 1,
-        window: EMBEDDED_WINDOW,
-        renew_every: EMBEDDED_WINDOW / 2,
-        ttl: config.worker.ttl,
-        max_ahead: config.worker.max_ahead,
-        sharing: worker::Sharing::Exclusive,
-    };
-    Worker::start(stores.workers.clone(), settings, Arc::clone(clock)).await.map_err(BuildError::Window)
 }
 
 fn engine_settings(config: &Config) -> generate::Settings {

@@ -102,6 +102,7 @@ impl Stores {
         let settings = Settings { clock: Arc::clone(clock), epoch: config.worker.epoch, timeout };
         let redis = Arc::new(RedisStore::new(client, settings));
         stores.rules = redis.clone();
+        stores.workers = Arc::new(redis.workers(config.worker.datacenter_id));
         stores.redis = Some(redis);
         Ok(stores)
     }
