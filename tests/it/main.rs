@@ -21,4 +21,5 @@ mod redaction;
 mod redis_client;
 mod rules;
 mod tenants;
+mod windows;
 mod wire;
