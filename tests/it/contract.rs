@@ -24,7 +24,7 @@ use numgen::{
 
 use self::{
     bench::{Bench, Memory, Sqlite},
-    redis::{OneRedis, SixRedis},
+    redis::{OneRedis, OneRedisWorkers, SixRedis, SixRedisWorkers},
 };
 
 /// When every bench starts, and the zero of its ID timestamps.
@@ -88,6 +88,8 @@ contract!(on_memory: Memory; rules idempotency counters ledger workers temporary
 contract!(on_sqlite: Sqlite; rules idempotency counters ledger workers temporary journal);
 contract!(on_redis: OneRedis; rules temporary);
 contract!(on_cluster: SixRedis; rules temporary);
+contract!(windows_on_redis: OneRedisWorkers; workers);
+contract!(windows_on_cluster: SixRedisWorkers; workers);
 
 // ------------------------------------------------------------------------------------------ shorthands
 

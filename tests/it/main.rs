@@ -9,6 +9,7 @@ mod clock;
 mod contract;
 mod counter_script;
 mod crash;
+mod faults;
 mod key_sets;
 mod layering;
 mod limits;
