@@ -86,8 +86,8 @@ macro_rules! contract {
 
 contract!(on_memory: Memory; rules idempotency counters ledger workers temporary journal);
 contract!(on_sqlite: Sqlite; rules idempotency counters ledger workers temporary journal);
-contract!(on_redis: OneRedis; temporary);
-contract!(on_cluster: SixRedis; temporary);
+contract!(on_redis: OneRedis; idempotency temporary);
+contract!(on_cluster: SixRedis; idempotency temporary);
 
 // ------------------------------------------------------------------------------------------ shorthands
 
