@@ -33,7 +33,6 @@ use crate::{
 pub use rules::Away;
 use rules::Shared;
 
-pub use rules::Away;
 
 const STORE: &str = "memory";
 
