@@ -33,7 +33,6 @@ use crate::{
 pub use rules::Away;
 use rules::Shared;
 
-
 const STORE: &str = "memory";
 
 /// Keeps everything in this process. See the traits for what it does.
