@@ -30,7 +30,6 @@ use crate::{
     prefix_key::PrefixKey,
 };
 
-pub use rules::Away;
 use rules::Shared;
 
 const STORE: &str = "memory";
