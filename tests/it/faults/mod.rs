@@ -56,12 +56,7 @@ impl Fleet {
     fn start_with(redis_url: &str, count: usize, settings: impl Fn(usize, Site) -> Site) -> Self {
         let mut fleet =
             Self::plan(count, |index, site| settings(index, site.with("NUMGEN_REDIS_URL", redis_url)));
-        for index in 0..count {
-            fleet.start_unready(index);
-        }
-        for node in fleet.nodes.iter().flatten() {
-            node.wait_ready();
-        }
+        fleet.start_all();
         fleet
     }
 
@@ -79,16 +74,34 @@ impl Fleet {
         }
     }
 
+    /// Starts every node at the same moment and waits for all.
+    #[track_caller]
+    fn start_all(&mut self) {
+        for index in 0..self.sites.len() {
+            self.start_unready(index);
+        }
+        for index in 0..self.sites.len() {
+            self.wait_ready(index);
+        }
+    }
+
+    /// Starts a node to which nobody is sent yet.
     fn start_unready(&mut self, index: usize) {
-        let node = self.sites[index].start_unready();
+        self.nodes[index] = Some(self.sites[index].start_unready());
+    }
+
+    /// Waits until a node is ready; from then on callers are sent to it, as a load balancer does.
+    #[track_caller]
+    fn wait_ready(&self, index: usize) {
+        let node = self.node(index);
+        node.wait_ready();
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)[index] = Some(node.listen);
-        self.nodes[index] = Some(node);
     }
 
     #[track_caller]
     fn start_again(&mut self, index: usize) {
         self.start_unready(index);
-        self.node(index).wait_ready();
+        self.wait_ready(index);
     }
 
     #[track_caller]

@@ -99,9 +99,7 @@ fn redis_is_set_back_and_every_node_was_killed_meanwhile() {
         }
         redis.kill();
         redis.start_again(Data::Dump(dump));
-        for index in 0..2 {
-            fleet.start_unready(index);
-        }
+        fleet.start_all();
     });
     assert!(story.drawn.len() > 300, "{story}");
 }

@@ -51,8 +51,8 @@ fn a_node_that_slept_through_its_window_issues_nothing_from_it() {
     let mut fleet = Fleet::plan(3, |_, site| two_slots(short(site)).with("NUMGEN_REDIS_URL", &redis.url()));
     fleet.start_unready(0);
     fleet.start_unready(1);
-    fleet.node(0).wait_ready();
-    fleet.node(1).wait_ready();
+    fleet.wait_ready(0);
+    fleet.wait_ready(1);
     fleet.caller(0).register("FLAKE", &flaking());
     thread::sleep(Duration::from_secs(1));
     let load = Load::on(&fleet, "FLAKE", Pace { callers: 2, pause: Duration::from_millis(1), batch: 20 });
@@ -60,7 +60,7 @@ fn a_node_that_slept_through_its_window_issues_nothing_from_it() {
     fleet.node(0).pause();
     // Its slot rests until its mark has passed, and then belongs to the third node.
     fleet.start_unready(2);
-    fleet.node(2).wait_ready();
+    fleet.wait_ready(2);
     thread::sleep(Duration::from_secs(1));
     fleet.node(0).resume();
     thread::sleep(Duration::from_secs(2));
@@ -165,7 +165,7 @@ fn an_emptied_redis_gives_no_slot_away_that_somebody_holds() {
         fleet.start_unready(index);
     }
     for index in 0..3 {
-        fleet.node(index).wait_ready();
+        fleet.wait_ready(index);
     }
     fleet.caller(0).register("FLAKE", &flaking());
     thread::sleep(SETTLING);
@@ -175,7 +175,7 @@ fn an_emptied_redis_gives_no_slot_away_that_somebody_holds() {
     redis.start_again(Data::Empty);
     let watch = Stopwatch::start();
     fleet.start_unready(3);
-    fleet.node(3).wait_ready();
+    fleet.wait_ready(3);
     let waited = watch.elapsed();
     assert!(
         waited + Duration::from_secs(1) >= SETTLING,
