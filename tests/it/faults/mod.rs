@@ -21,7 +21,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{Caller, Site, Stopwatch, TestServer};
+use crate::harness::{Caller, Redis, Site, Stopwatch, TestServer};
 
 use self::{
     accounts::{assert_accounted, assert_no_gap},
@@ -218,6 +218,25 @@ impl Fleet {
     fn token(&self) -> String {
         self.sites[0].token(&["--scope", "admin", "--sub", "tester", "--ttl", "240h"])
     }
+}
+
+/// A Redis that nodes have used before: nothing has to settle any more.
+#[track_caller]
+fn settled() -> Redis {
+    let redis = Redis::start();
+    let replid = redis.info("replication", "master_replid");
+    let marker = "numgen:generation:{numgen}";
+    redis.cli(&[
+        "HSET",
+        marker,
+        "generation",
+        "0123456789abcdef",
+        "replid",
+        &replid,
+        "since",
+        "1700000000000",
+    ]);
+    redis
 }
 
 /// A rule that counts.
