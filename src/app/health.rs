@@ -115,15 +115,6 @@ impl Status {
         }
     }
 
-    fn worker(&self, window: bool) -> Finding {
-        match self.parts.worker.standing() {
-            Standing::Held if window => Finding::well("worker"),
-            Standing::Held => Finding::degraded("worker", "the window has run out"),
-            standing if window => Finding::degraded("worker", format!("not renewed: {standing}")),
-            standing => Finding::degraded("worker", format!("no window: {standing}")),
-        }
-    }
-
     fn jwks(&self) -> Option<Finding> {
         let jwks = self.parts.verifier.jwks_status()?;
         Some(match (&jwks.failure, jwks.fetched_at) {
@@ -138,7 +129,13 @@ impl Health for Status {
     fn readiness(&self) -> Readiness {
         let window = !self.parts.worker.ids().window_left().is_zero();
         let store = self.store(window);
-        let worker = self.worker(window);
+        let worker = match (window, self.parts.worker.standing()) {
+            (true, Standing::Held) => Finding::well("worker"),
+            // Away and settling: the window that is held goes on to its mark.
+            (true, standing) => Finding::degraded("worker", standing.to_string()),
+            (false, Standing::Held) => Finding::degraded("worker", "no window"),
+            (false, standing) => Finding::degraded("worker", format!("no window: {standing}")),
+        };
         // Without a window and without Redis, counted prefixes go on with what the node holds, or with temporary numbers.
         let away = self.parts.redis.is_some() && store.severity == Severity::Degraded;
         let issues = window || (away && self.parts.rules.survives_outages());

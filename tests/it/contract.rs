@@ -86,8 +86,8 @@ macro_rules! contract {
 
 contract!(on_memory: Memory; rules idempotency counters ledger workers temporary journal);
 contract!(on_sqlite: Sqlite; rules idempotency counters ledger workers temporary journal);
-contract!(on_redis: OneRedis; rules temporary);
-contract!(on_cluster: SixRedis; rules temporary);
+contract!(on_redis: OneRedis; rules idempotency temporary);
+contract!(on_cluster: SixRedis; rules idempotency temporary);
 contract!(windows_on_redis: OneRedisWorkers; workers);
 contract!(windows_on_cluster: SixRedisWorkers; workers);
 
