@@ -13,6 +13,8 @@ mod windows;
 
 use std::{
     collections::BTreeSet,
+    fs,
+    io::Write,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -163,7 +165,7 @@ impl Fleet {
             });
         }
         let took = watch.elapsed();
-        println!("{what}: back to normal after {} ms, {} nodes", took.as_millis(), running.len());
+        report(&format!("{what}: back to normal after {} ms, {} nodes", took.as_millis(), running.len()));
         took
     }
 
@@ -217,6 +219,15 @@ impl Fleet {
 
     fn token(&self) -> String {
         self.sites[0].token(&["--scope", "admin", "--sub", "tester", "--ttl", "240h"])
+    }
+}
+
+/// Says what was measured, and where the stages of `make test` collect such lines, also there.
+fn report(line: &str) {
+    println!("{line}");
+    if let Some(file) = std::env::var_os("NUMGEN_TEST_REPORT") {
+        let appended = fs::OpenOptions::new().create(true).append(true).open(file);
+        appended.and_then(|mut file| writeln!(file, "{line}")).expect("the report is written");
     }
 }
 
