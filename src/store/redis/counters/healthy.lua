@@ -102,7 +102,7 @@ local function serve_healthy()
       return nil
     end
   end
-  local plain_to = plus(cursor, plain)
+  local plain_to = plain == count and to or plus(cursor, plain)
   local values = plain > 0 and plus(cursor, 1) .. plain_to or ''
   redis.call('HSET', KEYS[2],
     'core', origin .. ' ' .. base .. ' ' .. to .. ' ' .. blessed .. ' ' .. clear .. ' ' .. target .. ' '
