@@ -1,6 +1,6 @@
 -- The counter, as in `protocol/counter/authority.rs`: the same names, the same order. Ranges are {from, to}.
 
-local GRACE_MS, LAPSE_MS, DIGITS = 2000, 60000, 20
+local GRACE_MS, DIGITS = 2000, 20
 
 local function overlap(a, b)
   local from, to = a[1] > b[1] and a[1] or b[1], a[2] < b[2] and a[2] or b[2]
