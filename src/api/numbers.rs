@@ -42,6 +42,17 @@ struct Wanted {
     idempotency_key: Option<Arc<str>>,
 }
 
+impl Wanted {
+    fn wishes(&self) -> Wishes {
+        Wishes {
+            count: self.count.unwrap_or(1),
+            date: self.date,
+            reserve: self.reserve,
+            idempotency_key: self.idempotency_key.clone(),
+        }
+    }
+}
+
 /// `GET /numbers?prefixKey=K` and `GET /numbers/{prefixKey}`.
 pub(super) async fn get(
     parts: &Parts,
@@ -133,12 +144,7 @@ async fn issue(
     }
     quota(&request.head.extensions, wanted.count.unwrap_or(1))?;
     let moment = wanted.date.map_or(Moment::Now(now), Moment::Document);
-    let wishes = Wishes {
-        count: wanted.count.unwrap_or(1),
-        date: wanted.date,
-        reserve: wanted.reserve,
-        idempotency_key: wanted.idempotency_key,
-    };
+    let wishes = wanted.wishes();
     let usable = match parts.rules.use_at_once(&rule, moment) {
         Some(usable) => Ok(usable),
         // Only the first number of a rule, or of a later date, has to tell the store.

@@ -6,7 +6,7 @@ use crate::{
     auth::SetupError,
     config::DataDirError,
     server::TlsError,
-    store::{StoreError, sqlite::OpenError},
+    store::{StoreError, redis::client::ConnectError, sqlite::OpenError},
     worker::AcquireError,
 };
 
@@ -34,8 +34,14 @@ pub enum BuildError {
     #[error("the worker store failed")]
     Worker(#[source] StoreError),
     /// No worker window.
-    #[error("NUMGEN_WORKER_ID: {0}")]
+    #[error("no worker window: {0}")]
     Window(#[source] AcquireError),
+    /// The journal of temporary numbers could not be read.
+    #[error("the journal of temporary numbers could not be read")]
+    Journal(#[source] StoreError),
+    /// Redis can never be used as configured.
+    #[error("NUMGEN_REDIS_URL: {0}")]
+    Redis(#[from] ConnectError),
     /// The rules could not be read.
     #[error("the rules could not be read")]
     Rules(#[source] StoreError),
@@ -71,14 +77,16 @@ impl BuildError {
     /// Whether the operator has to change a setting: exit code 2 rather than 1.
     pub fn is_configuration(&self) -> bool {
         match self {
+            Self::Window(error) => error.is_final(),
             Self::DataDir(_)
             | Self::Open(_)
             | Self::LayoutDiffers { .. }
             | Self::Auth(_)
+            | Self::Redis(_)
             | Self::Tls(_)
             | Self::Bind { .. } => true,
             Self::Worker(_)
-            | Self::Window(_)
+            | Self::Journal(_)
             | Self::Rules(_)
             | Self::Demo(_)
             | Self::Signals(_)

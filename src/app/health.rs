@@ -5,31 +5,65 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use tokio::sync::watch;
+
 use crate::{
     api::{Component, Health, Readiness},
     auth::Verifier,
+    rules::{Following, Footing, Registry},
     server::OpenConnections,
-    snowflake::Ids,
+    store::redis::client::Reachable,
     telemetry::Metrics,
+    worker::{Standing, Worker},
 };
+
+/// More refused rules than this are counted, not named.
+const REFUSALS_SHOWN: usize = 10;
 
 /// Looks at the parts whose state changes while the service runs.
 pub(super) struct Status {
     draining: AtomicBool,
-    ids: Arc<Ids>,
-    verifier: Arc<Verifier>,
-    metrics: Metrics,
-    connections: OpenConnections,
+    parts: Parts,
+}
+
+/// Where to look.
+pub(super) struct Parts {
+    pub(super) worker: Worker,
+    pub(super) rules: Arc<Registry>,
+    /// Where rules are kept elsewhere.
+    pub(super) following: Option<Arc<Following>>,
+    /// Where there is a Redis.
+    pub(super) redis: Option<watch::Receiver<Reachable>>,
+    pub(super) verifier: Arc<Verifier>,
+    pub(super) metrics: Metrics,
+    pub(super) connections: OpenConnections,
+}
+
+/// What was found, and what it means for the whole.
+struct Finding {
+    component: Component,
+    severity: Severity,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Severity {
+    Well,
+    Degraded,
+}
+
+impl Finding {
+    fn well(name: &'static str) -> Self {
+        Self { component: Component { name, state: "ok".to_owned() }, severity: Severity::Well }
+    }
+
+    fn degraded(name: &'static str, state: impl Into<String>) -> Self {
+        Self { component: Component { name, state: state.into() }, severity: Severity::Degraded }
+    }
 }
 
 impl Status {
-    pub(super) fn new(
-        ids: Arc<Ids>,
-        verifier: Arc<Verifier>,
-        metrics: Metrics,
-        connections: OpenConnections,
-    ) -> Arc<Self> {
-        Arc::new(Self { draining: AtomicBool::new(false), ids, verifier, metrics, connections })
+    pub(super) fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self { draining: AtomicBool::new(false), parts })
     }
 
     /// From now on traffic should go elsewhere.
@@ -40,45 +74,87 @@ impl Status {
     /// Sets the gauges.
     fn measure(&self) {
         const SECONDS_PER_DAY: f64 = 86_400.0;
-        let gauges = self.metrics.gauges();
-        gauges.worker_window_seconds.set(self.ids.window_left().as_secs_f64());
-        gauges.connections.set(self.connections.count() as f64);
-        gauges.snowflake_days_left.set(self.ids.time_left().as_secs_f64() / SECONDS_PER_DAY);
+        let Parts { worker, metrics, connections, .. } = &self.parts;
+        let ids = worker.ids();
+        let gauges = metrics.gauges();
+        gauges.worker_window_seconds.set(ids.window_left().as_secs_f64());
+        gauges.connections.set(connections.count() as f64);
+        gauges.snowflake_days_left.set(ids.time_left().as_secs_f64() / SECONDS_PER_DAY);
+    }
+
+    fn footing(&self) -> Footing {
+        self.parts.following.as_ref().map_or(Footing::Register, |following| following.footing())
+    }
+
+    fn rules(&self) -> Finding {
+        let mut said = match self.footing() {
+            Footing::Nothing => vec!["not loaded yet".to_owned()],
+            Footing::Copy(saved_at) => vec![format!("local copy from {}", saved_at.to_rfc3339())],
+            Footing::Register => Vec::new(),
+        };
+        let refused = self.parts.rules.refusals();
+        if !refused.is_empty() {
+            let shown = refused.iter().take(REFUSALS_SHOWN).map(|(name, why)| format!("{name}: {why}"));
+            let more = refused.len().saturating_sub(REFUSALS_SHOWN);
+            let more = (more > 0).then(|| format!("{more} more"));
+            said.push(format!("refused {}", shown.chain(more).collect::<Vec<_>>().join("; ")));
+        }
+        if said.is_empty() { Finding::well("rules") } else { Finding::degraded("rules", said.join("; ")) }
+    }
+
+    /// The store that numbers rest on.
+    fn store(&self, window: bool) -> Finding {
+        match &self.parts.redis {
+            Some(redis) => match &*redis.borrow() {
+                Reachable::Yes => Finding::well("redis"),
+                Reachable::No { reason, .. } => Finding::degraded("redis", format!("away: {reason}")),
+            },
+            // The window is renewed through the store twice a second: a window that has run out means that it does not answer.
+            None if window => Finding::well("store"),
+            None => Finding::degraded("store", "does not answer"),
+        }
+    }
+
+    fn jwks(&self) -> Option<Finding> {
+        let jwks = self.parts.verifier.jwks_status()?;
+        Some(match (&jwks.failure, jwks.fetched_at) {
+            (Some(failure), _) => Finding::degraded("jwks", failure.clone()),
+            (None, None) => Finding::degraded("jwks", "not fetched yet"),
+            (None, Some(_)) => Finding::well("jwks"),
+        })
     }
 }
 
 impl Health for Status {
     fn readiness(&self) -> Readiness {
-        let component = |name, state: &str| Component { name, state: state.to_owned() };
-        // The window is renewed through the store twice a second: a window that has run out means that it does not answer.
-        let window = !self.ids.window_left().is_zero();
-        let mut components = vec![
-            component("rules", "ok"),
-            component("store", if window { "ok" } else { "does not answer" }),
-            component("worker", if window { "ok" } else { "no window" }),
-        ];
-        let mut degraded = false;
-        if let Some(jwks) = self.verifier.jwks_status() {
-            let state = match (&jwks.failure, jwks.fetched_at) {
-                (Some(failure), _) => failure,
-                (None, None) => "not fetched yet",
-                (None, Some(_)) => "ok",
-            };
-            degraded = state != "ok";
-            components.push(component("jwks", state));
-        }
+        let window = !self.parts.worker.ids().window_left().is_zero();
+        let store = self.store(window);
+        let worker = match (window, self.parts.worker.standing()) {
+            (true, Standing::Held) => Finding::well("worker"),
+            // Away and settling: the window that is held goes on to its mark.
+            (true, standing) => Finding::degraded("worker", standing.to_string()),
+            (false, Standing::Held) => Finding::degraded("worker", "no window"),
+            (false, standing) => Finding::degraded("worker", format!("no window: {standing}")),
+        };
+        // Without a window and without Redis, counted prefixes go on with what the node holds, or with temporary numbers.
+        let away = self.parts.redis.is_some() && store.severity == Severity::Degraded;
+        let issues = window || (away && self.parts.rules.survives_outages());
+        let ready = issues && self.footing() != Footing::Nothing;
+        let findings: Vec<_> = [self.rules(), store, worker].into_iter().chain(self.jwks()).collect();
+        let worst = findings.iter().map(|finding| finding.severity).max();
         let draining = self.draining.load(Ordering::Acquire);
-        let status = match (draining, window, degraded) {
+        let status = match (draining, ready, worst) {
             (true, _, _) => "draining",
             (false, false, _) => "unready",
-            (false, true, true) => "degraded",
-            (false, true, false) => "ready",
+            (false, true, Some(Severity::Degraded)) => "degraded",
+            (false, true, Some(Severity::Well) | None) => "ready",
         };
-        Readiness { ready: window && !draining, status, components }
+        let components = findings.into_iter().map(|finding| finding.component).collect();
+        Readiness { ready: ready && !draining, status, components }
     }
 
     fn metrics(&self) -> String {
         self.measure();
-        self.metrics.render()
+        self.parts.metrics.render()
     }
 }

@@ -1,7 +1,7 @@
 //! Wires every part once, and runs them until they are told to stop.
 //!
-//! Order of the build: data directory, store (whose lock proves that no other process uses it), worker window, rules, engine,
-//! keys, listeners. Whatever fails, fails before the first request is accepted, and names the setting to look at.
+//! Order of the build: data directory, stores (`stores.rs`: what the profile asks for), worker window, rules, engine, keys,
+//! listeners. Whatever fails, fails before the first request is accepted, and names the setting to look at.
 //!
 //! Order of the end: readiness fails, the listener closes, requests in flight finish, then what they needed stops (renewal of
 //! the window last), the window is given back, the store is closed.
@@ -9,6 +9,7 @@
 mod error;
 mod health;
 mod meter;
+mod stores;
 mod upkeep;
 mod welcome;
 
@@ -22,15 +23,13 @@ use crate::{
     auth::{self, Verifier},
     clock::Clock,
     config::{Config, DataDir, NodeName, Origins, ProcessSource},
-    generate::{self, Engine, Stores, temporary::Resolver},
+    generate::{self, Engine},
     lifecycle::Lifecycle,
     middleware::rate_limit::{Limits, Rates},
     rules::{self, Registry},
     secret::Secret,
     server::{self, Server, Threads, Tls},
-    snowflake::{Ids, Layout},
     stack::{self, Public, PublicParts},
-    store::{WorkerStore, sqlite::SqliteStore},
     telemetry::Metrics,
     worker::{self, Worker},
 };
@@ -38,6 +37,7 @@ use crate::{
 pub use error::BuildError;
 
 use health::Status;
+use stores::{Profile, Stores};
 
 /// In profile *embedded* the mark runs this far ahead of the clock, and is extended twice as often: a restart waits for nobody.
 const EMBEDDED_WINDOW: Duration = Duration::from_secs(1);
@@ -57,7 +57,7 @@ pub struct App {
     secret: Option<Secret<String>>,
     serving: Lifecycle,
     background: Lifecycle,
-    store: Arc<SqliteStore>,
+    stores: Stores,
     registry: Arc<Registry>,
     worker: Worker,
     status: Arc<Status>,
@@ -79,45 +79,42 @@ impl App {
             Some(name) => name.clone(),
             None => data_dir.node_name(&ProcessSource)?,
         };
-        let store = SqliteStore::open(
-            data_dir.path(),
-            Arc::clone(&clock),
-            config.worker.epoch,
-            config.storage.storage_timeout,
-        )?;
         let metrics = Metrics::new();
-        let store = Arc::new(store.measured(&metrics));
-        let layout = config.worker.layout;
-        pin_layout(&store, &config).await?;
-        let worker = hold_worker(&store, layout, &config, &clock).await?;
+        let stores = Stores::open(&config, &data_dir, &clock, &metrics).await?;
+        let worker = hold_worker(&stores, &config, &clock).await?;
         background.spawn(worker.clone().keep(background.clone()));
-        let engine = engine(&store, layout, &config, Arc::clone(worker.ids()), &background);
+        let ids = Arc::clone(worker.ids());
+        let engine = Engine::new(engine_settings(&config), stores.for_engine(&node).await?, ids, &background);
         let registry = Arc::new(Registry::new(
-            store.clone(),
-            store.clone(),
+            stores.rules.clone(),
+            stores.counters.clone(),
             Arc::clone(&clock),
-            rules::Settings { datacenters: config.worker.datacenters, origin: engine.origin(), strict: None },
+            rules::Settings {
+                datacenters: config.worker.datacenters,
+                origin: engine.origin(),
+                strict: stores.missing_for_strict(),
+            },
         ));
-        let loaded = registry.load().await.map_err(BuildError::Rules)?;
-        for refused in &loaded.refused {
-            tracing::error!(prefix_key = refused.key.as_str(), error = %refused.error, "rule not understood, left out");
-        }
+        let following = stores.load_rules(&registry, &clock, &background).await?;
         let secret =
             if config.jwt.has_key() { config.jwt.secret.clone() } else { Some(data_dir.signing_secret()?) };
         let verifier = verifier(&config, secret.clone(), Arc::clone(&clock), &background)?;
         let (public_server, admin_server) = bind(&config).await?;
-        let status = Status::new(
-            Arc::clone(worker.ids()),
-            Arc::clone(&verifier),
-            metrics.clone(),
-            public_server.open_connections(),
-        );
+        let status = Status::new(health::Parts {
+            worker: worker.clone(),
+            rules: Arc::clone(&registry),
+            following,
+            redis: stores.redis.as_ref().map(|redis| redis.client().reachable()),
+            verifier: Arc::clone(&verifier),
+            metrics: metrics.clone(),
+            connections: public_server.open_connections(),
+        });
         let api = Api::new(Parts {
             rules: Arc::clone(&registry),
             engine: Arc::new(engine),
-            counters: store.clone(),
-            ledgers: store.clone(),
-            temporary: Arc::new(Resolver::new(store.clone(), None)),
+            counters: stores.counters.clone(),
+            ledgers: stores.ledgers.clone(),
+            temporary: Arc::new(stores.resolver(&metrics, &background)),
             clock: Arc::clone(&clock),
             body_timeout: config.limits.body_timeout,
             meter: Arc::new(meter::Issued::new(metrics.clone())),
@@ -140,7 +137,7 @@ impl App {
             secret,
             serving,
             background,
-            store,
+            stores,
             registry,
             worker,
             status,
@@ -188,7 +185,7 @@ impl App {
                 stack::admin(admin.clone(), peer)
             });
         self.background.spawn(serve_admin);
-        upkeep::start(&self.background, &self.store, &self.clock);
+        upkeep::start(&self.background, &self.stores, &self.clock);
 
         stop.await;
         tracing::info!("stopping: finishing requests in flight");
@@ -205,7 +202,7 @@ impl App {
         if let Err(error) = self.worker.release().await {
             tracing::warn!(error = &error as &dyn std::error::Error, "worker window not given back");
         }
-        self.store.close().await;
+        self.stores.close().await;
         tracing::info!("stopped");
         Ok(())
     }
@@ -215,54 +212,46 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// What decides which ID means what must never change under IDs that were issued.
-async fn pin_layout(store: &SqliteStore, config: &Config) -> Result<(), BuildError> {
-    let wanted = config.worker.pinned_layout();
-    let recorded = store.pin_layout(&wanted).await.map_err(BuildError::Worker)?;
-    if recorded == wanted { Ok(()) } else { Err(BuildError::LayoutDiffers { recorded, wanted }) }
-}
-
-async fn hold_worker(
-    store: &Arc<SqliteStore>,
-    layout: Layout,
-    config: &Config,
-    clock: &Arc<dyn Clock>,
-) -> Result<Worker, BuildError> {
-    let slot = config.worker.worker_id.unwrap_or(0);
-    let settings = worker::Settings {
-        layout,
-        datacenter: config.worker.datacenter_id,
-        slots: slot..slot + 1,
-        window: EMBEDDED_WINDOW,
-        renew_every: EMBEDDED_WINDOW / 2,
-        ttl: config.worker.ttl,
-        max_ahead: config.worker.max_ahead,
+/// Takes a worker window. Where nodes share the windows, one that is not to be had now is waited for in the background.
+async fn hold_worker(stores: &Stores, config: &Config, clock: &Arc<dyn Clock>) -> Result<Worker, BuildError> {
+    let section = &config.worker;
+    let pinned = section.pinned_layout();
+    let (sharing, slots, window, renew_every) = match stores.profile() {
+        Profile::Embedded => {
+            // What decides which ID means what must never change under IDs that were issued.
+            let recorded = stores.workers.pin_layout(&pinned).await.map_err(BuildError::Worker)?;
+            if recorded != pinned {
+                return Err(BuildError::LayoutDiffers { recorded, wanted: pinned });
+            }
+            (worker::Sharing::Exclusive, 0..1, EMBEDDED_WINDOW, EMBEDDED_WINDOW / 2)
+        }
+        Profile::Redis => {
+            let sharing = worker::Sharing::Shared { pinned };
+            let every = worker::Settings::RENEW_EVERY;
+            (sharing, 0..section.layout.max_worker() + 1, section.window, every)
+        }
     };
-    Worker::start(store.clone(), settings, Arc::clone(clock)).await.map_err(BuildError::Window)
+    let settings = worker::Settings {
+        layout: section.layout,
+        datacenter: section.datacenter_id,
+        slots: section.worker_id.map_or(slots, |fixed| fixed..fixed + 1),
+        window,
+        renew_every,
+        ttl: section.ttl,
+        max_ahead: section.max_ahead,
+        sharing,
+    };
+    Worker::start(stores.workers.clone(), settings, Arc::clone(clock)).await.map_err(BuildError::Window)
 }
 
-fn engine(
-    store: &Arc<SqliteStore>,
-    layout: Layout,
-    config: &Config,
-    ids: Arc<Ids>,
-    lifecycle: &Lifecycle,
-) -> Engine {
-    let settings = generate::Settings {
-        layout,
+fn engine_settings(config: &Config) -> generate::Settings {
+    generate::Settings {
+        layout: config.worker.layout,
         epoch: config.worker.epoch,
         datacenter: config.worker.datacenter_id,
         storage_timeout: config.storage.storage_timeout,
         idempotency_ttl: config.storage.idempotency_ttl,
-    };
-    // The counters are in this process: there is no outage for temporary numbers to bridge.
-    let stores = Stores {
-        counters: store.clone(),
-        ledgers: store.clone(),
-        idempotency: store.clone(),
-        temporary: None,
-    };
-    Engine::new(settings, stores, ids, lifecycle)
+    }
 }
 
 fn verifier(

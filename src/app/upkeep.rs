@@ -2,11 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{
-    clock::Clock,
-    lifecycle::Lifecycle,
-    store::{IdempotencyStore, LedgerStore, StoreError, sqlite::SqliteStore},
-};
+use super::stores::Stores;
+use crate::{clock::Clock, lifecycle::Lifecycle, store::StoreError};
 
 /// Reservations expire within a second of their time.
 const EXPIRE_EVERY: Duration = Duration::from_millis(500);
@@ -14,13 +11,13 @@ const EXPIRE_EVERY: Duration = Duration::from_millis(500);
 /// Expired idempotency records are ignored at once; this only gives their space back.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 
-pub(super) fn start(lifecycle: &Lifecycle, store: &Arc<SqliteStore>, clock: &Arc<dyn Clock>) {
-    let (ledgers, clock_of_ledgers) = (Arc::clone(store), Arc::clone(clock));
+pub(super) fn start(lifecycle: &Lifecycle, stores: &Stores, clock: &Arc<dyn Clock>) {
+    let (ledgers, clock_of_ledgers) = (Arc::clone(&stores.ledgers), Arc::clone(clock));
     every(lifecycle, EXPIRE_EVERY, "expiring reservations", move || {
         let (store, now) = (Arc::clone(&ledgers), clock_of_ledgers.now());
         async move { store.expire_reservations(now).await.map(drop) }
     });
-    let (records, clock) = (Arc::clone(store), Arc::clone(clock));
+    let (records, clock) = (Arc::clone(&stores.idempotency), Arc::clone(clock));
     every(lifecycle, FORGET_EVERY, "forgetting idempotency keys", move || {
         let (store, now) = (Arc::clone(&records), clock.now());
         async move { store.forget_expired(now).await.map(drop) }

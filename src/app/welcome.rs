@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{App, BuildError};
+use super::{App, BuildError, stores::Profile};
 use crate::{
     auth::{self, Grant, Scopes},
     json::Object,
@@ -23,9 +23,14 @@ impl App {
         let scheme = if self.config.listen.tls().is_some() { "https" } else { "http" };
         let api = self.address().map(|address| format!("{scheme}://{address}")).unwrap_or_default();
         let admin = self.admin_address().map(|address| format!("http://{address}")).unwrap_or_default();
+        let profile = self.stores.profile();
         let mut lines = format!(
-            "numgen {} - profile embedded (SQLite in {})\n  API    {api}  (documentation: {api}/docs)\n  admin  {admin}  (/livez /readyz /metrics)\n",
+            "numgen {} - profile {profile} ({}{})\n  API    {api}  (documentation: {api}/docs)\n  admin  {admin}  (/livez /readyz /metrics)\n",
             env!("CARGO_PKG_VERSION"),
+            match profile {
+                Profile::Embedded => "SQLite in ",
+                Profile::Redis => "Redis; local files in ",
+            },
             self.data_dir.path().display(),
         );
         if std::io::stdout().is_terminal()
@@ -39,7 +44,7 @@ impl App {
         // Nobody may be reading: that is no reason not to serve.
         let mut stdout = std::io::stdout().lock();
         let _unread = stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush());
-        tracing::info!(profile = "embedded", node = self.node.as_str(), api, admin, "serving");
+        tracing::info!(%profile, node = self.node.as_str(), api, admin, "serving");
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use super::{adopt::Refused, catalog::Catalog, compiled::CompiledRule};
 use crate::{
     clock::Clock,
     prefix_key::PrefixKey,
+    rule::{Mode, OnOutage},
     store::{CounterStore, RuleRecord, RuleStore, StoreError},
     template::Origin,
 };
@@ -155,6 +156,14 @@ impl Registry {
         let rules: Vec<_> = found.by_ref().take(limit).cloned().collect();
         let next = found.next().and(rules.last()).map(|rule| rule.rule().prefix_key.clone());
         Page { rules, next }
+    }
+
+    /// Whether there is a rule whose numbers do not stop when the store is away.
+    pub fn survives_outages(&self) -> bool {
+        self.with_catalog(|catalog| {
+            let mut rules = catalog.after(None).map(|rule| rule.rule());
+            rules.any(|rule| rule.mode == Mode::Continuous && rule.on_outage != OnOutage::Fail)
+        })
     }
 
     /// Asks the catalogue.

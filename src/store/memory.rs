@@ -1,6 +1,7 @@
 //! The reference implementation: plain maps behind one mutex. Nothing survives the process, everything else is as
 //! the traits say; unit tests of higher floors use it, and the contract suite compares the others with it.
 
+mod rules;
 mod temporary;
 mod workers;
 
@@ -29,10 +30,7 @@ use crate::{
     prefix_key::PrefixKey,
 };
 
-mod rules;
-
 pub use rules::Away;
-
 use rules::Shared;
 
 const STORE: &str = "memory";

@@ -9,9 +9,13 @@
 //!    runs on the monotonic clock.
 //!
 //! So a restart after the clock was set back issues at once, above everything that was issued before.
+//!
+//! The decisions are those of `store/protocol/window/`: what an answer means is for [`Holder`] to say.
+
+mod settings;
+mod standing;
 
 use std::{
-    ops::Range,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -19,74 +23,64 @@ use std::{
 use crate::{
     clock::Clock,
     lifecycle::Lifecycle,
-    snowflake::{Ids, Layout, Sequencer},
-    store::{AcquireRequest, Acquired, Extension, Holding, Nonce, Renewed, StoreError, WorkerStore},
+    snowflake::{Ids, Sequencer},
+    store::{
+        AcquireRequest, Acquired, Extension, Generation, Holding, Nonce, WorkerStore,
+        protocol::window::{Holder, Next},
+    },
 };
+
+pub use settings::{Settings, Sharing};
+pub use standing::{AcquireError, Standing};
 
 /// A store's clock is followed forward by at most this much a renewal; also the bound on how far a renewal may move a mark.
 const FOLLOW: Duration = Duration::from_secs(5);
 
-/// How a worker holds its window.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// How IDs are divided.
-    pub layout: Layout,
-    /// The data centre ID.
-    pub datacenter: u32,
-    /// The worker IDs that it may take.
-    pub slots: Range<u32>,
-    /// How far a window reaches ahead of the store's clock.
-    pub window: Duration,
-    /// How often it is renewed; well below `window`.
-    pub renew_every: Duration,
-    /// How long until a worker that does not renew may be looked at as dead.
-    pub ttl: Duration,
-    /// How far a burst may run ahead of the clock.
-    pub max_ahead: Duration,
-}
-
-/// Why there is no window.
-#[derive(Debug, thiserror::Error)]
-pub enum AcquireError {
-    /// Somebody else holds every slot.
-    #[error("every worker ID from {} to {} is taken", .0.start, .0.end.saturating_sub(1))]
-    NoSlot(Range<u32>),
-    /// The store has just begun, or may have forgotten who holds what.
-    #[error("the store waits another {0:?} for workers to come forward")]
-    Settling(Duration),
-    /// The operating system gave no random bytes for the nonce.
-    #[error("no random bytes from the operating system")]
-    Random(#[source] getrandom::Error),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
+/// The first pause after a failure; it doubles up to the pause between renewals.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// A process's claim to a worker ID: keeps a window alive, publishes it in [`Ids`].
 #[derive(Clone)]
 pub struct Worker {
-    settings: Settings,
+    settings: Arc<Settings>,
     store: Arc<dyn WorkerStore>,
+    clock: Arc<dyn Clock>,
     ids: Arc<Ids>,
-    holding: Arc<Mutex<Option<Holding>>>,
+    state: Arc<Mutex<State>>,
+    /// When the process began, on the monotonic clock.
+    begun: Duration,
+}
+
+struct State {
+    holder: Holder,
+    standing: Standing,
+    /// The memory of the store in which the layout was found, or written, as it is here.
+    pinned_in: Option<Generation>,
 }
 
 impl Worker {
-    /// Acquires a window; call [`Worker::keep`] to keep it.
+    /// Acquires a window; call [`Worker::keep`] to keep it. With a shared store a window that is not to be had now is no error:
+    /// [`Worker::keep`] goes on asking, and [`Worker::standing`] says why there is none.
     ///
     /// # Errors
     ///
-    /// [`AcquireError`] when there is no window to be had now.
+    /// [`AcquireError`] when there can be no window: the store was used with another layout, or there is no randomness; with an
+    /// exclusive store also when there is none now.
     pub async fn start(
         store: Arc<dyn WorkerStore>,
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, AcquireError> {
-        let holding = acquire(&*store, &settings).await?;
-        let ids = Arc::new(Ids::new(settings.layout, holding.now.max(holding.start), clock));
-        let worker = Self { settings, store, ids, holding: Arc::default() };
-        worker.publish(holding);
-        Ok(worker)
+        // The time of IDs is the store's: until it is known, any time is too late.
+        let ids = Arc::new(Ids::new(settings.layout, 0, Arc::clone(&clock)));
+        let state = State { holder: Holder::new(fresh()?), standing: Standing::Starting, pinned_in: None };
+        let begun = clock.monotonic();
+        let state = Arc::new(Mutex::new(state));
+        let worker = Self { settings: Arc::new(settings), store, clock, ids, state, begun };
+        match worker.renew_or_acquire().await {
+            Err(error) if worker.settings.sharing == Sharing::Exclusive || error.is_final() => Err(error),
+            Ok(()) | Err(_) => Ok(worker),
+        }
     }
 
     /// Where the engine draws from.
@@ -94,18 +88,32 @@ impl Worker {
         &self.ids
     }
 
+    /// Whether there is a window, and if not, why.
+    pub fn standing(&self) -> Standing {
+        self.with(|state| state.standing.clone())
+    }
+
     /// Renews until the drain begins; then call [`Worker::release`]. A store that fails is asked again; the window bridges
     /// the time.
     pub async fn keep(self, lifecycle: Lifecycle) {
-        let mut ticks = tokio::time::interval(self.settings.renew_every);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut failures = 0;
         loop {
+            let round = async {
+                let pause = match self.renew_or_acquire().await {
+                    Ok(()) => {
+                        failures = 0;
+                        self.settings.renew_every
+                    }
+                    Err(error) => {
+                        failures += 1;
+                        self.pause_after(&error, failures)
+                    }
+                };
+                tokio::time::sleep(pause).await;
+            };
             tokio::select! {
                 () = lifecycle.draining() => return,
-                _ = ticks.tick() => {}
-            }
-            if let Err(error) = self.renew_or_acquire().await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "worker window not renewed");
+                () = round => {}
             }
         }
     }
@@ -116,19 +124,34 @@ impl Worker {
     ///
     /// [`AcquireError`]; what is held stays held up to its mark.
     pub async fn renew_or_acquire(&self) -> Result<(), AcquireError> {
-        if let Some(holding) = self.held() {
-            match self.renew(holding).await? {
-                Renewed::Extended { .. } => return Ok(()),
-                Renewed::Lost => {
-                    tracing::warn!(worker = holding.slot, "worker window lost, taking another");
-                    self.ids.close();
-                    self.hold(None);
+        let outcome = self.round().await;
+        let standing = Standing::after(&outcome);
+        let before = self.with(|state| std::mem::replace(&mut state.standing, standing.clone()));
+        if before != standing {
+            match &outcome {
+                Ok(()) => tracing::info!(worker = self.ids.worker(), "worker window held"),
+                Err(error) => {
+                    tracing::warn!(error = error as &dyn std::error::Error, "worker window not renewed");
                 }
             }
         }
-        let holding = acquire(&*self.store, &self.settings).await?;
-        self.ids.learn(holding.now.max(holding.start), Duration::MAX);
-        self.publish(holding);
+        outcome
+    }
+
+    async fn round(&self) -> Result<(), AcquireError> {
+        if let Some(held) = self.with(|state| state.holder.held())
+            && self.renew(held).await? == Kept::Yes
+        {
+            return self.pin().await;
+        }
+        self.pin().await?;
+        self.acquire().await?;
+        if self.ids.window_left().is_zero() {
+            // The time of IDs is ahead of a store whose clock was set back: a renewal follows it.
+            if let Some(held) = self.with(|state| state.holder.held()) {
+                self.renew(held).await?;
+            }
+        }
         Ok(())
     }
 
@@ -137,57 +160,127 @@ impl Worker {
     /// # Errors
     ///
     /// [`StoreError`]: the slot then rests until real time has passed its mark; no harm is done.
-    pub async fn release(&self) -> Result<(), StoreError> {
-        let last = self.ids.close();
-        let Some(holding) = self.held() else { return Ok(()) };
-        self.hold(None);
-        self.store.release(holding, last.unwrap_or(holding.start)).await
+    pub async fn release(&self) -> Result<(), AcquireError> {
+        let (last, next) = (self.ids.close(), fresh()?);
+        let Some(held) = self.with(|state| state.holder.give_up(next)) else { return Ok(()) };
+        Ok(self.store.release(held, last.unwrap_or(held.start)).await?)
     }
 
-    async fn renew(&self, holding: Holding) -> Result<Renewed, StoreError> {
-        let Settings { window, ttl, .. } = self.settings;
-        let extension = Extension { carried: self.ids.now(), window_ms: millis(window), ttl_ms: millis(ttl) };
-        let renewed = self.store.renew(holding, extension).await?;
-        if let Renewed::Extended { mark, now, generation } = renewed {
-            if let Some(sequencer) = &*self.ids.sequencer() {
-                sequencer.extend(mark);
+    async fn renew(&self, held: Holding) -> Result<Kept, AcquireError> {
+        let Settings { ttl, .. } = *self.settings;
+        let extension =
+            Extension { carried: self.ids.now(), window_ms: millis(self.window()), ttl_ms: millis(ttl) };
+        let (sent, next) = (self.clock.monotonic(), fresh()?);
+        let answer = self.store.renew(held, extension).await?;
+        let age_ms = self.age_ms(sent);
+        let terms = self.settings.sharing.terms();
+        match self.with(|state| state.holder.renewed(&terms, &held, answer, age_ms, next)) {
+            Next::Issue(holding) => {
+                if let Some(sequencer) = &*self.ids.sequencer() {
+                    sequencer.extend(holding.mark);
+                }
+                self.ids.learn(holding.now, FOLLOW);
+                Ok(Kept::Yes)
             }
-            self.ids.learn(now, FOLLOW);
-            self.hold(Some(Holding { mark, generation, ..holding }));
+            Next::Stop => {
+                tracing::warn!(worker = held.slot, "worker window lost, taking another");
+                self.ids.close();
+                Ok(Kept::No)
+            }
+            Next::Ignore => Err(AcquireError::TooLate),
         }
-        Ok(renewed)
     }
 
-    fn publish(&self, holding: Holding) {
-        let Settings { layout, datacenter, max_ahead, .. } = self.settings;
-        let Holding { slot, start, mark, .. } = holding;
-        self.hold(Some(holding));
-        self.ids.publish(Sequencer::new(layout, datacenter, slot, start, mark, max_ahead));
+    async fn acquire(&self) -> Result<(), AcquireError> {
+        let Settings { layout, datacenter, ttl, max_ahead, ref slots, .. } = *self.settings;
+        let nonce = self.with(|state| state.holder.nonce());
+        let (window_ms, ttl_ms) = (millis(self.window()), millis(ttl));
+        let sent = self.clock.monotonic();
+        let answer =
+            self.store.acquire(AcquireRequest { nonce, slots: slots.clone(), window_ms, ttl_ms }).await?;
+        match answer {
+            Acquired::Held(_) => {}
+            Acquired::NoSlot => return Err(AcquireError::NoSlot(slots.clone())),
+            Acquired::Wait(wait) => return Err(AcquireError::Settling(wait)),
+        }
+        let age_ms = self.age_ms(sent);
+        let terms = self.settings.sharing.terms();
+        match self.with(|state| state.holder.acquired(&terms, nonce, answer, age_ms)) {
+            Next::Issue(Holding { slot, start, mark, now, .. }) => {
+                self.ids.learn(now.max(start), Duration::MAX);
+                self.ids.publish(Sequencer::new(layout, datacenter, slot, start, mark, max_ahead));
+                Ok(())
+            }
+            Next::Stop | Next::Ignore => Err(AcquireError::TooLate),
+        }
     }
 
-    fn held(&self) -> Option<Holding> {
-        *self.holding.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Makes sure that the memory of a shared store has the layout of this node: anew in each, since an emptied one has lost it.
+    async fn pin(&self) -> Result<(), AcquireError> {
+        let Sharing::Shared { pinned: wanted } = &self.settings.sharing else { return Ok(()) };
+        let generation = self.with(|state| state.holder.held().map(|held| held.generation));
+        if generation.is_some() && generation == self.with(|state| state.pinned_in) {
+            return Ok(());
+        }
+        let recorded = self.store.pin_layout(wanted).await?;
+        if recorded == *wanted {
+            self.with(|state| state.pinned_in = generation);
+            return Ok(());
+        }
+        self.ids.close();
+        let next = fresh()?;
+        self.with(|state| state.holder.give_up(next));
+        Err(AcquireError::LayoutDiffers { recorded, wanted: wanted.clone() })
     }
 
-    fn hold(&self, holding: Option<Holding>) {
-        *self.holding.lock().unwrap_or_else(PoisonError::into_inner) = holding;
+    /// How far a window reaches: as long as this process has been alive, within bounds. So a crash loop lets a slot rest for half a
+    /// minute, and a process that has been up for long can go on for long.
+    fn window(&self) -> Duration {
+        let age = self.clock.monotonic().saturating_sub(self.begun);
+        age.max(Settings::FIRST_WINDOW).min(self.settings.window)
+    }
+
+    fn pause_after(&self, error: &AcquireError, failures: u32) -> Duration {
+        let longest = self.settings.renew_every;
+        let pause = match error {
+            AcquireError::Settling(left) => (*left).max(Duration::from_millis(1)),
+            AcquireError::NoSlot(_) | AcquireError::LayoutDiffers { .. } => longest,
+            AcquireError::TooLate | AcquireError::Random(_) | AcquireError::Store(_) => {
+                FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(10))
+            }
+        };
+        jitter(pause.min(longest))
+    }
+
+    fn age_ms(&self, sent: Duration) -> u64 {
+        millis(self.clock.monotonic().saturating_sub(sent))
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-async fn acquire(store: &dyn WorkerStore, settings: &Settings) -> Result<Holding, AcquireError> {
+/// Whether a renewal found the holding as it was.
+#[derive(PartialEq)]
+enum Kept {
+    Yes,
+    No,
+}
+
+/// A nonce that was never used.
+fn fresh() -> Result<Nonce, AcquireError> {
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce).map_err(AcquireError::Random)?;
-    let request = AcquireRequest {
-        nonce: Nonce(nonce),
-        slots: settings.slots.clone(),
-        window_ms: millis(settings.window),
-        ttl_ms: millis(settings.ttl),
-    };
-    match store.acquire(request).await? {
-        Acquired::Held(holding) => Ok(holding),
-        Acquired::NoSlot => Err(AcquireError::NoSlot(settings.slots.clone())),
-        Acquired::Wait(wait) => Err(AcquireError::Settling(wait)),
-    }
+    Ok(Nonce(nonce))
+}
+
+/// Between a half and all of `pause`, so that nodes do not march in step.
+fn jitter(pause: Duration) -> Duration {
+    let mut chance = [0];
+    // Without randomness: the whole pause.
+    let part = getrandom::fill(&mut chance).map_or(u32::from(u8::MAX), |()| chance[0].into());
+    pause / 2 + pause * part / 510
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -199,6 +292,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::{ManualClock, UnixMillis},
+        snowflake::Layout,
         store::memory::MemoryStore,
     };
 
@@ -226,6 +320,7 @@ mod tests {
                 renew_every: Duration::from_millis(500),
                 ttl: Duration::from_secs(15),
                 max_ahead: Duration::from_millis(50),
+                sharing: Sharing::Exclusive,
             };
             Worker::start(self.store.clone(), settings, self.clock.clone()).await
         }

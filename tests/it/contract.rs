@@ -25,7 +25,7 @@ use numgen::{
 
 use self::{
     bench::{Bench, Memory, Sqlite},
-    redis::{OneRedis, SixRedis},
+    redis::{OneRedis, OneRedisWorkers, SixRedis, SixRedisWorkers},
 };
 
 /// When every bench starts, and the zero of its ID timestamps.
@@ -87,8 +87,10 @@ macro_rules! contract {
 
 contract!(on_memory: Memory; rules idempotency counters ledger workers temporary journal);
 contract!(on_sqlite: Sqlite; rules idempotency counters ledger workers temporary journal);
-contract!(on_redis: OneRedis; temporary);
-contract!(on_cluster: SixRedis; temporary);
+contract!(on_redis: OneRedis; rules idempotency temporary);
+contract!(on_cluster: SixRedis; rules idempotency temporary);
+contract!(windows_on_redis: OneRedisWorkers; workers);
+contract!(windows_on_cluster: SixRedisWorkers; workers);
 
 // ------------------------------------------------------------------------------------------ shorthands
 

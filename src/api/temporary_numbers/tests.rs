@@ -31,19 +31,48 @@ use crate::{
     rules::{self, Registry},
     snowflake::{Ids, Layout},
     store::{
-        Advanced, Bounds, CounterState, CounterStore, StoreError, StoreFuture, TakeRequest, Taken,
-        memory::MemoryStore,
+        Advanced, Bounds, CounterState, CounterStore, RuleRecord, RuleStore, StoreError, StoreFuture, Swap,
+        TakeRequest, Taken, memory::MemoryStore,
     },
 };
 
 /// 2026-11-22T23:30:00Z: in Shanghai it is the next day.
 const NIGHT: UnixMillis = UnixMillis(1_795_390_200_000);
 
-/// Counters that can be away, and can lose their answer on the way back.
+/// Rules and counters that can be away; counters that lose their answer on the way back.
 struct Distant {
     store: Arc<MemoryStore>,
     away: AtomicBool,
     loses_answers: AtomicBool,
+}
+
+impl Distant {
+    fn reached<'a, T: Send + 'a>(&'a self, call: StoreFuture<'a, T>) -> StoreFuture<'a, T> {
+        if self.away.load(Ordering::SeqCst) {
+            let source = "connection refused".into();
+            let away = StoreError::Unavailable { store: "distant", operation: "any", source };
+            return Box::pin(std::future::ready(Err(away)));
+        }
+        call
+    }
+}
+
+impl RuleStore for Distant {
+    fn load_rules(&self) -> StoreFuture<'_, Vec<RuleRecord>> {
+        self.reached(self.store.load_rules())
+    }
+
+    fn rule<'a>(&'a self, key: &'a PrefixKey) -> StoreFuture<'a, Option<RuleRecord>> {
+        self.reached(self.store.rule(key))
+    }
+
+    fn swap_rule(&self, expected: Option<RuleRecord>, new: RuleRecord) -> StoreFuture<'_, Swap> {
+        self.reached(self.store.swap_rule(expected, new))
+    }
+
+    fn mark_used<'a>(&'a self, key: &'a PrefixKey, revision: u64) -> StoreFuture<'a, bool> {
+        self.reached(self.store.mark_used(key, revision))
+    }
 }
 
 impl CounterStore for Distant {
@@ -54,11 +83,7 @@ impl CounterStore for Distant {
         requests: Vec<TakeRequest>,
     ) -> StoreFuture<'_, Vec<Taken>> {
         Box::pin(async move {
-            if self.away.load(Ordering::SeqCst) {
-                let source = "connection refused".into();
-                return Err(StoreError::Unavailable { store: "distant", operation: "take", source });
-            }
-            let taken = self.store.take(counter, bounds, requests).await?;
+            let taken = self.reached(self.store.take(counter, bounds, requests)).await?;
             if self.loses_answers.load(Ordering::SeqCst) {
                 return Err(StoreError::Timeout { store: "distant", operation: "take" });
             }
@@ -129,7 +154,7 @@ impl Bench {
         let ids = Arc::new(Ids::new(Layout::DEFAULT, 0, Arc::clone(&shared_clock)));
         let engine = Engine::new(settings, stores, ids, &Lifecycle::new());
         let of_rules = rules::Settings { datacenters: 1, origin: engine.origin(), strict: None };
-        let rules = Registry::new(store.clone(), counters.clone(), Arc::clone(&shared_clock), of_rules);
+        let rules = Registry::new(counters.clone(), counters.clone(), Arc::clone(&shared_clock), of_rules);
         let api = Api::new(Parts {
             rules: Arc::new(rules),
             engine: Arc::new(engine),
@@ -302,11 +327,24 @@ async fn a_tenant_sees_and_resolves_its_own() {
     assert!(matches!(foreign, Err(Error::Forbidden(_))), "{foreign:?}");
 }
 
-/// The first number of a rule has to tell the register; a temporary one has not.
+/// The first number of a rule or of a later date has to tell the register; a temporary one has not.
+#[tokio::test]
+async fn an_outage_over_midnight_is_bridged_too() {
+    let bench = Bench::new().await;
+    bench.register("DAY", json!({ "format": "D{year}{month}{day}-{SEQ:3}", "reset": "daily" })).await;
+    assert_eq!(bench.number("/numbers/DAY").await, "D20261122-001");
+    bench.clock.advance(Duration::from_secs(3600));
+    let batch = bench.temporary("/numbers/DAY?count=2").await;
+    let assigned = bench.resolve(&batch[1], json!({ "action": "assign" })).await.expect("assigned");
+    assert_eq!(assigned["final"], "D20261123-001");
+    assert_eq!(bench.number("/numbers/DAY").await, "D20261123-002");
+}
+
 #[tokio::test]
 async fn a_caller_with_a_key_gets_no_temporary_number() {
     let bench = Bench::new().await;
     bench.register("K", json!({ "format": "K-{SEQ:3}" })).await;
+    bench.register("FAIL", json!({ "format": "F-{SEQ:3}", "on_outage": "fail" })).await;
     bench.counters.away.store(true, Ordering::SeqCst);
     let mut request = Request::builder().uri("/numbers/K").header("idempotency-key", "cart-1");
     request = request.extension(Context::of_caller(admin(None), info(&Method::GET, "/numbers/K")));
@@ -316,8 +354,6 @@ async fn a_caller_with_a_key_gets_no_temporary_number() {
         refused.downcast_ref(),
         Some(Error::Issue(IssueError::Store(error))) if matches!(**error, StoreError::Unavailable { .. })
     ));
-    let strict = json!({ "format": "S-{SEQ:3}", "on_outage": "fail" });
-    bench.register("FAIL", strict).await;
     assert!(bench.get("/numbers/FAIL").await.is_err());
     let decoded = bench.get("/numbers/decode?prefixKey=K&number=TMP~K~n1~038G342H00003028T5").await;
     assert!(matches!(decoded, Err(Error::Temporary)), "{decoded:?}");

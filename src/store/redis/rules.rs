@@ -55,7 +55,7 @@ impl RedisStore {
     async fn register<T: redis::FromRedisValue>(
         &self,
         script: &'static Script,
-        args: &[Arg<'_>],
+        args: Vec<Arg<'_>>,
     ) -> Result<T, StoreError> {
         let mut bytes = [0; 8];
         getrandom::fill(&mut bytes).map_err(|source| StoreError::Unavailable {
@@ -72,7 +72,8 @@ impl RedisStore {
             STATE.into(),
             DIRECT.into(),
         ];
-        let all: Vec<_> = std::iter::once(Arg::Text(&generation)).chain(args.iter().copied()).collect();
+        let mut all = args;
+        all.insert(0, Arg::Text(&generation));
         self.client.run(script, &keys, &all, self.timeout).await
     }
 
@@ -83,7 +84,7 @@ impl RedisStore {
     ) -> Result<(Option<RuleRecord>, Option<DirectWrite>), StoreError> {
         loop {
             let (record, token, text, settling_ms): (Option<Vec<u8>>, String, Option<Vec<u8>>, u64) =
-                self.register(&READ, &[key.as_str().into()]).await?;
+                self.register(&READ, vec![key.as_str().into()]).await?;
             if settling_ms > 0 {
                 tokio::time::sleep(LOOK_EVERY.min(Duration::from_millis(settling_ms))).await;
                 continue;
@@ -102,8 +103,8 @@ impl RedisStore {
         let new = RuleRecord { revision: expected.as_ref().map_or(1, |record| record.revision + 1), ..new };
         let (state, record) = (expected.as_ref().map(state_of).unwrap_or_default(), written(&new));
         loop {
-            let args = [new.key.as_str().into(), (&state).into(), token.into(), (&record).into()];
-            let answer: Vec<Value> = self.register(&SWAP, &args).await?;
+            let args = vec![new.key.as_str().into(), (&state).into(), token.into(), (&record).into()];
+            let answer: Vec<Value> = self.register(&SWAP, args).await?;
             match answer.first().map(text_of).as_deref() {
                 Some("done") => return Ok(Swap::Done),
                 Some("changed") => return Ok(Swap::Changed(record_of(&new.key, answer.get(1))?)),
@@ -147,7 +148,7 @@ impl RuleStore for RedisStore {
 
     fn mark_used<'a>(&'a self, key: &'a PrefixKey, revision: u64) -> StoreFuture<'a, bool> {
         Box::pin(async move {
-            let marked: u64 = self.register(&MARK, &[key.as_str().into(), revision.into()]).await?;
+            let marked: u64 = self.register(&MARK, vec![key.as_str().into(), revision.into()]).await?;
             Ok(marked == 1)
         })
     }
@@ -170,9 +171,14 @@ impl SharedRules for RedisStore {
     fn follow(&self, since: RuleMark) -> StoreFuture<'_, RuleNews> {
         Box::pin(async move {
             let round_ms = u64::try_from(ROUND.as_millis()).unwrap_or(u64::MAX);
-            let args =
-                [(&since.generation).into(), since.change.into(), PART.into(), SLICE.into(), round_ms.into()];
-            let answer = self.register(&FOLLOW, &args).await?;
+            let args = vec![
+                (&since.generation).into(),
+                since.change.into(),
+                PART.into(),
+                SLICE.into(),
+                round_ms.into(),
+            ];
+            let answer = self.register(&FOLLOW, args).await?;
             news(answer)
         })
     }
@@ -200,7 +206,7 @@ impl SharedRules for RedisStore {
                     [new.key.as_str().into(), state.into(), record.into()]
                 })
                 .collect();
-            let answers: Vec<Value> = self.register(&RESTORE, &args).await?;
+            let answers: Vec<Value> = self.register(&RESTORE, args).await?;
             let outcomes = records.iter().zip(answers.chunks_exact(2));
             outcomes
                 .map(|((_, new), answer)| match text_of(&answer[0]).as_str() {

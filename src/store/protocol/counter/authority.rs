@@ -407,7 +407,7 @@ impl Authority {
         self.cursor = to;
         self.ahead.retain_mut(|ahead| {
             ahead.range.from = ahead.range.from.max(SequenceValue(to.0.saturating_add(1)));
-            ahead.range.from <= ahead.range.to
+            ahead.range.to > to
         });
     }
 

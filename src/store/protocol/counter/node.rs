@@ -27,7 +27,7 @@ impl NodeState {
     fn issued_range(&self) -> Option<ValueRange> {
         let Segment(range) = self.segment?;
         (self.issued > 0)
-            .then(|| ValueRange { from: range.from, to: SequenceValue(range.from.0 + self.issued - 1) })
+            .then(|| ValueRange { from: range.from, to: SequenceValue(range.from.0 + (self.issued - 1)) })
     }
 
     /// The value that would be issued next.

@@ -38,7 +38,7 @@ if ARGV[4] == generation and #ARGV == 19 and ARGV[6] ~= '0' and ARGV[12] == '' a
             .. number(second) .. ' ' .. number(drawn) .. ' ' .. number(peak),
           ARGV[2], ARGV[5] .. ' ' .. number(now) .. ' ' .. ARGV[18] .. ' ' .. held .. ' - - ' .. values .. ' ' .. name)
         redis.call('SET', KEYS[1], difference(to, origin))
-        return { 'taken', generation, 'drawn', values, to, ARGV[11], roster }
+        return { 'taken', generation, 'drawn', values, to, ARGV[14] == '' and '' or ARGV[11], roster }
       end
     end
   end

@@ -1,0 +1,179 @@
+//! The stores of a profile, opened: which URL is configured decides what is kept where.
+//!
+//! | | embedded | redis |
+//! | --- | --- | --- |
+//! | rules, counters, idempotency, worker windows | SQLite | Redis |
+//! | strict ledgers | SQLite | nowhere: refused |
+//! | copy of the rules, journal of temporary numbers | | SQLite |
+//!
+//! SQLite in the data directory is always opened: its lock proves that no other process uses the directory. A Redis that is away is
+//! connected to in the background.
+
+use std::{fmt, sync::Arc};
+
+use super::BuildError;
+use crate::{
+    clock::Clock,
+    config::{Config, DataDir, NodeName},
+    generate::{
+        self,
+        temporary::{Handover, Issuer, Resolver},
+    },
+    lifecycle::Lifecycle,
+    rules::{Follower, Following, Registry},
+    store::{
+        CounterStore, IdempotencyStore, LedgerStore, RuleStore, WorkerStore,
+        redis::{
+            RedisStore, Settings,
+            client::{Client, Options},
+        },
+        sqlite::SqliteStore,
+    },
+    telemetry::Metrics,
+};
+
+/// What a configuration amounts to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Profile {
+    /// Everything in the data directory.
+    Embedded,
+    /// What nodes share is in Redis.
+    Redis,
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Embedded => "embedded",
+            Self::Redis => "redis",
+        })
+    }
+}
+
+/// Every store that the configuration asks for.
+pub(super) struct Stores {
+    /// In the data directory.
+    pub(super) local: Arc<SqliteStore>,
+    /// What nodes share.
+    pub(super) redis: Option<Arc<RedisStore>>,
+    pub(super) rules: Arc<dyn RuleStore>,
+    pub(super) counters: Arc<dyn CounterStore>,
+    pub(super) ledgers: Arc<dyn LedgerStore>,
+    pub(super) idempotency: Arc<dyn IdempotencyStore>,
+    pub(super) workers: Arc<dyn WorkerStore>,
+    /// Connections to stores elsewhere: they end after everybody who calls.
+    connections: Lifecycle,
+}
+
+impl Stores {
+    /// Opens them.
+    ///
+    /// # Errors
+    ///
+    /// The data directory cannot be used, or a URL can never work.
+    pub(super) async fn open(
+        config: &Config,
+        data_dir: &DataDir,
+        clock: &Arc<dyn Clock>,
+        metrics: &Metrics,
+    ) -> Result<Self, BuildError> {
+        let timeout = config.storage.storage_timeout;
+        let local = SqliteStore::open(data_dir.path(), Arc::clone(clock), config.worker.epoch, timeout)?;
+        let local = Arc::new(local.measured(metrics));
+        let connections = Lifecycle::new();
+        let mut stores = Self {
+            redis: None,
+            rules: local.clone(),
+            counters: local.clone(),
+            ledgers: local.clone(),
+            idempotency: local.clone(),
+            workers: local.clone(),
+            connections: connections.clone(),
+            local,
+        };
+        let Some(url) = &config.storage.redis_url else { return Ok(stores) };
+        let options = Options {
+            ca_file: config.storage.redis_ca_file.clone(),
+            timeout,
+            clock: Arc::clone(clock),
+            metrics: metrics.clone(),
+        };
+        let client = Client::connect(url, options, &connections).await?;
+        let settings = Settings { clock: Arc::clone(clock), epoch: config.worker.epoch, timeout };
+        let redis = Arc::new(RedisStore::new(client, settings));
+        stores.rules = redis.clone();
+        stores.workers = Arc::new(redis.workers(config.worker.datacenter_id));
+        stores.redis = Some(redis);
+        Ok(stores)
+    }
+
+    /// Which profile this is.
+    pub(super) fn profile(&self) -> Profile {
+        if self.redis.is_some() { Profile::Redis } else { Profile::Embedded }
+    }
+
+    /// The setting that mode strict waits for, where it is not available.
+    pub(super) fn missing_for_strict(&self) -> Option<&'static str> {
+        self.redis.as_ref().map(|_| "NUMGEN_DATABASE_URL")
+    }
+
+    /// What the engine draws from.
+    pub(super) async fn for_engine(&self, node: &NodeName) -> Result<generate::Stores, BuildError> {
+        let temporary = match self.profile() {
+            // The counters are in this process: there is no outage for temporary numbers to bridge.
+            Profile::Embedded => None,
+            Profile::Redis => {
+                let issuer = Issuer::start(self.local.clone(), node.clone()).await;
+                Some(Arc::new(issuer.map_err(BuildError::Journal)?))
+            }
+        };
+        Ok(generate::Stores {
+            counters: self.counters.clone(),
+            ledgers: self.ledgers.clone(),
+            idempotency: self.idempotency.clone(),
+            temporary,
+        })
+    }
+
+    /// Puts the rules in force; where they are kept elsewhere, from the local copy at first, and follows them from then on.
+    pub(super) async fn load_rules(
+        &self,
+        registry: &Arc<Registry>,
+        clock: &Arc<dyn Clock>,
+        background: &Lifecycle,
+    ) -> Result<Option<Arc<Following>>, BuildError> {
+        let Some(redis) = &self.redis else {
+            let loaded = registry.load().await.map_err(BuildError::Rules)?;
+            for refused in &loaded.refused {
+                let prefix_key = refused.key.as_str();
+                tracing::error!(prefix_key, error = %refused.error, "rule not understood, left out");
+            }
+            return Ok(None);
+        };
+        let follower =
+            Follower::start(registry.clone(), redis.clone(), self.local.clone(), Arc::clone(clock));
+        let follower = follower.await.map_err(BuildError::Rules)?;
+        let following = Arc::clone(follower.following());
+        background.spawn(follower.run(background.clone()));
+        Ok(Some(following))
+    }
+
+    /// Who resolves temporary numbers; where others have a part in it, what this node makes is handed over.
+    pub(super) fn resolver(&self, metrics: &Metrics, background: &Lifecycle) -> Resolver {
+        let Some(redis) = &self.redis else { return Resolver::new(self.local.clone(), None) };
+        let open = metrics.gauges().temporary_numbers_open.clone();
+        let handover = Handover::new(redis.clone(), self.local.clone(), open);
+        background.spawn(handover.run(background.clone()));
+        Resolver::new(redis.clone(), Some(self.local.clone()))
+    }
+
+    /// Ends connections and closes the data directory. After everything that calls.
+    pub(super) async fn close(&self) {
+        self.connections.drain();
+        self.connections.finished(CLOSE_LIMIT).await;
+        self.local.close().await;
+    }
+}
+
+/// How long connections may take to end.
+const CLOSE_LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
