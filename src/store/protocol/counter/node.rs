@@ -30,6 +30,12 @@ impl NodeState {
             .then(|| ValueRange { from: range.from, to: SequenceValue(range.from.0 + (self.issued - 1)) })
     }
 
+    /// The value that would be issued next.
+    pub fn next(&self) -> Option<SequenceValue> {
+        let Segment(range) = self.segment?;
+        (self.remaining() > 0).then(|| SequenceValue(range.from.0 + self.issued))
+    }
+
     /// How many values the segment has left.
     pub fn remaining(&self) -> u64 {
         self.segment.map_or(0, |Segment(range)| range.count() - self.issued)
@@ -152,8 +158,8 @@ impl Node {
             self.call += 1;
             self.pending = Some(ask.count);
         }
-        let passed = |range: &ValueRange| self.seen.is_none_or(|seen| range.to > seen);
-        let used: RangeSet = self.state.used.iter().chain(self.state.issued_range()).filter(passed).collect();
+        // What was issued to nobody after all is used, as far as others are concerned, until the cursor has passed it.
+        let (surplus, used) = (self.passed(&self.surplus), self.ahead(&self.used()));
         Take {
             incarnation: self.incarnation,
             node: self.name.clone(),
@@ -165,7 +171,7 @@ impl Node {
             seen: self.seen,
             holds: self.state.segment,
             used: used.iter().collect(),
-            surplus: self.surplus.iter().collect(),
+            surplus: surplus.iter().collect(),
             wants: ask.wants,
             retires: self.retires.clone(),
             covers: self.covers.clone(),
@@ -183,6 +189,8 @@ impl Node {
                 if take.generation != self.generation || self.pending.is_none() || take.call != self.call {
                     return Heard::Ignored;
                 }
+                // Asked at once where it has not spoken under that generation yet: the next message is its report.
+                let wait_ms = if self.generation == Some(generation) { wait_ms } else { 0 };
                 self.generation = Some(generation);
                 Heard::Recover { wait_ms }
             }
@@ -196,7 +204,7 @@ impl Node {
                 for range in &take.surplus {
                     self.surplus.remove(*range);
                 }
-                let write = self.swapped(segment);
+                let write = self.with_segment(segment);
                 Heard::Served { outcome, claims, write }
             }
             Reply::Taken { .. } => Heard::Ignored,
@@ -209,14 +217,33 @@ impl Node {
         }
     }
 
-    /// The state with another segment; `None` where nothing changes.
-    fn swapped(&self, segment: Option<Segment>) -> Option<NodeState> {
-        let ahead = |range: &ValueRange| self.seen.is_none_or(|seen| range.to > seen);
+    /// The state with another segment; `None` where nothing changes. To be written and adopted, or never to be used: the next
+    /// message says which segment is held, and the other one is free then.
+    pub fn with_segment(&self, segment: Option<Segment>) -> Option<NodeState> {
         if segment == self.state.segment {
             return None;
         }
-        let used = self.state.used.iter().chain(self.state.issued_range()).filter(ahead).collect();
+        let used = self.ahead(&self.used());
         Some(NodeState { segment, issued: 0, used, seen: self.seen })
+    }
+
+    /// What was issued from segments.
+    fn used(&self) -> RangeSet {
+        self.state.used.iter().chain(self.state.issued_range()).collect()
+    }
+
+    /// What lies above the highest cursor that was heard of.
+    fn ahead(&self, set: &RangeSet) -> RangeSet {
+        let mut ahead = set.clone();
+        if let Some(seen) = self.seen {
+            ahead.split_off_below(seen);
+        }
+        ahead
+    }
+
+    /// What does not.
+    fn passed(&self, set: &RangeSet) -> RangeSet {
+        self.seen.map_or_else(RangeSet::new, |seen| set.clone().split_off_below(seen))
     }
 
     /// What [`Node::hear`] gave to be written has been written.
@@ -226,7 +253,7 @@ impl Node {
 
     /// The state without a segment: to be written, then adopted, before the node says that it holds none.
     pub fn give_up(&self) -> NodeState {
-        self.swapped(None).unwrap_or_else(|| self.state.clone())
+        self.with_segment(None).unwrap_or_else(|| self.state.clone())
     }
 
     /// Draws from the segment, all or none. The state must be on disk before the values are shown to anybody.
@@ -244,10 +271,20 @@ impl Node {
         Some(ValueRange { from: SequenceValue(from), to: SequenceValue(to) })
     }
 
-    /// Values that were drawn and will be issued to nobody.
+    /// The call that is under way was certainly not served: nothing is drawn for it.
+    pub fn withdraw(&mut self) {
+        self.pending = None;
+    }
+
+    /// Values that were drawn, or issued from a segment, and reach nobody: listed once the cursor has passed them. Others are
+    /// ignored.
     pub fn hand_back(&mut self, values: impl IntoIterator<Item = ValueRange>) {
+        let used = self.used();
         for range in values {
-            self.surplus.insert(range);
+            let drawn = self.passed(&RangeSet::from_iter([range]));
+            for part in drawn.iter().chain(used.within(range)) {
+                self.surplus.insert(part);
+            }
         }
     }
 }
