@@ -9,6 +9,9 @@ use super::{
 };
 use crate::counter::{SequenceValue, ValueRange};
 
+/// How many ranges that were handed back are kept, to tell a store that has forgotten them.
+const HANDED_BACK_KEPT: usize = 1_000;
+
 /// What must outlive the process: it is written before it counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NodeState {
@@ -86,6 +89,10 @@ pub struct Node {
     seen: Option<SequenceValue>,
     state: NodeState,
     surplus: RangeSet,
+    /// What was handed back, and told: a store that has forgotten is told again.
+    handed_back: RangeSet,
+    /// What was issued from segments and not told: whether or not the cursor has passed it, the store does not know.
+    untold: RangeSet,
     /// Processes before this one on the same disk of which the store has not been told that they are gone.
     retires: Vec<Incarnation>,
     /// Those of which it has: this node has seen a cursor above all that they knew.
@@ -103,6 +110,7 @@ impl Node {
         left: NodeState,
         ancestors: Vec<Incarnation>,
     ) -> Self {
+        let untold = left.used.iter().chain(left.issued_range()).collect();
         Self {
             incarnation,
             name,
@@ -112,6 +120,8 @@ impl Node {
             seen: left.seen,
             state: left,
             surplus: RangeSet::new(),
+            handed_back: RangeSet::new(),
+            untold,
             retires: ancestors,
             covers: Vec::new(),
             peers: Vec::new(),
@@ -153,7 +163,8 @@ impl Node {
             self.pending = Some(ask.count);
         }
         let passed = |range: &ValueRange| self.seen.is_none_or(|seen| range.to > seen);
-        let used: RangeSet = self.state.used.iter().chain(self.state.issued_range()).filter(passed).collect();
+        let used = self.state.used.iter().chain(self.state.issued_range()).filter(passed);
+        let used: RangeSet = used.chain(self.untold.iter()).collect();
         Take {
             incarnation: self.incarnation,
             node: self.name.clone(),
@@ -183,7 +194,9 @@ impl Node {
                 if take.generation != self.generation || self.pending.is_none() || take.call != self.call {
                     return Heard::Ignored;
                 }
-                self.generation = Some(generation);
+                if self.generation.replace(generation) != Some(generation) {
+                    self.hand_back(self.handed_back.clone().iter());
+                }
                 Heard::Recover { wait_ms }
             }
             Reply::Taken { generation, call, outcome, claims, cursor, segment, peers }
@@ -195,6 +208,16 @@ impl Node {
                 self.covers.append(&mut self.retires);
                 for range in &take.surplus {
                     self.surplus.remove(*range);
+                    self.handed_back.insert(*range);
+                }
+                // What was handed back last lies highest, and is what a store forgets.
+                while let Some(lowest) = self.handed_back.iter().next()
+                    && self.handed_back.iter().count() > HANDED_BACK_KEPT
+                {
+                    self.handed_back.remove(lowest);
+                }
+                for range in &take.used {
+                    self.untold.remove(*range);
                 }
                 let write = self.swapped(segment);
                 Heard::Served { outcome, claims, write }
@@ -215,7 +238,8 @@ impl Node {
         if segment == self.state.segment {
             return None;
         }
-        let used = self.state.used.iter().chain(self.state.issued_range()).filter(ahead).collect();
+        let used = self.state.used.iter().chain(self.state.issued_range()).filter(ahead);
+        let used = used.chain(self.untold.iter()).collect();
         Some(NodeState { segment, issued: 0, used, seen: self.seen })
     }
 
@@ -241,7 +265,9 @@ impl Node {
             return None;
         }
         self.state.issued += count;
-        Some(ValueRange { from: SequenceValue(from), to: SequenceValue(to) })
+        let range = ValueRange { from: SequenceValue(from), to: SequenceValue(to) };
+        self.untold.insert(range);
+        Some(range)
     }
 
     /// Values that were drawn and will be issued to nobody.
