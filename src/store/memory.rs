@@ -30,6 +30,7 @@ use crate::{
     prefix_key::PrefixKey,
 };
 
+pub use rules::Away;
 use rules::Shared;
 
 const STORE: &str = "memory";

@@ -242,10 +242,11 @@ local function give_back(segment, id)
   end
 end
 
--- A segment that this store had forgotten, or that another process has left behind: what was passed of it is pending.
+-- A segment that this store had forgotten, or that another process has left behind: what was passed of it is pending. Not what
+-- may have been issued: a message of a process that is gone, arriving late, must not have it listed as returned.
 local function adopt(segment, id)
   for _, hole in ipairs(holes_in(segment)) do
-    if hole.reason == 'skipped' or hole.reason == 'unconfirmed' or hole.reason == 'returned' then
+    if hole.reason == 'skipped' or hole.reason == 'returned' then
       local part = overlap(hole.range, segment)
       unlist(part)
       list(part, 'pending', hole.since, id)
