@@ -230,8 +230,12 @@ async fn hold_worker(stores: &Stores, config: &Config, clock: &Arc<dyn Clock>) -
             pin_layout(stores, config).await?;
             common
         }
+        // The mark of a fixed worker ID is kept here; it is claimed in Redis.
+        Profile::Redis if worker.worker_id.is_some() => {
+            worker::Settings { sharing: Sharing::Shared { pinned: worker.pinned_layout() }, ..common }
+        }
         Profile::Redis => worker::Settings {
-            slots: worker.worker_id.map_or(0..worker.layout.max_worker() + 1, |slot| slot..slot + 1),
+            slots: 0..worker.layout.max_worker() + 1,
             window: worker.window,
             renew_every: worker::Settings::RENEW_EVERY,
             sharing: Sharing::Shared { pinned: worker.pinned_layout() },
