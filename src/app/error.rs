@@ -34,7 +34,7 @@ pub enum BuildError {
     #[error("the worker store failed")]
     Worker(#[source] StoreError),
     /// No worker window.
-    #[error("NUMGEN_WORKER_ID: {0}")]
+    #[error("no worker window: {0}")]
     Window(#[source] AcquireError),
     /// The journal of temporary numbers could not be read.
     #[error("the journal of temporary numbers could not be read")]
@@ -77,6 +77,7 @@ impl BuildError {
     /// Whether the operator has to change a setting: exit code 2 rather than 1.
     pub fn is_configuration(&self) -> bool {
         match self {
+            Self::Window(error) => error.is_final(),
             Self::DataDir(_)
             | Self::Open(_)
             | Self::LayoutDiffers { .. }
@@ -85,7 +86,6 @@ impl BuildError {
             | Self::Tls(_)
             | Self::Bind { .. } => true,
             Self::Worker(_)
-            | Self::Window(_)
             | Self::Journal(_)
             | Self::Rules(_)
             | Self::Demo(_)

@@ -116,11 +116,12 @@ impl Status {
     }
 
     fn worker(&self, window: bool) -> Finding {
-        match self.parts.worker.standing() {
-            Standing::Held if window => Finding::well("worker"),
-            Standing::Held => Finding::degraded("worker", "the window has run out"),
-            standing if window => Finding::degraded("worker", format!("not renewed: {standing}")),
-            standing => Finding::degraded("worker", format!("no window: {standing}")),
+        let standing = self.parts.worker.standing();
+        match (window, standing == Standing::Held) {
+            (true, true) => Finding::well("worker"),
+            (false, true) => Finding::degraded("worker", "the window has run out"),
+            (true, false) => Finding::degraded("worker", format!("not renewed: {standing}")),
+            (false, false) => Finding::degraded("worker", format!("no window: {standing}")),
         }
     }
 

@@ -313,7 +313,7 @@ async fn check_reads_a_real_store_while_it_is_used_and_afterwards() {
     for line in [
         "no service is running on it",
         "the secret in the data directory",
-        "schema 2, journal wal, 0 rules",
+        ", journal wal, 0 rules",
         "ok    layout          41/5/5/12 epoch 2024-01-01T00:00:00.000Z data centre 0\n",
         "note  clock           60 s behind the last window",
     ] {

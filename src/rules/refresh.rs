@@ -25,6 +25,10 @@ const POLL_EVERY: Duration = Duration::from_secs(1);
 /// Records written back in one call.
 const RESTORE_BATCH: usize = 200;
 
+/// Answers in a row that hold no record and still announce more: that is a round through 100,000 rules. Whatever the register says, it
+/// is not asked on without a pause.
+const PATIENCE: u32 = 400;
+
 /// Records written to the copy in one transaction.
 const SAVE_BATCH: usize = 1_000;
 
@@ -141,20 +145,24 @@ impl Follower {
     ///
     /// `StoreError` if the register does not answer; what was taken in until then is in force.
     pub async fn catch_up(&mut self) -> Result<(), StoreError> {
+        let mut empty = 0;
         loop {
             let news = self.shared.follow(self.mark.clone()).await?;
-            let more = news.more;
             self.take_in(&news);
-            if more {
+            empty = if news.records.is_empty() { empty + 1 } else { 0 };
+            if news.more && empty < PATIENCE {
                 continue;
             }
             if self.theirs.is_some() && !self.write_back().await? {
                 continue;
             }
-            self.judge(&news).await?;
             self.following.set(Footing::Register);
+            let progress = self.judge(&news).await?;
             self.save().await;
-            return Ok(());
+            // What was adopted comes with the next news, and so does what an operator wrote beside it.
+            if progress == Progress::None || empty >= PATIENCE {
+                return Ok(());
+            }
         }
     }
 
@@ -208,9 +216,14 @@ impl Follower {
     }
 
     /// Adopts or refuses what operators wrote.
-    async fn judge(&self, news: &RuleNews) -> Result<(), StoreError> {
+    async fn judge(&self, news: &RuleNews) -> Result<Progress, StoreError> {
+        let mut progress = Progress::None;
         for write in &news.direct {
+            let before = self.registry.revision(&write.key);
             self.registry.adopt(write).await?;
+            if self.registry.revision(&write.key) != before {
+                progress = Progress::Some;
+            }
         }
         for name in &news.misnamed {
             self.registry.refuse(
@@ -223,7 +236,7 @@ impl Follower {
         let direct = news.direct.iter().map(|write| write.key.as_str());
         let names: HashSet<_> = direct.chain(news.misnamed.iter().map(String::as_str)).collect();
         self.registry.keep_refusals(&names);
-        Ok(())
+        Ok(progress)
     }
 
     /// Brings the copy up to date. It is for a start without the register: that it cannot be written now must not stop anything.
@@ -252,6 +265,13 @@ impl Follower {
             }
         }
     }
+}
+
+/// Whether anything was adopted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Some,
+    None,
 }
 
 /// Whether the last attempt failed.

@@ -19,12 +19,13 @@ use numgen::{
     clock::UnixMillis,
     counter::{Counter, Ranges, SequenceValue, ValueRange},
     prefix_key::PrefixKey,
+    rule::OnOutage,
     store::{Bounds, Claim, CounterStore, IssueRequest, RenderNumber, TakeRequest, Taken},
 };
 
 use self::{
     bench::{Bench, Memory, Sqlite},
-    redis::{OneRedis, SixRedis},
+    redis::{OneRedis, OneRedisWorkers, SixRedis, SixRedisWorkers},
 };
 
 /// When every bench starts, and the zero of its ID timestamps.
@@ -86,8 +87,10 @@ macro_rules! contract {
 
 contract!(on_memory: Memory; rules idempotency counters ledger workers temporary journal);
 contract!(on_sqlite: Sqlite; rules idempotency counters ledger workers temporary journal);
-contract!(on_redis: OneRedis; rules temporary);
-contract!(on_cluster: SixRedis; rules temporary);
+contract!(on_redis: OneRedis; rules idempotency temporary);
+contract!(on_cluster: SixRedis; rules idempotency temporary);
+contract!(windows_on_redis: OneRedisWorkers; workers);
+contract!(windows_on_cluster: SixRedisWorkers; workers);
 
 // ------------------------------------------------------------------------------------------ shorthands
 
@@ -100,8 +103,13 @@ fn counter(text: &str, period: &str) -> Counter {
 }
 
 /// No limit but the type's, from 0.
-const FREE: Bounds =
-    Bounds { base: SequenceValue(0), floor: SequenceValue(0), max: SequenceValue::MAX, scheme: 0 };
+const FREE: Bounds = Bounds {
+    base: SequenceValue(0),
+    floor: SequenceValue(0),
+    max: SequenceValue::MAX,
+    scheme: 0,
+    on_outage: OnOutage::Segment,
+};
 
 fn range(from: u64, to: u64) -> ValueRange {
     ValueRange { from: SequenceValue(from), to: SequenceValue(to) }

@@ -329,7 +329,13 @@ impl<'a> World<'a> {
                 self.nodes[node].issue_locally(count, self.limits.max);
             }
             Step::Repeat { index } if !self.network.is_empty() => {
-                let Envelope { to, take, .. } = self.network[index % self.network.len()].clone();
+                let Envelope { to, mut take, .. } = self.network[index % self.network.len()].clone();
+                // Redis forgets records by its own clock: a claim must not be older than that.
+                for claim in &mut take.claims {
+                    let now = UnixMillis(self.bench.now_ms as i64);
+                    let lifetime = claim.expires_at.0 - claim.claimed_at.0;
+                    (claim.claimed_at, claim.expires_at) = (now, UnixMillis(now.0 + lifetime));
+                }
                 self.send(to, take, false).await;
             }
             Step::Late { index } if !self.network.is_empty() => {

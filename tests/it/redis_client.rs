@@ -18,17 +18,13 @@ use crate::harness::{Data, Fault, Proxy, Redis, RedisCluster, Sentinels, Site, S
 static ECHO: Script = Script::new("echo", "return {KEYS[1], ARGV[1], redis.call('INCR', KEYS[1])}");
 
 async fn client(url: &str, lifecycle: &Lifecycle) -> Client {
-    client_that_trusts(None, url, lifecycle).await
+    client_with(url, lifecycle, None, Metrics::new()).await
 }
 
-async fn client_that_trusts(ca_file: Option<PathBuf>, url: &str, lifecycle: &Lifecycle) -> Client {
-    let options = Options {
-        ca_file,
-        timeout: Duration::from_secs(5),
-        clock: Arc::new(SystemClock::new()),
-        metrics: Metrics::new(),
-    };
-    Client::connect(&Secret::new(url.to_owned()), options, lifecycle).await.unwrap()
+async fn client_with(url: &str, lifecycle: &Lifecycle, ca_file: Option<PathBuf>, metrics: Metrics) -> Client {
+    let options =
+        Options { ca_file, timeout: Duration::from_secs(5), clock: Arc::new(SystemClock::new()), metrics };
+    Client::connect(&Secret::new(url.to_owned()), options, lifecycle).await.expect("a client")
 }
 
 async fn echo(client: &Client, deadline: Duration) -> Result<(String, u64, u64), StoreError> {
@@ -40,11 +36,13 @@ const SECOND: Duration = Duration::from_secs(1);
 #[tokio::test]
 async fn scripts_run_and_are_loaded_again() {
     let server = Redis::start_with(&["--save", ""]);
-    let lifecycle = Lifecycle::new();
-    let client = client(&server.url(), &lifecycle).await;
+    let (lifecycle, metrics) = (Lifecycle::new(), Metrics::new());
+    let client = client_with(&server.url(), &lifecycle, None, metrics.clone()).await;
     assert_eq!(echo(&client, 5 * SECOND).await.unwrap(), ("k".to_owned(), 7, 1));
     let _: String = client.query("flush", redis::cmd("SCRIPT").arg("FLUSH")).await.unwrap();
     assert_eq!(echo(&client, 5 * SECOND).await.unwrap().2, 2);
+    let counted = r#"numgen_store_calls_total{store="redis",operation="echo",outcome="ok"} 2"#;
+    assert!(metrics.render().contains(counted), "one call each, however often it was sent");
 }
 
 #[tokio::test]
@@ -261,7 +259,7 @@ async fn tls_is_spoken_with_whom_the_file_vouches_for() {
     ]);
     let lifecycle = Lifecycle::new();
     let url = format!("rediss://localhost:{port}");
-    let trusting = client_that_trusts(Some(ca), &url, &lifecycle).await;
+    let trusting = client_with(&url, &lifecycle, Some(ca), Metrics::new()).await;
     assert_eq!(echo(&trusting, 5 * SECOND).await.unwrap().2, 1);
     let doubting = client(&url, &lifecycle).await;
     let error = echo(&doubting, SECOND).await.unwrap_err();

@@ -135,3 +135,50 @@ fn a_node_starts_while_redis_is_away_and_says_what_it_knows() {
         readyz(&server).1["components"]["rules"] == "ok"
     });
 }
+
+/// 100,000 rules: what a start takes, and what looking for changes costs Redis.
+#[test]
+#[ignore = "measures"]
+fn measure_a_hundred_thousand() {
+    const SEED: &str = r#"
+        for i = 1, 100000 do
+          local name = string.format('K%06d', i)
+          local rule = string.format('{"prefix_key":"%s","format":"%s-{year}-{SEQ:19}","seq_length":19,"initial_seq":null,"mode":"snowflake","reset":"never","timezone":"UTC","fiscal_year_start":"01-01","overflow":"grow","max_seq":"18446744073709551615","on_outage":"temporary"}', name, name)
+          redis.call('HSET', 'prefix_configs', name, rule)
+          redis.call('HSET', KEYS[1], name, rule .. '\n1 0\n{"edition":1}')
+          redis.call('ZADD', KEYS[1] .. ':changes', i, name)
+        end
+        redis.call('HSET', KEYS[1] .. ':state', 'change', 100000, 'live', 100000)"#;
+    let redis = Redis::start();
+    redis.cli(&["EVAL", SEED, "1", "numgen:rules:{prefix_configs}"]);
+    drop(node(&redis));
+    let started = |site: &Site, what: &str| {
+        let watch = Stopwatch::start();
+        let server = site.start_unready();
+        let mut said = String::new();
+        Stopwatch::wait_until(Duration::from_secs(60), "loaded", || {
+            said = server.admin("/readyz").map(|answer| answer.text().to_owned()).unwrap_or_default();
+            said.contains(r#""rules":"ok""#)
+        });
+        println!("{what}: {} ms until the rules are in force", watch.elapsed().as_millis());
+        server
+    };
+    let site = Site::new().with("NUMGEN_REDIS_URL", &redis.url());
+    let server = started(&site, "empty directory");
+    thread::sleep(Duration::from_secs(5));
+    drop(server);
+    let server = started(&site, "with a copy");
+    thread::sleep(Duration::from_secs(5));
+    redis.cli(&["CONFIG", "RESETSTAT"]);
+    thread::sleep(Duration::from_secs(10));
+    println!("10 s without a change: {}", redis.cli(&["INFO", "commandstats"]));
+    redis.cli(&["CONFIG", "SET", "slowlog-log-slower-than", "1500"]);
+    thread::sleep(Duration::from_secs(5));
+    println!("scripts above 1.5 ms in 5 s: {}", redis.cli(&["SLOWLOG", "LEN"]));
+    let watch = Stopwatch::start();
+    redis.cli(&["HSET", "prefix_configs", "K050000", r#"{"format":"X-{SEQ:19}"}"#]);
+    Stopwatch::wait_until(PROMISED, "changed", || {
+        format_at(&server, "K050000").as_deref() == Some("X-{SEQ:19}")
+    });
+    println!("a direct write is in force after {} ms", watch.elapsed().as_millis());
+}

@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod counters;
+pub mod idempotency;
 mod rules;
 mod temporary;
 pub mod workers;

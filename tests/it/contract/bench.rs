@@ -1,10 +1,13 @@
 //! Stores to hold to the contract, each with its clock.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, thread, time::Duration};
 
 use numgen::{
     clock::{Clock, ManualClock, UnixMillis},
-    store::{memory::MemoryStore, sqlite::SqliteStore},
+    store::{
+        memory::MemoryStore,
+        sqlite::{OpenError, SqliteStore},
+    },
 };
 
 use super::{EPOCH, NOON};
@@ -62,8 +65,20 @@ pub(super) struct Sqlite {
 
 impl Sqlite {
     pub(super) fn open(directory: &Path, clock: &Arc<ManualClock>) -> Arc<SqliteStore> {
-        let store = SqliteStore::open(directory, clock.clone(), EPOCH, Duration::from_secs(30));
-        Arc::new(store.expect("a store in an empty or closed directory"))
+        Arc::new(Self::try_open(directory, clock).expect("a store in an empty or closed directory"))
+    }
+
+    /// A process that another test is just starting holds copies of our locks until it has become another program: a directory that
+    /// was closed a moment ago may seem in use.
+    pub(super) fn try_open(directory: &Path, clock: &Arc<ManualClock>) -> Result<SqliteStore, OpenError> {
+        let open = || SqliteStore::open(directory, clock.clone(), EPOCH, Duration::from_secs(30));
+        for _ in 0..50 {
+            match open() {
+                Err(OpenError::AlreadyRunning { .. }) => thread::sleep(Duration::from_millis(10)),
+                other => return other,
+            }
+        }
+        open()
     }
 }
 

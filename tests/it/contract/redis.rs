@@ -19,6 +19,7 @@ use numgen::{
         redis::{
             RedisStore, Settings,
             client::{Client, Options},
+            workers::Workers,
         },
     },
     telemetry::Metrics,
@@ -36,20 +37,40 @@ const EARLIER: Duration = Duration::from_secs(60);
 const MARKERS: &str = "numgen:generation:";
 const SLOTS: u32 = 16_384;
 
+/// A part of the store that has traits of its own.
+pub(super) trait Part: Send + Sync + 'static {
+    fn of(store: RedisStore) -> Self;
+}
+
+impl Part for RedisStore {
+    fn of(store: RedisStore) -> Self {
+        store
+    }
+}
+
+impl Part for Workers {
+    fn of(store: RedisStore) -> Self {
+        store.workers(0)
+    }
+}
+
+pub(super) type OneRedisWorkers = OneRedis<Workers>;
+pub(super) type SixRedisWorkers = SixRedis<Workers>;
+
 /// What a node has in hand: a store, the clock of its machine, and what runs behind it.
-struct Node {
-    store: Arc<RedisStore>,
+struct Node<P> {
+    store: Arc<P>,
     clock: Arc<ManualClock>,
     lifecycle: Lifecycle,
 }
 
-impl Node {
+impl<P: Part> Node<P> {
     async fn connect(url: String, clock: Arc<ManualClock>) -> Self {
         let (lifecycle, timeout) = (Lifecycle::new(), Duration::from_secs(20));
         let options = Options { ca_file: None, timeout, clock: clock.clone(), metrics: Metrics::new() };
         let client = Client::connect(&Secret::new(url), options, &lifecycle).await.expect("a good URL");
         let settings = Settings { clock: clock.clone(), epoch: EPOCH, timeout };
-        Self { store: Arc::new(RedisStore::new(client, settings)), clock, lifecycle }
+        Self { store: Arc::new(P::of(RedisStore::new(client, settings))), clock, lifecycle }
     }
 
     async fn reconnect(&mut self, url: String) {
@@ -59,7 +80,7 @@ impl Node {
     }
 }
 
-impl Drop for Node {
+impl<P> Drop for Node<P> {
     fn drop(&mut self) {
         self.lifecycle.drain();
     }
@@ -75,13 +96,13 @@ impl Hour {
     fn now(&self) -> UnixMillis {
         UnixMillis(self.0.load(Ordering::SeqCst))
     }
-    fn advance(&self, duration: Duration, node: &Node) -> Hands {
+    fn advance(&self, duration: Duration, node: &Node<impl Part>) -> Hands {
         node.clock.advance(duration);
         let after = self.now().plus(duration);
         self.0.store(after.0, Ordering::SeqCst);
         Hands::Standing(after)
     }
-    fn step_to(&self, now: UnixMillis, node: &Node) -> Hands {
+    fn step_to(&self, now: UnixMillis, node: &Node<impl Part>) -> Hands {
         node.clock.step_to(now);
         self.0.store(now.0, Ordering::SeqCst);
         Hands::Standing(now)
@@ -98,14 +119,14 @@ async fn wait_for_markers(expected: u32, count: impl Fn() -> u32) {
 }
 
 /// One server for one test.
-pub(super) struct OneRedis {
+pub(super) struct OneRedis<P = RedisStore> {
     server: Redis,
-    node: Node,
+    node: Node<P>,
     hour: Hour,
 }
 
-impl Bench for OneRedis {
-    type Store = RedisStore;
+impl<P: Part> Bench for OneRedis<P> {
+    type Store = P;
 
     async fn new() -> Self {
         let server = Redis::start_with_clock(Hands::Standing(before(NOON)));
@@ -115,7 +136,7 @@ impl Bench for OneRedis {
         server.set_clock(Hands::Standing(NOON));
         Self { server, node, hour: Hour::noon() }
     }
-    fn store(&self) -> Arc<RedisStore> {
+    fn store(&self) -> Arc<P> {
         self.node.store.clone()
     }
     fn now(&self) -> UnixMillis {
@@ -133,14 +154,14 @@ impl Bench for OneRedis {
 }
 
 /// The cluster, empty but for its markers.
-pub(super) struct SixRedis {
-    node: Node,
+pub(super) struct SixRedis<P = RedisStore> {
+    node: Node<P>,
     hour: Hour,
     cluster: SharedCluster,
 }
 
-impl Bench for SixRedis {
-    type Store = RedisStore;
+impl<P: Part> Bench for SixRedis<P> {
+    type Store = P;
 
     async fn new() -> Self {
         let cluster = RedisCluster::shared(before(NOON));
@@ -153,7 +174,7 @@ impl Bench for SixRedis {
         cluster.set_clock(Hands::Standing(NOON));
         Self { node, hour: Hour::noon(), cluster }
     }
-    fn store(&self) -> Arc<RedisStore> {
+    fn store(&self) -> Arc<P> {
         self.node.store.clone()
     }
     fn now(&self) -> UnixMillis {
@@ -178,7 +199,7 @@ fn before(moment: UnixMillis) -> UnixMillis {
 /// An emptied Redis, and one that somebody wiped, are other instances: every journal is handed over again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_that_has_forgotten_is_another_instance() {
-    let (mut bench, memory) = (OneRedis::new().await, Memory::new().await);
+    let (mut bench, memory) = (OneRedis::<RedisStore>::new().await, Memory::new().await);
     let (store, journal) = (bench.store(), memory.store());
     let first = store.upload(vec![]).await.expect("answered");
     journal.append(vec![row("A", 1), row("A", 2)]).await.expect("new");

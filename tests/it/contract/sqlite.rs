@@ -22,10 +22,10 @@ use numgen::{
 };
 use rusqlite::Connection;
 
-use super::{EPOCH, FREE, NOON, Sqlite, claim, counter, invoices, issue, key, keyed, plain, take};
+use super::{FREE, NOON, Sqlite, claim, counter, invoices, issue, key, keyed, plain, take};
 
 fn open(directory: &Path) -> Result<SqliteStore, OpenError> {
-    SqliteStore::open(directory, Arc::new(ManualClock::at(NOON)), EPOCH, Duration::from_secs(30))
+    Sqlite::try_open(directory, &Arc::new(ManualClock::at(NOON)))
 }
 
 /// A handle with every trait.

@@ -93,6 +93,7 @@ pub(super) async fn release_frees_at_once(mut bench: impl Bench<Store: WorkerSto
     store.release(Holding { nonce: nonce(2), ..holding }, NOW).await.expect("ignored");
     assert_eq!(acquire(&store, 2, 0..1).await, None, "not the stranger's to release");
     store.release(holding, NOW + 7).await.expect("released");
+    bench.advance(Duration::from_millis(7));
     drop(store);
     bench.reopen().await;
     let store = bench.store();

@@ -27,7 +27,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) use check::{Observation, assert_no_value_twice, assert_real_time_order, value_of};
-pub(crate) use faketime::{Hands, faketime};
+pub(crate) use faketime::{Hands, faketime, turn as turn_hands, watching as watching_hands};
 pub(crate) use http::{Connection, Response};
 pub(crate) use process::free_address;
 pub(crate) use proxy::{Fault, Proxy};

@@ -221,13 +221,16 @@ impl Map {
         self.refusal.clone().or_else(away).or_else(unowned)
     }
 
-    /// Each connected master with its slots.
-    pub(super) fn shares(&self) -> Vec<(Arc<Link>, Vec<u16>)> {
-        let share = |(index, line): (usize, &Arc<Line>)| {
-            let slots = (0_u16..).zip(&self.owners).filter(|(_, owner)| usize::from(**owner) == index);
-            Some((line.link().ok()?, slots.map(|(slot, _)| slot).collect()))
-        };
-        self.masters.iter().enumerate().filter_map(share).collect()
+    /// Each connected master, and its place in the map.
+    pub(super) fn links(&self) -> Vec<(usize, Arc<Link>)> {
+        let link = |(index, line): (usize, &Arc<Line>)| Some((index, line.link().ok()?));
+        self.masters.iter().enumerate().filter_map(link).collect()
+    }
+
+    /// The slots of a master, by its place.
+    pub(super) fn slots(&self, place: usize) -> Vec<u16> {
+        let owned = |(slot, owner): (u16, &u16)| (usize::from(*owner) == place).then_some(slot);
+        (0_u16..).zip(&self.owners).filter_map(owned).collect()
     }
 }
 
@@ -341,5 +344,18 @@ mod tests {
         ];
         assert_eq!(ranges(reply, &at("seed", 1)), expected);
         assert_eq!(ranges(Value::Nil, &at("seed", 1)), vec![]);
+    }
+
+    #[test]
+    fn redirections_are_told_from_other_errors() {
+        let of = |line: &str| {
+            let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
+            Redirection::of(&value.extract_error().unwrap_err(), &at("asked", 1))
+        };
+        assert_eq!(of("MOVED 3999 10.0.0.1:6381"), Some(Redirection::Moved(at("10.0.0.1", 6381))));
+        assert_eq!(of("ASK 3999 ::1:6381"), Some(Redirection::Ask(at("::1", 6381))));
+        assert_eq!(of("MOVED 3999 :6381"), Some(Redirection::Moved(at("asked", 6381))));
+        assert_eq!(of("ERR MOVED 3999 10.0.0.1:6381"), None);
+        assert_eq!(of("CLUSTERDOWN The cluster is down"), None);
     }
 }

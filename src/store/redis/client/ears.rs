@@ -1,6 +1,7 @@
 //! Who listens to which channel.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     sync::{Mutex, PoisonError},
 };
@@ -55,10 +56,33 @@ impl Ears {
     }
 }
 
-fn text(value: &Value) -> Option<std::borrow::Cow<'_, str>> {
-    match value {
-        Value::BulkString(bytes) => Some(String::from_utf8_lossy(bytes)),
-        Value::SimpleString(text) => Some(text.into()),
-        _ => None,
+fn text(value: &Value) -> Option<Cow<'_, str>> {
+    if let Value::BulkString(bytes) = value {
+        Some(String::from_utf8_lossy(bytes))
+    } else if let Value::SimpleString(text) = value {
+        Some(text.into())
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_reach_those_who_asked_for_the_channel() {
+        let ears = Ears::default();
+        ears.hear("rules", "nobody listens".to_owned());
+        let mut rules = ears.listen("rules");
+        let data = |channel: &str| {
+            ["", channel, "changed"][1..].iter().map(|t| Value::BulkString((*t).into())).collect()
+        };
+        ears.hear_push(PushInfo { kind: PushKind::Message, data: data("other") });
+        ears.hear_push(PushInfo { kind: PushKind::Subscribe, data: data("rules") });
+        ears.hear_push(PushInfo { kind: PushKind::Message, data: data("rules") });
+        assert_eq!(rules.try_recv().unwrap(), "changed");
+        assert!(rules.try_recv().is_err(), "nothing else");
+        assert_eq!(ears.channels(), ["rules"]);
     }
 }

@@ -110,27 +110,19 @@ impl Refusal {
 
     /// Whether the server does not speak RESP3, or must not say so.
     pub(super) fn is_of_protocol(&self) -> bool {
-        match self {
-            Self::Refused { said, .. } => {
-                said.contains("NOPROTO")
-                    || said.contains("RESP3")
-                    || said.contains("HELLO")
-                    || said.contains("hello")
-            }
-            _ => false,
-        }
+        let Self::Refused { said, .. } = self else { return false };
+        ["NOPROTO", "RESP3", "HELLO", "hello"].iter().any(|word| said.contains(word))
     }
 
     /// What a failed greeting means.
     pub(super) fn of(address: &Address, error: &RedisError) -> Self {
-        let address = address.clone();
-        match error.kind() {
-            ErrorKind::Server(ServerErrorKind::BusyLoading) => Self::Loading { address },
-            ErrorKind::Io => Self::Unreachable {
-                address,
-                source: io::Error::other(scrub(&error.to_string()).into_owned()),
-            },
-            _ => Self::Refused { address, said: scrub(&error.to_string()).into_owned() },
+        let (address, said) = (address.clone(), scrub(&error.to_string()).into_owned());
+        if error.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading) {
+            Self::Loading { address }
+        } else if error.is_io_error() {
+            Self::Unreachable { address, source: io::Error::other(said) }
+        } else {
+            Self::Refused { address, said }
         }
     }
 }
@@ -181,15 +173,69 @@ pub(super) fn is_read_only(error: &RedisError) -> bool {
 
 /// Whether the server said that it did not execute the call, and that waiting or asking elsewhere may help.
 pub(super) fn is_for_now(error: &RedisError) -> bool {
-    match error.kind() {
-        _ if is_read_only(error) => true,
-        ErrorKind::Server(kind) => matches!(
+    let ErrorKind::Server(kind) = error.kind() else { return is_read_only(error) };
+    is_read_only(error)
+        || matches!(
             kind,
             ServerErrorKind::BusyLoading
                 | ServerErrorKind::MasterDown
                 | ServerErrorKind::ClusterDown
                 | ServerErrorKind::TryAgain
-        ),
-        _ => false,
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(line: &str) -> RedisError {
+        let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
+        value.extract_error().unwrap_err()
+    }
+
+    #[test]
+    fn only_a_reply_says_that_nothing_happened() {
+        let broken = RedisError::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert!(!is_reply(&broken));
+        assert!(matches!(of_reply("take", &broken), StoreError::Timeout { operation: "take", .. }));
+        for line in [
+            "ERR no such thing",
+            "OOM command not allowed",
+            "NOREPLICAS Not enough good replicas",
+            "NOPERM no",
+        ] {
+            let error = reply(line);
+            assert!(is_reply(&error) && !is_for_now(&error), "{line}");
+            assert!(matches!(of_reply("take", &error), StoreError::Unavailable { .. }), "{line}");
+        }
+        let corrupt = of_reply("take", &reply("CORRUPT the cursor is a song"));
+        assert_eq!(
+            corrupt.to_string(),
+            "redis holds something that is not understood: the cursor is a song, during take"
+        );
+    }
+
+    #[test]
+    fn what_was_not_executed_may_be_asked_again() {
+        for line in [
+            "LOADING Redis is loading the dataset in memory",
+            "READONLY You can't write against a read only replica.",
+            "ERR Error running script (call to f_1): @user_script:1: -READONLY You can't write against a read only replica.",
+            "CLUSTERDOWN Hash slot not served",
+            "TRYAGAIN Multiple keys request during rehashing of slot",
+            "MASTERDOWN Link with MASTER is down",
+        ] {
+            assert!(is_for_now(&reply(line)), "{line}");
+        }
+    }
+
+    #[test]
+    fn no_text_shows_a_login() {
+        let said = of_reply("take", &reply("ERR cannot reach redis://:canary@host"));
+        assert!(!crate::telemetry::fields::chain(&said).contains("canary"));
+        let address = Address { host: "h".to_owned(), port: 1 };
+        let refusal = Refusal::of(&address, &reply("WRONGPASS for redis://u:canary@h"));
+        assert!(!refusal.to_string().contains("canary") && refusal.needs_a_person(), "{refusal}");
+        assert!(Refusal::of(&address, &reply("NOPROTO unsupported protocol version")).is_of_protocol());
     }
 }

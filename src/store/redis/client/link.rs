@@ -211,9 +211,10 @@ impl Access {
         let mut link = Link {
             address: address.clone(),
             connection,
-            hearing: match login.protocol() {
-                ProtocolVersion::RESP3 => Hearing::Pushed,
-                _ => Hearing::Apart,
+            hearing: if login.protocol() == ProtocolVersion::RESP3 {
+                Hearing::Pushed
+            } else {
+                Hearing::Apart
             },
             ears: Arc::clone(&self.ears),
             info: Info::default(),

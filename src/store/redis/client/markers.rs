@@ -9,7 +9,8 @@ use super::{
     slots::{SLOTS, tag_of},
 };
 
-static BLESS: Script = Script::new("bless", include_str!("bless.lua"));
+static BLESS: Script =
+    Script::new("bless", concat!(include_str!("../workers/marker.lua"), include_str!("bless.lua")));
 
 /// Scripts that are sent together.
 const TOGETHER: usize = 512;

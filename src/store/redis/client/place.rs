@@ -8,7 +8,7 @@ pub(super) enum Place {
     /// This server, which stands alone.
     Alone(Address),
     /// The master that sentinels watch.
-    Watched(Sentinels),
+    Watched(Box<Sentinels>),
     /// This node of a cluster.
     Node(Address),
     /// Any of these nodes of a cluster: messages reach them all.

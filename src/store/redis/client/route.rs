@@ -53,7 +53,7 @@ impl Route {
             Topology::Single(address) => Self::Whole(line(access, Place::Alone(address.clone()))),
             Topology::Sentinel { sentinels, master } => {
                 let sentinels = Sentinels::new(sentinels.clone(), master.clone(), &access);
-                Self::Whole(line(access, Place::Watched(sentinels)))
+                Self::Whole(line(access, Place::Watched(Box::new(sentinels))))
             }
             Topology::Cluster(seeds) => Self::Sharded {
                 _ear: line(access.clone(), Place::Any(seeds.clone())),
@@ -122,13 +122,16 @@ impl Route {
         }
     }
 
-    /// Each connected server, with its slots in a cluster.
-    pub(super) fn shares(&self) -> Vec<(Arc<Link>, Option<Vec<u16>>)> {
+    /// Each connected server for which `is_new` holds, with its slots in a cluster.
+    pub(super) fn shares(&self, is_new: impl Fn(&Arc<Link>) -> bool) -> Vec<(Arc<Link>, Option<Vec<u16>>)> {
         match self {
-            Self::Whole(line) => line.link().ok().map(|link| (link, None)).into_iter().collect(),
+            Self::Whole(line) => {
+                line.link().ok().filter(is_new).map(|link| (link, None)).into_iter().collect()
+            }
             Self::Sharded { cluster, .. } => {
-                let shares = cluster.map().borrow().shares();
-                shares.into_iter().map(|(link, slots)| (link, Some(slots))).collect()
+                let map = Arc::clone(&cluster.map().borrow());
+                let new = map.links().into_iter().filter(|(_, link)| is_new(link));
+                new.map(|(place, link)| (link, Some(map.slots(place)))).collect()
             }
         }
     }

@@ -58,13 +58,11 @@ async fn look(
             changed
         });
         blessed.retain(|link| link.strong_count() > 0);
-        client.route.shares()
+        client.route.shares(|link| !blessed.iter().any(|known| known.as_ptr() == Arc::as_ptr(link)))
     };
     for (link, slots) in shares {
-        if !blessed.iter().any(|known| known.as_ptr() == Arc::as_ptr(&link)) {
-            blessed.push(Arc::downgrade(&link));
-            markers::bless(&link, slots).await;
-        }
+        blessed.push(Arc::downgrade(&link));
+        markers::bless(&link, slots).await;
     }
     true
 }

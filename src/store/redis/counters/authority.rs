@@ -53,6 +53,11 @@ impl RedisAuthority {
         Self { client }
     }
 
+    /// The connection.
+    pub(in crate::store::redis) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// [`Authority::serve`]. May be sent again with the same `take`: that is how an unknown outcome is found out.
     ///
     /// A reply of [`Outcome::Blocked`](crate::store::protocol::counter::Outcome::Blocked) has told the channel

@@ -1,0 +1,142 @@
+//! Redis itself is struck: killed, emptied, set back, replaced by a replica that lags.
+
+use std::{thread, time::Duration};
+
+use super::{Fleet, Load, NORMAL_WITHIN, Pace, Story, assert_accounted, counting, flaking, settled};
+use crate::harness::{Data, RedisCluster, Sentinels, Stopwatch};
+
+/// Load before, while and after; then the checkers. `strike` does what is to be survived.
+struct Trial<'a> {
+    fleet: &'a mut Fleet,
+    what: &'a str,
+}
+
+impl Trial<'_> {
+    /// Answers what `GET /sequences` says in the end.
+    #[track_caller]
+    fn run(self, strike: impl FnOnce(&mut Fleet)) -> (Story, serde_json::Value) {
+        let Self { fleet, what } = self;
+        fleet.register("HOT", &counting());
+        fleet.register("FLAKE", &flaking());
+        let (hot, flakes) = (Load::on(fleet, "HOT", Pace::CALM), Load::on(fleet, "FLAKE", Pace::CALM));
+        thread::sleep(Duration::from_secs(2));
+        let healthy_until = fleet.watch.elapsed();
+        strike(fleet);
+        let mut story = Story::default();
+        let took = fleet.wait_normal("HOT", what, &mut story);
+        assert!(took < NORMAL_WITHIN);
+        let normal_since = fleet.watch.elapsed();
+        thread::sleep(Duration::from_secs(1));
+        story.add(hot.stop());
+        let flakes = flakes.stop();
+        story.assert_unique();
+        story.assert_order(Duration::ZERO, healthy_until);
+        story.assert_order(normal_since, fleet.watch.elapsed());
+        flakes.assert_unique();
+        let sequences = fleet.sequences(0, "HOT");
+        assert_accounted(&story, &sequences);
+        (story, sequences)
+    }
+}
+
+#[test]
+fn redis_is_killed_and_comes_back_with_its_data() {
+    let mut redis = settled();
+    let mut fleet = Fleet::start(&redis.url(), 3);
+    let trial = Trial { fleet: &mut fleet, what: "Redis killed, data kept" };
+    trial.run(|_| {
+        redis.kill();
+        thread::sleep(Duration::from_secs(1));
+        redis.start_again(Data::Kept);
+    });
+}
+
+#[test]
+fn redis_comes_back_empty() {
+    let mut redis = settled();
+    let mut fleet = Fleet::start(&redis.url(), 3);
+    let trial = Trial { fleet: &mut fleet, what: "Redis emptied" };
+    trial.run(|_| {
+        redis.kill();
+        redis.start_again(Data::Empty);
+    });
+    // The same server, wiped by somebody: its master_replid is the same as before.
+    let mut story = Story::default();
+    let before =
+        fleet.sequences(0, "HOT")["counters"][0]["last_value"].as_str().and_then(|text| text.parse().ok());
+    let before: u64 = before.expect("a value");
+    redis.cli(&["FLUSHALL"]);
+    fleet.wait_normal("HOT", "FLUSHALL", &mut story);
+    let lowest = story.observations().iter().map(|seen| seen.value).min().expect("values");
+    assert!(lowest > before, "{lowest} after {before}");
+}
+
+#[test]
+fn redis_comes_back_as_it_was_some_time_ago() {
+    let mut redis = settled();
+    let mut fleet = Fleet::start(&redis.url(), 3);
+    let trial = Trial { fleet: &mut fleet, what: "Redis restored from an old dump" };
+    trial.run(|_| {
+        let dump = redis.dump();
+        // What is drawn now is unknown to the dump.
+        thread::sleep(Duration::from_secs(2));
+        redis.kill();
+        redis.start_again(Data::Dump(dump));
+    });
+}
+
+/// Everything goes at once: Redis remembers the past, and whoever knew better was killed.
+#[test]
+fn redis_is_set_back_and_every_node_was_killed_meanwhile() {
+    let mut redis = settled();
+    let mut fleet = Fleet::start(&redis.url(), 2);
+    let trial = Trial { fleet: &mut fleet, what: "Redis restored, every node killed" };
+    let (story, _) = trial.run(|fleet| {
+        let dump = redis.dump();
+        thread::sleep(Duration::from_secs(2));
+        for index in 0..2 {
+            fleet.kill_9(index);
+        }
+        redis.kill();
+        redis.start_again(Data::Dump(dump));
+        fleet.start_all();
+    });
+    assert!(story.drawn.len() > 300, "{story}");
+}
+
+#[test]
+fn redis_stands_still_for_a_while() {
+    let redis = settled();
+    let mut fleet = Fleet::start(&redis.url(), 2);
+    let trial = Trial { fleet: &mut fleet, what: "Redis stopped for 6 s" };
+    trial.run(|_| {
+        redis.pause();
+        thread::sleep(Duration::from_secs(6));
+        redis.resume();
+    });
+}
+
+/// The counter that fell from 91 to 81 (redis #6062): here it must not.
+#[test]
+fn a_replica_that_lags_is_promoted() {
+    let mut sentinels = Sentinels::start();
+    let mut fleet = Fleet::start(&sentinels.url(), 3);
+    let trial = Trial { fleet: &mut fleet, what: "a lagging replica promoted" };
+    trial.run(|_| {
+        sentinels.hold_replica_back();
+        thread::sleep(Duration::from_secs(2));
+        sentinels.failover();
+    });
+}
+
+#[test]
+fn a_master_of_a_cluster_is_killed() {
+    let mut cluster = RedisCluster::start();
+    let mut fleet = Fleet::start(&cluster.url(), 2);
+    let trial = Trial { fleet: &mut fleet, what: "a master of a cluster killed" };
+    trial.run(|_| {
+        let master = cluster.master_of("sequence:HOT");
+        cluster.node(master).kill();
+        Stopwatch::wait_until(NORMAL_WITHIN, "another master", || cluster.masters().count() == 3);
+    });
+}
