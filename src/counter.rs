@@ -60,6 +60,17 @@ impl ValueRange {
     pub fn count(self) -> u64 {
         (self.to.0 - self.from.0).saturating_add(1)
     }
+
+    /// The first `count` values, at least 1, and what is left.
+    pub fn split(self, count: u64) -> (Self, Option<Self>) {
+        match self.from.0.checked_add(count).filter(|next| *next <= self.to.0) {
+            Some(next) => {
+                let head = Self { from: self.from, to: SequenceValue(next - 1) };
+                (head, Some(Self { from: SequenceValue(next), to: self.to }))
+            }
+            None => (self, None),
+        }
+    }
 }
 
 /// Values in ascending order, as few ranges as they came in. A single range, the usual case, needs no allocation.

@@ -15,11 +15,12 @@ use crate::{
     auth::Scope,
     body::{self, Body},
     calendar::Reset,
-    counter::SequenceValue,
+    counter::{Counter, SequenceValue, ValueRange},
     json::{Message, Object},
+    prefix_key::PrefixKey,
     rule::{Mode, Rule},
     rules::{CompiledRule, Moment},
-    store::{Advanced, CounterState},
+    store::{Abandon, Abandoned, Advanced, CounterState, SegmentState},
 };
 
 /// `GET /sequences/{prefixKey}`.
@@ -27,11 +28,14 @@ pub(super) async fn show(parts: &Parts, request: &Incoming<'_>, key: &str) -> Re
     let (_, key) = request.caller_of(Scope::PrefixesRead, key)?;
     request.query()?.finish()?;
     let rule = request::rule(parts, &key)?;
-    let counters = parts.counters.counters(&key).await?;
-    let counters: Vec<Value> = counters.iter().map(|counter| counter_to_json(&rule, counter)).collect();
-    let document =
-        json!({"prefix_key": key.as_str(), "mode": rule.rule().mode.as_str(), "counters": counters});
-    Ok(body::json(StatusCode::OK, document.to_string()))
+    Ok(body::json(StatusCode::OK, document(parts, &key, &rule).await?.to_string()))
+}
+
+/// Every counter of a rule, as it stands.
+async fn document(parts: &Parts, key: &PrefixKey, rule: &CompiledRule) -> Result<Value, Error> {
+    let counters = parts.counters.counters(key).await?;
+    let counters: Vec<Value> = counters.iter().map(|counter| counter_to_json(rule, counter)).collect();
+    Ok(json!({"prefix_key": key.as_str(), "mode": rule.rule().mode.as_str(), "counters": counters}))
 }
 
 fn counter_to_json(rule: &CompiledRule, counter: &CounterState) -> Value {
@@ -47,15 +51,30 @@ fn counter_to_json(rule: &CompiledRule, counter: &CounterState) -> Value {
             })
         })
         .collect();
-    let missing: u64 = counter.holes.iter().map(|hole| hole.to.0 - hole.from.0 + 1).sum();
+    let segments: Vec<Value> = counter
+        .segments
+        .iter()
+        .map(|segment| {
+            json!({
+                "node": segment.node,
+                "from": segment.from.to_string(),
+                "to": segment.to.to_string(),
+                "state": segment.state.as_str(),
+            })
+        })
+        .collect();
+    let count = |from: SequenceValue, to: SequenceValue| ValueRange { from, to }.count();
+    let missing: u64 = counter.holes.iter().map(|hole| count(hole.from, hole.to)).sum();
+    let used = counter.segments.iter().filter(|segment| segment.state == SegmentState::Used);
+    let ahead: u64 = used.map(|segment| count(segment.from, segment.to)).sum();
     let remaining = rule.max().0.saturating_sub(counter.last.0);
     json!({
         "period": counter.period.as_str(),
         "last_value": counter.last.to_string(),
-        "issued": (counter.last.0 - counter.base.0).saturating_sub(missing),
+        "issued": (counter.last.0 - counter.base.0).saturating_sub(missing).saturating_add(ahead),
         "remaining": remaining.to_string(),
-        // Grants and segments exist where a counter is shared between nodes; SQLite's is not.
-        "segments": [],
+        "segments": segments,
+        // Grants exist where several data centres draw on one counter.
         "grants": [],
         "holes": holes,
     })
@@ -120,6 +139,12 @@ pub(super) async fn advance(
         }
         Advanced::Below(last) => Err(Error::BelowHighWater { last }),
         Advanced::TooFar { limit } => Err(Error::AdvanceTooFar { limit }),
+        Advanced::Held { node } => Err(Error::StateConflict(Message::new(
+            format!(
+                "node {node} holds values at or below `to`: try again, or abandon them if it will not return"
+            ),
+            format!("节点 {node} 持有不高于 `to` 的值：请重试；若该节点不再恢复，请先放弃（abandon）"),
+        ))),
     }
 }
 
@@ -148,33 +173,73 @@ fn day_of(
     day
 }
 
-/// `POST /sequences/{prefixKey}/abandon`: `node`, or `from` and `to`.
+/// `POST /sequences/{prefixKey}/abandon`: `node`, or `from` and `to`; of `period`, where the rule has a reset.
 pub(super) async fn abandon(
     parts: &Parts,
     request: &Incoming<'_>,
     key: &str,
 ) -> Result<Response<Body>, Error> {
-    let (_, key) = request.caller_of(Scope::SequencesWrite, key)?;
+    let (claims, key) = request.caller_of(Scope::SequencesWrite, key)?;
     let mut object = request.object()?;
-    let node = object.text("node");
-    let (from, to) = (object.u64("from"), object.u64("to"));
-    reason(&mut object);
-    match (&node, from, to) {
-        (Some(_), None, None) => {}
-        (None, Some(from), Some(to)) if from <= to => {}
-        _ => object.error(
-            "node",
-            Message::new(
-                "give either node, or from and to in that order",
-                "请给出 node，或依次给出 from 和 to",
-            ),
-        ),
-    }
+    let (node, from, to) = (object.text("node"), object.u64("from"), object.u64("to"));
+    let period = object.text("period");
+    let reason = reason(&mut object);
+    let what = match (node, from.map(SequenceValue), to.map(SequenceValue)) {
+        (Some(node), None, None) => Some(Abandon::Node(node)),
+        (None, Some(from), Some(to)) if from <= to => Some(Abandon::Range(ValueRange { from, to })),
+        _ => {
+            let english = "give either node, or from and to in that order";
+            object.error("node", Message::new(english, "请给出 node，或依次给出 from 和 to"));
+            None
+        }
+    };
     object.finish()?;
-    request::rule(parts, &key)?;
-    // A counter of SQLite belongs to one process: no other node ever holds a part of it that could be given up.
-    Err(Error::StateConflict(Message::new(
-        format!("nothing of {key} is pending: there is nothing to abandon"),
-        format!("{key} 没有待定的范围，无可放弃"),
-    )))
+    let what = what.ok_or(Error::Internal("a checked field is missing"))?;
+    let rule = request::rule(parts, &key)?;
+    let mut outcome = Abandoned::Nothing;
+    for counter in parts.counters.counters(&key).await? {
+        // A range is one of a period; a node may hold something in each.
+        let wanted = period.as_deref().map_or_else(
+            || matches!(what, Abandon::Node(_)) || rule.rule().reset == Reset::Never,
+            |period| counter.period.as_str() == period,
+        );
+        if wanted {
+            let on = Counter { key: key.clone(), period: counter.period };
+            outcome = joined(outcome, parts.counters.abandon(on, what.clone()).await?);
+        }
+    }
+    match outcome {
+        Abandoned::Done(given_up) => {
+            let (actor, reason) = (&*claims.subject, reason.as_deref().unwrap_or_default());
+            tracing::info!(
+                prefix_key = key.as_str(),
+                actor,
+                reason,
+                ranges = given_up.len(),
+                "values abandoned"
+            );
+            Ok(body::json(StatusCode::OK, document(parts, &key, &rule).await?.to_string()))
+        }
+        Abandoned::Alive(node) => Err(Error::StateConflict(Message::new(
+            format!("node {node} is there and answers: what it holds is not pending"),
+            format!("节点 {node} 仍在运行：它持有的值并非待定"),
+        ))),
+        Abandoned::Nothing | Abandoned::Unknown => Err(Error::StateConflict(Message::new(
+            format!("nothing of {key} is pending there: there is nothing to abandon"),
+            format!("{key} 在此没有待定的范围，无可放弃"),
+        ))),
+    }
+}
+
+/// What several counters have given up: what was done counts, then who was found alive.
+fn joined(a: Abandoned, b: Abandoned) -> Abandoned {
+    match (a, b) {
+        (Abandoned::Done(mut ranges), Abandoned::Done(more)) => {
+            ranges.extend(more);
+            Abandoned::Done(ranges)
+        }
+        (done @ Abandoned::Done(_), _) | (_, done @ Abandoned::Done(_)) => done,
+        (alive @ Abandoned::Alive(_), _) | (_, alive @ Abandoned::Alive(_)) => alive,
+        (other, _) => other,
+    }
 }

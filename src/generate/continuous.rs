@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     lifecycle::Lifecycle,
-    store::{Bounds, Claim, CounterStore, TakeRequest, Taken},
+    store::{Bounds, Claim, CounterStore, StoreError, TakeRequest, Taken},
 };
 
 use super::{
@@ -35,7 +35,9 @@ impl Continuous {
     pub(super) fn new(store: Arc<dyn CounterStore>, patience: Duration, lifecycle: &Lifecycle) -> Self {
         let (to_return, returns) = (Arc::clone(&store), lifecycle.clone());
         let undelivered: Undelivered<Answer> = Box::new(move |counter, answer| {
-            let Answer { taken: Taken::Fresh(values), keyed: false } = answer else { return };
+            let Answer { taken: Taken::Fresh(values) | Taken::Segment(values), keyed: false } = answer else {
+                return;
+            };
             let (store, counter) = (Arc::clone(&to_return), counter.clone());
             returns.spawn(async move {
                 if let Err(error) = store.hand_back(counter, values).await {
@@ -72,8 +74,16 @@ impl Continuous {
             request: TakeRequest { count: order.count, claim },
             hold: order.hold.clone(),
         };
-        Ok(self.combiner.submit(order.counter(), take).await?.taken)
+        match self.combiner.submit(order.counter(), take).await?.taken {
+            Taken::Away => Err(IssueError::Store(Arc::new(away()))),
+            taken => Ok(taken),
+        }
     }
+}
+
+/// What a request is told that its store did not serve while it served others.
+fn away() -> StoreError {
+    StoreError::Unavailable { store: "shared", operation: "take", source: "nothing stands in".into() }
 }
 
 impl From<CombineError> for IssueError {

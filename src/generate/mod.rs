@@ -390,19 +390,19 @@ impl Engine {
 
 /// What a store's outcome means to the caller.
 fn answer<'a>(order: &Order<'a>, taken: Taken, stamp: Stamp) -> Result<Issued<'a>, IssueError> {
-    let source = Source::Primary;
+    let in_force = IssuedTemplate::InForce(order.template);
     match taken {
-        Taken::Fresh(values) => {
-            Ok(Issued::values(order, IssuedTemplate::InForce(order.template), stamp, values, source))
-        }
+        Taken::Fresh(values) => Ok(Issued::values(order, in_force, stamp, values, Source::Primary)),
+        Taken::Segment(values) => Ok(Issued::values(order, in_force, stamp, values, Source::Segment)),
         Taken::Replayed(recorded) => {
             let (template, stamp) = Stamp::recall(&recorded.stamp)
                 .ok_or(IssueError::Internal("an idempotency record is damaged"))?;
             let template = IssuedTemplate::Replayed(Box::new(template));
-            Ok(Issued::values(order, template, stamp, recorded.values, source))
+            Ok(Issued::values(order, template, stamp, recorded.values, Source::Primary))
         }
         Taken::Mismatch => Err(IssueError::IdempotencyMismatch),
         Taken::Overflow => Err(overflow(order)),
+        Taken::Away => Err(IssueError::Internal("a store that is away is an error by now")),
     }
 }
 

@@ -55,6 +55,7 @@ impl Client {
                 floor: SequenceValue(0),
                 max: self.rule.max_seq,
                 scheme: 0,
+                on_outage: self.rule.on_outage,
             },
             period: Period::none(),
             local: date.and_hms_opt(0, 0, 0).expect("a time"),

@@ -172,6 +172,7 @@ impl CompiledRule {
             floor: self.floor.map_or(SequenceValue(0), |floor| floor.of(start)),
             max: self.max(),
             scheme: self.scheme_number,
+            on_outage: self.rule.on_outage,
         }
     }
 

@@ -193,8 +193,13 @@ mod tests {
 
     use super::*;
 
-    const FREE: Bounds =
-        Bounds { base: SequenceValue(0), floor: SequenceValue(0), max: SequenceValue::MAX, scheme: 0 };
+    const FREE: Bounds = Bounds {
+        base: SequenceValue(0),
+        floor: SequenceValue(0),
+        max: SequenceValue::MAX,
+        scheme: 0,
+        on_outage: crate::rule::OnOutage::Segment,
+    };
 
     fn range(from: u64, to: u64) -> ValueRange {
         ValueRange { from: SequenceValue(from), to: SequenceValue(to) }

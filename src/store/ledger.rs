@@ -148,7 +148,7 @@ pub(super) fn enter_batch(
 }
 
 /// What `advance` means for a counter as it stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Advance {
     /// Nothing changes; this is the answer.
     Settled(Advanced),

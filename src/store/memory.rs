@@ -314,7 +314,7 @@ impl CounterStore for MemoryStore {
                 let Standing { base, last } = tally.standing?;
                 let mut holes = tally.holes.clone();
                 holes.sort_by_key(|hole| hole.from);
-                Some(CounterState { period: period.clone(), base, last, holes })
+                Some(CounterState { period: period.clone(), base, last, segments: Vec::new(), holes })
             });
             Ok(states.collect())
         })

@@ -9,11 +9,13 @@
 //! call that timed out is unknown to the caller).
 
 mod calls;
+mod copied;
 mod draw;
 mod ledger;
 pub mod memory;
 pub mod protocol;
 pub mod redis;
+mod segments;
 mod shared;
 pub mod sqlite;
 mod temporary;
@@ -21,6 +23,8 @@ mod verification;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
+pub use copied::CopiedRules;
+pub use protocol::counter::{Abandon, Abandoned};
 pub use protocol::window::{
     AcquireRequest, Acquired, Extension, Generation, Holding, IdMillis, Nonce, Renewed,
 };
@@ -36,6 +40,7 @@ use crate::{
     clock::UnixMillis,
     counter::{Counter, Ranges, SequenceValue},
     prefix_key::PrefixKey,
+    rule::OnOutage,
 };
 
 /// What every store method returns: one allocation per store call, none per request of a combined batch.
@@ -183,12 +188,16 @@ pub struct Recorded {
 pub enum Taken {
     /// These values are the caller's, ascending; their number is the count that was asked for.
     Fresh(Ranges),
+    /// The same, while the store is away: from the segment of this node.
+    Segment(Ranges),
     /// The key was used before for the same request: nothing was drawn.
     Replayed(Recorded),
     /// The key was used before for another request: nothing was drawn.
     Mismatch,
     /// The counter cannot give that many values up to its limit: nothing was drawn. Smaller requests behind it may succeed.
     Overflow,
+    /// The store is away and nothing of this node may stand in: nothing was drawn, or what the same key is given later.
+    Away,
 }
 
 /// Remembers the answers of modes that draw their values elsewhere (snowflake).
@@ -214,6 +223,8 @@ pub struct Bounds {
     pub max: SequenceValue,
     /// Which of the key's schemes of counters this is, counted from 0: after [`CounterStore::retire`] lower ones draw nothing.
     pub scheme: u64,
+    /// Whether a node may keep values for the time in which the store is away.
+    pub on_outage: OnOutage,
 }
 
 /// One request of a combined batch.
@@ -278,6 +289,49 @@ pub struct Hole {
     pub since: UnixMillis,
 }
 
+/// What became of a part of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SegmentState {
+    /// Its node is there and may issue it while the store is away.
+    Held,
+    /// Issued, and the cursor has not passed it yet.
+    Used,
+    /// Its node does not answer: it may have been issued, or not.
+    Pending,
+}
+
+impl SegmentState {
+    /// Every state.
+    pub const ALL: [Self; 3] = [Self::Held, Self::Used, Self::Pending];
+
+    /// The state that a word names.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+
+    /// The word for it in the API and in a store.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Used => "used",
+            Self::Pending => "pending",
+        }
+    }
+}
+
+/// A range ahead of the cursor that belongs to one node, both ends included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSegment {
+    /// The name of the node.
+    pub node: String,
+    /// First value.
+    pub from: SequenceValue,
+    /// Last value.
+    pub to: SequenceValue,
+    /// What became of it.
+    pub state: SegmentState,
+}
+
 /// A counter as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CounterState {
@@ -287,12 +341,14 @@ pub struct CounterState {
     pub base: SequenceValue,
     /// The cursor: everything above `base` and at or below it is issued or listed in `holes`.
     pub last: SequenceValue,
+    /// What nodes hold or have issued ahead of the cursor, ascending.
+    pub segments: Vec<NodeSegment>,
     /// Holes in ascending order.
     pub holes: Vec<Hole>,
 }
 
 /// Outcome of [`CounterStore::advance`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Advanced {
     /// The cursor stands at `to`.
     Done,
@@ -302,6 +358,11 @@ pub enum Advanced {
     TooFar {
         /// How many integers one call may pass.
         limit: u64,
+    },
+    /// A node holds a segment at or below `to` and does not let go of it: nothing changed.
+    Held {
+        /// The name of the node.
+        node: String,
     },
 }
 
@@ -346,6 +407,12 @@ pub trait CounterStore: Send + Sync + 'static {
         actor: Arc<str>,
         now: UnixMillis,
     ) -> StoreFuture<'_, Advanced>;
+
+    /// Gives up for good what is held by nodes that do not answer: it is never issued, and listed as an `abandoned` hole once the
+    /// cursor has passed it. A store that one process draws from holds nothing of the kind.
+    fn abandon(&self, _counter: Counter, _what: Abandon) -> StoreFuture<'_, Abandoned> {
+        Box::pin(std::future::ready(Ok(Abandoned::Nothing)))
+    }
 }
 
 /// How many integers one `advance` of a strict counter may pass: each becomes a row of the ledger.

@@ -19,6 +19,7 @@ use numgen::{
     clock::UnixMillis,
     counter::{Counter, Ranges, SequenceValue, ValueRange},
     prefix_key::PrefixKey,
+    rule::OnOutage,
     store::{Bounds, Claim, CounterStore, IssueRequest, RenderNumber, TakeRequest, Taken},
 };
 
@@ -102,8 +103,13 @@ fn counter(text: &str, period: &str) -> Counter {
 }
 
 /// No limit but the type's, from 0.
-const FREE: Bounds =
-    Bounds { base: SequenceValue(0), floor: SequenceValue(0), max: SequenceValue::MAX, scheme: 0 };
+const FREE: Bounds = Bounds {
+    base: SequenceValue(0),
+    floor: SequenceValue(0),
+    max: SequenceValue::MAX,
+    scheme: 0,
+    on_outage: OnOutage::Segment,
+};
 
 fn range(from: u64, to: u64) -> ValueRange {
     ValueRange { from: SequenceValue(from), to: SequenceValue(to) }

@@ -55,6 +55,7 @@ impl CounterStore for SqliteStore {
                     period: values::period(row)?,
                     base: values::sequence(row, "base")?,
                     last: values::sequence(row, "last")?,
+                    segments: Vec::new(),
                     holes: Vec::new(),
                 })
             })?;

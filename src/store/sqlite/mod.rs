@@ -17,6 +17,7 @@ mod ledger;
 mod reader;
 mod rules;
 mod schema;
+mod segments;
 mod settlement;
 mod temporary;
 #[cfg(test)]

@@ -20,8 +20,13 @@ use crate::{
 use writer::Moment;
 
 const NOW: UnixMillis = UnixMillis(1_795_348_800_000);
-const FREE: Bounds =
-    Bounds { base: SequenceValue(0), floor: SequenceValue(0), max: SequenceValue::MAX, scheme: 0 };
+const FREE: Bounds = Bounds {
+    base: SequenceValue(0),
+    floor: SequenceValue(0),
+    max: SequenceValue::MAX,
+    scheme: 0,
+    on_outage: crate::rule::OnOutage::Segment,
+};
 
 fn start(
     directory: &Path,

@@ -101,7 +101,12 @@ pub(super) fn hole(row: &Row<'_>) -> Result<Hole, Failure> {
 
 /// Reads a list of ranges.
 pub(super) fn ranges(row: &Row<'_>) -> Result<Ranges, Failure> {
-    word(row, "value_ranges", |text| text.parse().ok())
+    ranges_of(row, "value_ranges")
+}
+
+/// The same, from a column of another name.
+pub(super) fn ranges_of(row: &Row<'_>, column: &str) -> Result<Ranges, Failure> {
+    word(row, column, |text| text.parse().ok())
 }
 
 /// `fingerprint, stamp, value_ranges, expires_at_ms`

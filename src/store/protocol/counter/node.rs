@@ -9,6 +9,9 @@ use super::{
 };
 use crate::counter::{SequenceValue, ValueRange};
 
+/// How many ranges that were handed back are kept, to tell a store that has forgotten them.
+const HANDED_BACK_KEPT: usize = 1_000;
+
 /// What must outlive the process: it is written before it counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NodeState {
@@ -28,6 +31,12 @@ impl NodeState {
         let Segment(range) = self.segment?;
         (self.issued > 0)
             .then(|| ValueRange { from: range.from, to: SequenceValue(range.from.0 + (self.issued - 1)) })
+    }
+
+    /// The value that would be issued next.
+    pub fn next(&self) -> Option<SequenceValue> {
+        let Segment(range) = self.segment?;
+        (self.remaining() > 0).then(|| SequenceValue(range.from.0 + self.issued))
     }
 
     /// How many values the segment has left.
@@ -86,6 +95,10 @@ pub struct Node {
     seen: Option<SequenceValue>,
     state: NodeState,
     surplus: RangeSet,
+    /// What was handed back, and told: a store that has forgotten is told again.
+    handed_back: RangeSet,
+    /// What was issued from segments and not told: whether or not the cursor has passed it, the store does not know.
+    untold: RangeSet,
     /// Processes before this one on the same disk of which the store has not been told that they are gone.
     retires: Vec<Incarnation>,
     /// Those of which it has: this node has seen a cursor above all that they knew.
@@ -103,6 +116,7 @@ impl Node {
         left: NodeState,
         ancestors: Vec<Incarnation>,
     ) -> Self {
+        let untold = left.used.iter().chain(left.issued_range()).collect();
         Self {
             incarnation,
             name,
@@ -112,6 +126,8 @@ impl Node {
             seen: left.seen,
             state: left,
             surplus: RangeSet::new(),
+            handed_back: RangeSet::new(),
+            untold,
             retires: ancestors,
             covers: Vec::new(),
             peers: Vec::new(),
@@ -152,8 +168,9 @@ impl Node {
             self.call += 1;
             self.pending = Some(ask.count);
         }
-        let passed = |range: &ValueRange| self.seen.is_none_or(|seen| range.to > seen);
-        let used: RangeSet = self.state.used.iter().chain(self.state.issued_range()).filter(passed).collect();
+        // What was issued to nobody after all is used, as far as others are concerned, until the cursor has passed it.
+        let surplus = self.passed(&self.surplus);
+        let used: RangeSet = self.ahead(&self.used()).iter().chain(self.untold.iter()).collect();
         Take {
             incarnation: self.incarnation,
             node: self.name.clone(),
@@ -165,7 +182,7 @@ impl Node {
             seen: self.seen,
             holds: self.state.segment,
             used: used.iter().collect(),
-            surplus: self.surplus.iter().collect(),
+            surplus: surplus.iter().collect(),
             wants: ask.wants,
             retires: self.retires.clone(),
             covers: self.covers.clone(),
@@ -183,7 +200,12 @@ impl Node {
                 if take.generation != self.generation || self.pending.is_none() || take.call != self.call {
                     return Heard::Ignored;
                 }
-                self.generation = Some(generation);
+                // Asked at once where it has not spoken under that generation yet: the next message is its report.
+                let reports = self.generation.replace(generation) != Some(generation);
+                let wait_ms = if reports { 0 } else { wait_ms };
+                if reports {
+                    self.hand_back(self.handed_back.clone().iter());
+                }
                 Heard::Recover { wait_ms }
             }
             Reply::Taken { generation, call, outcome, claims, cursor, segment, peers }
@@ -195,8 +217,17 @@ impl Node {
                 self.covers.append(&mut self.retires);
                 for range in &take.surplus {
                     self.surplus.remove(*range);
+                    self.handed_back.insert(*range);
                 }
-                let write = self.swapped(segment);
+                // What was handed back last lies highest, and is what a store forgets.
+                while self.handed_back.iter().count() > HANDED_BACK_KEPT {
+                    let Some(lowest) = self.handed_back.iter().next() else { break };
+                    self.handed_back.remove(lowest);
+                }
+                for range in &take.used {
+                    self.untold.remove(*range);
+                }
+                let write = self.with_segment(segment);
                 Heard::Served { outcome, claims, write }
             }
             Reply::Taken { .. } => Heard::Ignored,
@@ -209,14 +240,33 @@ impl Node {
         }
     }
 
-    /// The state with another segment; `None` where nothing changes.
-    fn swapped(&self, segment: Option<Segment>) -> Option<NodeState> {
-        let ahead = |range: &ValueRange| self.seen.is_none_or(|seen| range.to > seen);
+    /// The state with another segment; `None` where nothing changes. To be written and adopted, or never to be used: the next
+    /// message says which segment is held, and the other one is free then.
+    pub fn with_segment(&self, segment: Option<Segment>) -> Option<NodeState> {
         if segment == self.state.segment {
             return None;
         }
-        let used = self.state.used.iter().chain(self.state.issued_range()).filter(ahead).collect();
+        let used = self.ahead(&self.used()).iter().chain(self.untold.iter()).collect();
         Some(NodeState { segment, issued: 0, used, seen: self.seen })
+    }
+
+    /// What was issued from segments.
+    fn used(&self) -> RangeSet {
+        self.state.used.iter().chain(self.state.issued_range()).collect()
+    }
+
+    /// What lies above the highest cursor that was heard of.
+    fn ahead(&self, set: &RangeSet) -> RangeSet {
+        let mut ahead = set.clone();
+        if let Some(seen) = self.seen {
+            ahead.split_off_below(seen);
+        }
+        ahead
+    }
+
+    /// What does not.
+    fn passed(&self, set: &RangeSet) -> RangeSet {
+        self.seen.map_or_else(RangeSet::new, |seen| set.clone().split_off_below(seen))
     }
 
     /// What [`Node::hear`] gave to be written has been written.
@@ -226,7 +276,7 @@ impl Node {
 
     /// The state without a segment: to be written, then adopted, before the node says that it holds none.
     pub fn give_up(&self) -> NodeState {
-        self.swapped(None).unwrap_or_else(|| self.state.clone())
+        self.with_segment(None).unwrap_or_else(|| self.state.clone())
     }
 
     /// Draws from the segment, all or none. The state must be on disk before the values are shown to anybody.
@@ -241,13 +291,25 @@ impl Node {
             return None;
         }
         self.state.issued += count;
-        Some(ValueRange { from: SequenceValue(from), to: SequenceValue(to) })
+        let range = ValueRange { from: SequenceValue(from), to: SequenceValue(to) };
+        self.untold.insert(range);
+        Some(range)
     }
 
-    /// Values that were drawn and will be issued to nobody.
+    /// The call that is under way was certainly not served: nothing is drawn for it.
+    pub fn withdraw(&mut self) {
+        self.pending = None;
+    }
+
+    /// Values that were drawn, or issued from a segment, and reach nobody: listed once the cursor has passed them. Others are
+    /// ignored.
     pub fn hand_back(&mut self, values: impl IntoIterator<Item = ValueRange>) {
+        let used = self.used();
         for range in values {
-            self.surplus.insert(range);
+            let drawn = self.passed(&RangeSet::from_iter([range]));
+            for part in drawn.iter().chain(used.within(range)) {
+                self.surplus.insert(part);
+            }
         }
     }
 }

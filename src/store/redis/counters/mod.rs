@@ -1,14 +1,285 @@
-//! Continuous counters on Redis.
+//! Continuous counters on Redis: consecutive over all nodes, and bridged by each for a while when Redis is away.
 //!
-//! Invariants: the scripts do what [`Authority`](crate::store::protocol::counter::Authority) does, each in one step, and a
-//! differential test holds them to it (`tests/it/counter_script.rs`); every key of a counter carries the tag
-//! `{sequence:<counter>}`, so that one slot of a cluster has them all; the plain key `sequence:<counter>` is written by every
-//! script that moves the cursor.
+//! # Invariants
+//!
+//! 1. The scripts do what [`Authority`](crate::store::protocol::counter::Authority) does, each in one step, and a
+//!    differential test holds them to it (`tests/it/counter_script.rs`). Every key of a counter carries the tag
+//!    `{sequence:<counter>}`, so that one slot of a cluster has them all; the plain key `sequence:<counter>` is written by every
+//!    script that moves the cursor.
+//! 2. One message at a time for each counter (its *turn*). A call that was not answered is repeated, with the same number, before
+//!    anything else is said; what it turns out to have drawn for callers that were told otherwise is handed back.
+//! 3. A request is served only by a message that was sent after it arrived. So numbers are in real-time order while Redis is there.
+//! 4. What is issued from the segment is on disk before it is answered, and the disk never falls behind (its *pen*).
+//! 5. A segment that is offered is on disk before it is used, and is taken over or dropped before the next message: that one tells
+//!    the authority which segment is free. While a write is in doubt nothing is said.
+//! 6. A process is on disk, under the name by which the authority knows it, before it holds a segment: so the next process on the same
+//!    directory can speak for it.
+//! 7. Whoever is dropped in the middle (a caller that has gone, a task that is cancelled) leaves a state from which the next
+//!    message goes on: a call that is repeated, a write that is repeated, values that are handed back.
 //!
 //! Order of reading: `wire.rs` (what is sent and answered), `authority.rs` (the calls), then the scripts: `values.lua` (numbers
-//! up to `u64::MAX`), `healthy.lua` (the path of a counter that is well), `authority.lua` (everything else), and an end for each call.
+//! up to `u64::MAX`), `healthy.lua` (the path of a counter that is well), `authority.lua` (everything else), and an end for each
+//! call. The node's side: `link.rs`, `desk.rs` (one counter), `desks.rs` (all of them; one exchange), `batch.rs` and
+//! `draw.rs` (a caller's batch), `keeper.rs` (what nobody asks for).
 
 mod authority;
+mod batch;
+mod desk;
+mod desks;
+mod draw;
+#[cfg(test)]
+mod fake;
+mod keeper;
+mod link;
+mod show;
+#[cfg(test)]
+mod tests;
 mod wire;
 
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
+
 pub use authority::{RedisAuthority, Shown};
+
+use self::{
+    desk::Desk,
+    desks::{Desks, Errand, Identity},
+    keeper::Keeper,
+    link::{AuthorityLink, RedisLink},
+};
+use super::{STORE, client::Client};
+use crate::{
+    clock::UnixMillis,
+    counter::{Counter, Ranges, SequenceValue},
+    lifecycle::Lifecycle,
+    prefix_key::PrefixKey,
+    rule::OnOutage,
+    store::{
+        Abandon, Abandoned, Advanced, Bounds, CounterState, CounterStore, StoreError, StoreFuture,
+        TakeRequest, Taken, protocol::counter::Advance, segments::SegmentStore, sqlite::SqliteStore,
+    },
+};
+
+/// How long `advance` waits for nodes that are there to swap their segments.
+const ADVANCE_PATIENCE: Duration = Duration::from_secs(3);
+const ADVANCE_PAUSE: Duration = Duration::from_millis(50);
+
+/// Counters that are given up at once at the end.
+const LEAVING_AT_A_TIME: usize = 256;
+
+/// How a node takes part.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The name of this node, for people.
+    pub node: String,
+    /// How many values it keeps of each counter for the time in which Redis is away.
+    pub segment_size: u64,
+    /// How long a request may wait, and how long one call at most.
+    pub timeout: Duration,
+}
+
+/// The counters of this node. Cheap to clone.
+#[derive(Clone)]
+pub struct RedisCounters {
+    desks: Arc<Desks>,
+}
+
+impl RedisCounters {
+    /// Takes up what earlier processes have left on `disk`, and keeps counters until `lifecycle` is drained. Redis may be away.
+    ///
+    /// # Errors
+    ///
+    /// The local disk's.
+    pub async fn start(
+        client: Client,
+        disk: Arc<SqliteStore>,
+        settings: Settings,
+        lifecycle: &Lifecycle,
+    ) -> Result<Self, StoreError> {
+        let authority = RedisAuthority::new(client.clone());
+        Self::over(Arc::new(RedisLink { client, authority }), disk, settings, lifecycle).await
+    }
+
+    async fn over(
+        link: Arc<dyn AuthorityLink>,
+        disk: Arc<dyn SegmentStore>,
+        settings: Settings,
+        lifecycle: &Lifecycle,
+    ) -> Result<Self, StoreError> {
+        let Settings { node, segment_size, timeout } = settings;
+        let identity = Identity { node, segment_size, patience: timeout };
+        let (desks, errands) = Desks::new(link, disk, identity);
+        let desks = Arc::new(desks);
+        desks.take_up().await?;
+        lifecycle.spawn(Keeper::new(Arc::clone(&desks), errands, lifecycle.clone()).keep());
+        Ok(Self { desks })
+    }
+
+    /// Gives every counter up, within `limit`: what is not given up by then is taken up by the next process on this data directory.
+    /// Nothing is drawn any more.
+    pub async fn leave(&self, limit: Duration) {
+        self.desks.is_leaving.store(true, Ordering::Release);
+        let leaving = async {
+            let permits = Semaphore::new(LEAVING_AT_A_TIME);
+            let each = self.desks.all().into_iter().map(|desk| {
+                let permits = &permits;
+                async move {
+                    let _permit = permits.acquire().await;
+                    self.desks.give_up(&desk).await
+                }
+            });
+            let outcomes = futures_util::future::join_all(each).await;
+            outcomes.iter().filter(|outcome| outcome.is_err()).count()
+        };
+        match tokio::time::timeout(limit, leaving).await {
+            Ok(0) => {}
+            Ok(kept) => tracing::warn!(counters = kept, "segments kept for the next process"),
+            Err(_elapsed) => tracing::warn!("segments kept for the next process: no time was left"),
+        }
+    }
+
+    /// The least that a counter of this node could issue if Redis went away now; `None` where none holds a segment.
+    pub fn segment_remaining(&self) -> Option<u64> {
+        self.desks.lowest_remaining()
+    }
+
+    /// A desk for somebody who does not know the limits of the counter.
+    async fn desk_at(&self, counter: &Counter, base: SequenceValue) -> Result<Arc<Desk>, StoreError> {
+        let floor = SequenceValue(0);
+        let bounds = Bounds { base, floor, max: SequenceValue::MAX, scheme: 0, on_outage: OnOutage::Fail };
+        self.desks.desk(counter, &bounds).await
+    }
+
+    async fn beat(&self, desk: &Arc<Desk>) {
+        let turn = desk.turn().await;
+        self.desks.beat(desk, turn).await;
+    }
+
+    async fn advance_to(
+        &self,
+        counter: Counter,
+        base: SequenceValue,
+        to: SequenceValue,
+    ) -> Result<Advanced, StoreError> {
+        if to < base {
+            return Ok(Advanced::Below(base));
+        }
+        let until = Instant::now() + ADVANCE_PATIENCE.min(self.desks.identity.patience);
+        loop {
+            let answer = self.desks.link.advance(&counter, to, self.desks.identity.patience).await?;
+            let is_late = Instant::now() + ADVANCE_PAUSE > until;
+            match answer {
+                Advance::Done => return Ok(Advanced::Done),
+                Advance::Below(cursor) => return Ok(Advanced::Below(cursor)),
+                Advance::Held { node, alive } if !alive || is_late => return Ok(Advanced::Held { node }),
+                Advance::Unknown if is_late => {
+                    return Err(StoreError::Timeout { store: STORE, operation: "advance" });
+                }
+                // It may be held by this node, or wait for its report.
+                Advance::Held { .. } | Advance::Unknown => {
+                    let desk = self.desk_at(&counter, base).await?;
+                    self.beat(&desk).await;
+                    sleep(if matches!(answer, Advance::Unknown) { Duration::ZERO } else { ADVANCE_PAUSE })
+                        .await;
+                }
+            }
+        }
+    }
+}
+
+impl Desks {
+    /// Takes over what earlier processes have left: first on disk, under this process's names, then with the authorities.
+    async fn take_up(&self) -> Result<(), StoreError> {
+        let mut desks = Vec::new();
+        for kept in self.disk.held().await? {
+            let bounds = Bounds {
+                base: kept.limits.base,
+                floor: kept.limits.floor,
+                max: kept.limits.max,
+                scheme: 0,
+                on_outage: OnOutage::Segment,
+            };
+            desks.push(self.open(&kept.counter.clone(), &bounds, Some(kept))?);
+        }
+        if !desks.is_empty() {
+            tracing::info!(counters = desks.len(), "segments of the process before are taken over");
+            self.write_down(&desks).await?;
+        }
+        desks.into_iter().for_each(|desk| self.send(Errand::Begin(desk)));
+        Ok(())
+    }
+}
+
+impl CounterStore for RedisCounters {
+    fn take(
+        &self,
+        counter: Counter,
+        bounds: Bounds,
+        requests: Vec<TakeRequest>,
+    ) -> StoreFuture<'_, Vec<Taken>> {
+        Box::pin(self.desks.take(counter, bounds, requests))
+    }
+
+    fn hand_back(&self, counter: Counter, values: Ranges) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            // What was drawn here is known here; after ten idle minutes nobody hands anything back.
+            let Some(desk) = self.desks.find(&counter) else { return Ok(()) };
+            desk.work().node.hand_back(values.iter());
+            self.beat(&desk).await;
+            Ok(())
+        })
+    }
+
+    fn counters<'a>(&'a self, key: &'a PrefixKey) -> StoreFuture<'a, Vec<CounterState>> {
+        Box::pin(async move {
+            let shown = self.desks.link.show(key, self.desks.identity.patience).await?;
+            Ok(shown.into_iter().filter_map(show::state).collect())
+        })
+    }
+
+    fn retire<'a>(&'a self, key: &'a PrefixKey, scheme: u64) -> StoreFuture<'a, SequenceValue> {
+        Box::pin(async move {
+            self.desks.retire(key, scheme);
+            let shown = self.desks.link.show(key, self.desks.identity.patience).await?;
+            Ok(shown.iter().map(show::highest).max().unwrap_or_default())
+        })
+    }
+
+    fn advance(
+        &self,
+        counter: Counter,
+        base: SequenceValue,
+        to: SequenceValue,
+        _actor: Arc<str>,
+        _now: UnixMillis,
+    ) -> StoreFuture<'_, Advanced> {
+        Box::pin(self.advance_to(counter, base, to))
+    }
+
+    fn abandon(&self, counter: Counter, what: Abandon) -> StoreFuture<'_, Abandoned> {
+        Box::pin(async move {
+            let patience = self.desks.identity.patience;
+            let outcome = self.desks.link.abandon(&counter, &what, patience).await?;
+            if outcome != Abandoned::Unknown {
+                return Ok(outcome);
+            }
+            let desk = self.desk_at(&counter, SequenceValue(0)).await?;
+            self.beat(&desk).await;
+            self.desks.link.abandon(&counter, &what, patience).await
+        })
+    }
+}
+
+impl fmt::Debug for RedisCounters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisCounters").field("identity", &self.desks.identity).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,214 @@
+//! The requests of one batch, and what each has got so far.
+//!
+//! Requests of a batch came at the same time as far as anybody can tell: those without a key are served first, then those with
+//! one; each kind in its order.
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use crate::{
+    counter::{Ranges, ValueRange},
+    store::{
+        Claim, Recorded, TakeRequest, Taken,
+        protocol::counter::{ClaimAnswer, ClaimAsk},
+    },
+};
+
+/// See the module.
+pub(super) struct Batch {
+    requests: Vec<TakeRequest>,
+    answers: Vec<Option<Taken>>,
+    /// Requests that the last message asked for.
+    asked: Vec<usize>,
+    /// Requests with a key that found no room: each is asked for by itself, since it may have been served before.
+    alone: Vec<usize>,
+}
+
+/// Replies that do not fit what was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("the authority has answered something else than it was asked")]
+pub(super) struct Misfit;
+
+impl Batch {
+    pub(super) fn new(requests: Vec<TakeRequest>) -> Self {
+        let answers = requests.iter().map(|_| None).collect();
+        Self { requests, answers, asked: Vec::new(), alone: Vec::new() }
+    }
+
+    /// Whether a request has its answer.
+    pub(super) fn is_begun(&self) -> bool {
+        self.answers.iter().any(Option::is_some)
+    }
+
+    /// Whether every request has its answer.
+    pub(super) fn is_answered(&self) -> bool {
+        self.answers.iter().all(Option::is_some)
+    }
+
+    /// The answers; what is open is told that the store is away.
+    pub(super) fn finish(self) -> Vec<Taken> {
+        self.answers.into_iter().map(|answer| answer.unwrap_or(Taken::Away)).collect()
+    }
+
+    /// What to ask for next: (how many values for requests without a key, requests with one). `None`: nothing is open.
+    pub(super) fn next(&mut self) -> Option<(u64, Vec<ClaimAsk>)> {
+        self.asked.clear();
+        let open = |index: &usize| self.answers.get(*index).is_some_and(Option::is_none);
+        let crowd = (0..self.requests.len()).filter(open).filter(|index| !self.alone.contains(index));
+        self.asked.extend(crowd);
+        if self.asked.is_empty() {
+            self.asked.extend(self.alone.iter().copied().find(open));
+        }
+        if self.asked.is_empty() {
+            return None;
+        }
+        let (mut count, mut claims) = (0, Vec::new());
+        for request in self.asked.iter().filter_map(|index| self.requests.get(*index)) {
+            match &request.claim {
+                None => count += u64::from(request.count),
+                Some(claim) => claims.push(claim_ask(claim, request.count)),
+            }
+        }
+        Some((count, claims))
+    }
+
+    /// Hands out what was drawn for requests without a key.
+    ///
+    /// # Errors
+    ///
+    /// [`Misfit`] for too few or too many values.
+    pub(super) fn serve(&mut self, values: &[ValueRange]) -> Result<(), Misfit> {
+        let mut rest = Rest { ranges: values.iter().copied(), open: None };
+        for index in &self.asked {
+            let (Some(request), Some(answer)) = (self.requests.get(*index), self.answers.get_mut(*index))
+            else {
+                continue;
+            };
+            if request.claim.is_none() {
+                *answer = Some(Taken::Fresh(rest.take(request.count.into()).ok_or(Misfit)?));
+            }
+        }
+        if rest.is_empty() { Ok(()) } else { Err(Misfit) }
+    }
+
+    /// Hands out what requests with a key were answered, in their order.
+    ///
+    /// # Errors
+    ///
+    /// [`Misfit`] for another number of answers.
+    pub(super) fn answer(&mut self, answers: Vec<ClaimAnswer>) -> Result<(), Misfit> {
+        let mut answers = answers.into_iter();
+        for index in &self.asked {
+            let (Some(request), Some(answer)) = (self.requests.get(*index), self.answers.get_mut(*index))
+            else {
+                continue;
+            };
+            if request.claim.is_some() {
+                *answer = Some(taken(answers.next().ok_or(Misfit)?));
+            }
+        }
+        if answers.next().is_none() { Ok(()) } else { Err(Misfit) }
+    }
+
+    /// There are only `left` values: those without a key that fit are asked for again, those with one each by itself, the others
+    /// are answered.
+    pub(super) fn squeeze(&mut self, left: u64) {
+        let asked = std::mem::take(&mut self.asked);
+        if let [only] = asked[..] {
+            return self.overflow(only);
+        }
+        let mut room = left;
+        for index in asked {
+            let Some(request) = self.requests.get(index) else { continue };
+            match (&request.claim, room.checked_sub(request.count.into())) {
+                (None, Some(rest)) => room = rest,
+                (None, None) => self.overflow(index),
+                (Some(_), _) => self.alone.push(index),
+            }
+        }
+    }
+
+    /// Answers each open request without a key by what `issue` has for it.
+    pub(super) fn serve_locally(&mut self, mut issue: impl FnMut(u64) -> Option<ValueRange>) {
+        for (request, answer) in self.requests.iter().zip(&mut self.answers) {
+            if answer.is_none() && request.claim.is_none() {
+                *answer = issue(request.count.into()).map(|range| Taken::Segment(range.into()));
+            }
+        }
+    }
+
+    /// Takes back what was answered locally: it could not be written down.
+    pub(super) fn retract_local(&mut self) {
+        for answer in &mut self.answers {
+            if matches!(answer, Some(Taken::Segment(_))) {
+                *answer = None;
+            }
+        }
+    }
+
+    fn overflow(&mut self, index: usize) {
+        if let Some(answer) = self.answers.get_mut(index) {
+            *answer = Some(Taken::Overflow);
+        }
+    }
+}
+
+/// Values that are still to be handed out.
+struct Rest<I> {
+    ranges: I,
+    open: Option<ValueRange>,
+}
+
+impl<I: Iterator<Item = ValueRange>> Rest<I> {
+    fn take(&mut self, count: u64) -> Option<Ranges> {
+        let (mut left, mut values) = (count, Ranges::new());
+        while left > 0 {
+            let range = self.open.take().or_else(|| self.ranges.next())?;
+            let (head, tail) = range.split(left);
+            values.push(head);
+            left -= head.count();
+            self.open = tail;
+        }
+        Some(values)
+    }
+
+    fn is_empty(&mut self) -> bool {
+        self.open.is_none() && self.ranges.next().is_none()
+    }
+}
+
+fn taken(answer: ClaimAnswer) -> Taken {
+    let all = |values: Vec<ValueRange>| {
+        let mut ranges = Ranges::new();
+        values.into_iter().for_each(|range| ranges.push(range));
+        ranges
+    };
+    match answer {
+        ClaimAnswer::Fresh(values) => Taken::Fresh(all(values)),
+        ClaimAnswer::Replayed { stamp, values } => {
+            Taken::Replayed(Recorded { stamp: stamp.into(), values: all(values) })
+        }
+        ClaimAnswer::Mismatch => Taken::Mismatch,
+        ClaimAnswer::Moved => Taken::Away,
+    }
+}
+
+fn claim_ask(claim: &Claim, count: u32) -> ClaimAsk {
+    ClaimAsk {
+        key: hex(digest(&SHA256, claim.scoped_key.as_bytes()).as_ref()),
+        fingerprint: hex(&claim.fingerprint),
+        stamp: claim.stamp.to_string(),
+        count: count.into(),
+        turn: 0,
+        claimed_at: claim.claimed_at,
+        expires_at: claim.expires_at,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a String does not fail.
+        let _infallible = write!(text, "{byte:02x}");
+        text
+    })
+}

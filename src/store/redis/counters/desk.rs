@@ -1,0 +1,231 @@
+//! One counter of this process: the [`Node`] that speaks for it, and who may do what with it at the same time.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use tokio::sync::{Mutex as Turnstile, OwnedMutexGuard, watch};
+
+use crate::{
+    counter::{Counter, SequenceValue, ValueRange},
+    rule::OnOutage,
+    store::{
+        Bounds,
+        protocol::counter::{Ask, ClaimAsk, Incarnation, Limits, Node, NodeState, Segment, Wants},
+        segments::Kept,
+    },
+};
+
+/// The shortest time between two signs of life, in ms.
+pub(super) const BEAT_MS: u64 = 1_000;
+
+/// The longest, in ms. Shorter than the time for which a store that has forgotten waits for reports: so every node hears of it
+/// in time, even one whose counters are all idle.
+pub(super) const LONGEST_BEAT_MS: u64 = 4_000;
+
+/// How many processes before this one are remembered on disk.
+const ANCESTORS: usize = 16;
+
+/// How a counter stands with its authority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It answers.
+    Here,
+    /// It answers, and draws nothing until every node had the time to report.
+    Recovering,
+    /// It does not answer.
+    Away,
+}
+
+/// Three locks, taken in this order. *turn*: who may speak to the authority, one message at a time. *pen*: who may write to the
+/// disk; to issue from the segment and to write that down is one step under it, so the disk never falls behind what was answered.
+/// *work*: the state itself, never held over an await.
+pub(super) struct Desk {
+    pub(super) counter: Counter,
+    /// As the authority spells it.
+    pub(super) name: String,
+    /// The marker by which its store tells that it has forgotten.
+    pub(super) marker: Arc<str>,
+    turn: Arc<Turnstile<Turn>>,
+    pen: Arc<Turnstile<()>>,
+    work: Mutex<Work>,
+    standing: watch::Sender<Standing>,
+    pub(super) pulse: Pulse,
+}
+
+/// What belongs to whoever may speak.
+#[derive(Default)]
+pub(super) struct Turn {
+    /// The segment that the last reply wants this node to hold, where it is another one. Written down and adopted before
+    /// the next message, which tells the authority which of the two is free.
+    pub(super) offer: Option<Option<Segment>>,
+    /// A state was sent to the disk, and whether it arrived is unknown: the present one is written before the next message.
+    pub(super) in_doubt: bool,
+    /// The counter is on the list of its prefix key.
+    pub(super) is_listed: bool,
+    /// The counter was given up: another desk takes its place.
+    pub(super) is_closed: bool,
+}
+
+/// The state.
+pub(super) struct Work {
+    pub(super) node: Node,
+    pub(super) limits: Limits,
+    pub(super) on_outage: OnOutage,
+    ancestors: Vec<Incarnation>,
+    /// Issued from the segment for callers that were not told yet; whoever has the pen and finds some knows that these were never
+    /// told.
+    pub(super) untold: Vec<ValueRange>,
+    /// The cursor at the last beat.
+    beaten: Option<SequenceValue>,
+    /// The cursor in the last state that was written.
+    written: Option<SequenceValue>,
+}
+
+/// Times in ms since the process began to use counters, to be read without a lock.
+#[derive(Default)]
+pub(super) struct Pulse {
+    /// The last request of a caller.
+    pub(super) used_at: AtomicU64,
+    /// The last message that was answered.
+    pub(super) heard_at: AtomicU64,
+    /// How long after that the next one is due.
+    pub(super) interval: AtomicU64,
+    /// When the keeper looks at it next.
+    pub(super) agenda: AtomicU64,
+    /// `Recovering`: when the store is expected to draw again.
+    pub(super) back_at: AtomicU64,
+    /// This process has a row on disk: from now on it may hold a segment.
+    pub(super) is_written: AtomicBool,
+    /// Somebody is at work to reach the authority again.
+    pub(super) is_sought: AtomicBool,
+}
+
+impl Desk {
+    /// A counter that this process begins to use; `kept` is what an earlier process has left.
+    pub(super) fn new(
+        counter: Counter,
+        marker: Arc<str>,
+        node: Node,
+        bounds: &Bounds,
+        kept: Option<&Kept>,
+    ) -> Self {
+        let pulse = Pulse::default();
+        pulse.interval.store(BEAT_MS, Ordering::Relaxed);
+        let limits = Limits { base: bounds.base, floor: bounds.floor, max: bounds.max };
+        let work = Work {
+            node,
+            limits,
+            on_outage: bounds.on_outage,
+            ancestors: kept.map_or_else(Vec::new, ancestors),
+            untold: Vec::new(),
+            beaten: None,
+            written: None,
+        };
+        Self {
+            name: counter.to_string(),
+            counter,
+            marker,
+            turn: Arc::default(),
+            pen: Arc::default(),
+            work: Mutex::new(work),
+            standing: watch::Sender::new(Standing::Here),
+            pulse,
+        }
+    }
+
+    /// Waits for the turn to speak.
+    pub(super) async fn turn(&self) -> OwnedMutexGuard<Turn> {
+        Arc::clone(&self.turn).lock_owned().await
+    }
+
+    /// The turn, if nobody has it.
+    pub(super) fn try_turn(&self) -> Option<OwnedMutexGuard<Turn>> {
+        Arc::clone(&self.turn).try_lock_owned().ok()
+    }
+
+    /// Waits for the pen.
+    pub(super) async fn pen(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.pen).lock_owned().await
+    }
+
+    pub(super) fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        *self.standing.borrow()
+    }
+
+    /// Notes how the counter stands; answers how it stood.
+    pub(super) fn stand(&self, now: Standing) -> Standing {
+        self.standing.send_replace(now)
+    }
+
+    /// Waits until the authority draws again.
+    pub(super) async fn back(&self) {
+        // The sender is here: this does not fail.
+        let mut standing = self.standing.subscribe();
+        let _here = standing.wait_for(|standing| *standing == Standing::Here).await;
+    }
+
+    /// What of this counter is to be on disk; `state` is taken under the pen.
+    pub(super) fn row(&self, work: &Work, state: NodeState) -> Kept {
+        Kept {
+            counter: self.counter.clone(),
+            incarnation: work.node.incarnation(),
+            ancestors: work.ancestors.clone(),
+            limits: work.limits,
+            state,
+        }
+    }
+
+    /// Whether the disk should hear of it again: the process is not known there, or the cursor has moved.
+    pub(super) fn wants_writing(&self) -> bool {
+        let work = self.work();
+        !self.pulse.is_written.load(Ordering::Acquire) || work.written != work.node.seen()
+    }
+
+    /// The next message: a sign of life, with what is asked for beside. `size`: of the segment that it would like to hold.
+    pub(super) fn ask(&self, count: u64, claims: Vec<ClaimAsk>, size: u64) -> Ask {
+        let mut work = self.work();
+        let work = &mut *work;
+        let may_hold = self.pulse.is_written.load(Ordering::Acquire) && work.on_outage != OnOutage::Fail;
+        if count == 0 && claims.is_empty() {
+            let moved = work.beaten != work.node.seen();
+            let interval = self.pulse.interval.load(Ordering::Relaxed);
+            let interval = if moved { BEAT_MS } else { (2 * interval).min(LONGEST_BEAT_MS) };
+            self.pulse.interval.store(interval, Ordering::Relaxed);
+            work.beaten = work.node.seen();
+        }
+        Ask {
+            count,
+            claims,
+            limits: work.limits,
+            wants: may_hold.then_some(Wants { size }),
+            next_beat_ms: self.pulse.interval.load(Ordering::Relaxed),
+            leaves: false,
+        }
+    }
+}
+
+impl Work {
+    /// What was issued from the segment and could not be told to its callers is nobody's.
+    pub(super) fn hand_back_untold(&mut self) {
+        let untold = std::mem::take(&mut self.untold);
+        self.node.hand_back(untold);
+    }
+
+    /// A state was written.
+    pub(super) fn note_written(&mut self, state: &NodeState) {
+        self.written = state.seen;
+    }
+}
+
+/// Those before a process that begins now, the latest last.
+pub(super) fn ancestors(kept: &Kept) -> Vec<Incarnation> {
+    let mut ancestors = kept.ancestors.clone();
+    ancestors.push(kept.incarnation);
+    ancestors.split_off(ancestors.len().saturating_sub(ANCESTORS))
+}

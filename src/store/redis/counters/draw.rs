@@ -1,0 +1,208 @@
+//! One batch: drawn from the authority, or from the segment while that is away.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::{
+    batch::{Batch, Misfit},
+    desk::{Desk, Standing, Turn},
+    desks::{Answer, Desks, Errand, is_away, unavailable},
+};
+use crate::{
+    counter::{Counter, ValueRange},
+    rule::OnOutage,
+    store::{
+        Bounds, StoreError, TakeRequest, Taken,
+        protocol::counter::{ClaimAnswer, Outcome},
+        redis::STORE,
+    },
+};
+
+/// The first pause before asking again where a segment is in the way; doubles up to the second.
+const PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// The process is going down.
+#[derive(Debug, thiserror::Error)]
+#[error("this node is going down")]
+struct Leaving;
+
+/// How a batch fared with the authority.
+enum Drawn {
+    /// Every request has its answer.
+    Whole,
+    /// The counter is away, or waits for reports.
+    Away,
+    /// The desk was closed meanwhile.
+    Closed,
+}
+
+impl Desks {
+    /// [`CounterStore::take`](crate::store::CounterStore::take).
+    pub(super) async fn take(
+        &self,
+        counter: Counter,
+        bounds: Bounds,
+        requests: Vec<TakeRequest>,
+    ) -> Result<Vec<Taken>, StoreError> {
+        if self.is_retired(&counter.key, bounds.scheme) {
+            return Err(StoreError::Superseded { store: STORE, operation: "take" });
+        }
+        if self.is_leaving.load(Ordering::Acquire) {
+            return Err(unavailable("take", Leaving));
+        }
+        let until = Instant::now() + self.identity.patience;
+        let mut batch = Batch::new(requests);
+        loop {
+            let desk = self.desk(&counter, &bounds).await?;
+            self.touch(&desk, &bounds);
+            if desk.standing() == Standing::Here {
+                match self.draw(&desk, &mut batch, until).await? {
+                    Drawn::Whole => return Ok(batch.finish()),
+                    Drawn::Closed => continue,
+                    Drawn::Away => {}
+                }
+            }
+            self.draw_locally(&desk, &mut batch, &bounds).await?;
+            if batch.is_answered() || !self.is_worth_waiting(&desk, &batch, until) {
+                return Ok(batch.finish());
+            }
+            if timeout_at(until, desk.back()).await.is_err() {
+                return Ok(batch.finish());
+            }
+        }
+    }
+
+    /// Draws what is open from the authority.
+    async fn draw(&self, desk: &Arc<Desk>, batch: &mut Batch, until: Instant) -> Result<Drawn, StoreError> {
+        let Ok(mut turn) = timeout_at(until, desk.turn()).await else { return Err(late()) };
+        if turn.is_closed {
+            return Ok(Drawn::Closed);
+        }
+        if desk.standing() != Standing::Here {
+            return Ok(Drawn::Away);
+        }
+        let drawn = self.converse(desk, &mut turn, batch, until).await;
+        if turn.offer.is_some() {
+            // The answers do not wait for the disk; the next message does.
+            self.send(Errand::Settle(Arc::clone(desk), turn));
+        }
+        drawn
+    }
+
+    /// Asks until every request has its answer.
+    async fn converse(
+        &self,
+        desk: &Arc<Desk>,
+        turn: &mut Turn,
+        batch: &mut Batch,
+        until: Instant,
+    ) -> Result<Drawn, StoreError> {
+        let mut pause = PAUSE;
+        // A call that somebody else has left unanswered is not for this batch.
+        let mut is_ours = !desk.work().node.has_pending_call();
+        while let Some((count, claims)) = batch.next() {
+            if Instant::now() >= until {
+                return Err(late());
+            }
+            let ask = desk.ask(count, claims, self.identity.segment_size);
+            let answer = match self.exchange(desk, turn, ask).await {
+                Err(error) if is_away(&error) && desk.standing() != Standing::Here => return Ok(Drawn::Away),
+                answer => answer?,
+            };
+            match answer {
+                Answer::Served { outcome: Outcome::Drawn(values), .. } if !is_ours => {
+                    desk.work().node.hand_back(values);
+                }
+                Answer::Served { outcome: Outcome::Drawn(values), claims } => {
+                    distribute(batch, &values, claims)?;
+                    pause = PAUSE;
+                }
+                Answer::Served { outcome: Outcome::Overflow { left }, .. } if is_ours => batch.squeeze(left),
+                Answer::Served { outcome: Outcome::Overflow { .. }, .. } => {}
+                Answer::Served { outcome: Outcome::Blocked { by }, .. } => {
+                    // One's own segment is swapped for another before the next message.
+                    if by != desk.work().node.incarnation() || turn.offer.is_none() {
+                        rest(&mut pause, until).await;
+                    }
+                }
+                Answer::Again => rest(&mut pause, until).await,
+                Answer::Recover(wait) => {
+                    if self.is_bridged(desk) || Instant::now() + wait > until {
+                        self.await_reports(desk, wait);
+                        return Ok(Drawn::Away);
+                    }
+                    sleep_until(Instant::now() + wait).await;
+                }
+            }
+            // A call that was not answered is repeated, as ours.
+            is_ours = is_ours || !desk.work().node.has_pending_call();
+        }
+        Ok(Drawn::Whole)
+    }
+
+    /// Issues from the segment what needs no key. On disk before it is answered: one write for the whole batch.
+    async fn draw_locally(&self, desk: &Desk, batch: &mut Batch, bounds: &Bounds) -> Result<(), StoreError> {
+        if bounds.on_outage == OnOutage::Fail {
+            return Ok(());
+        }
+        let _pen = desk.pen().await;
+        let row = {
+            let mut work = desk.work();
+            work.hand_back_untold();
+            let mut issued = Vec::new();
+            batch.serve_locally(|count| {
+                work.node.state().next().filter(|next| *next > bounds.floor)?;
+                let range = work.node.issue_locally(count, bounds.max)?;
+                issued.push(range);
+                Some(range)
+            });
+            if issued.is_empty() {
+                return Ok(());
+            }
+            work.untold = issued;
+            desk.row(&work, work.node.state().clone())
+        };
+        let written = self.disk.keep(vec![row]).await;
+        match written {
+            Ok(()) => desk.work().untold.clear(),
+            // Perhaps it is on disk: nobody gets these values any more.
+            Err(_) => batch.retract_local(),
+        }
+        written
+    }
+
+    /// Whether the segment can stand in.
+    fn is_bridged(&self, desk: &Desk) -> bool {
+        let work = desk.work();
+        work.on_outage != OnOutage::Fail && work.node.state().remaining() > 0
+    }
+
+    /// Whether open requests may still be served: the authority is there and only waits for reports. Where some were served from
+    /// the segment the others are not kept waiting: those behind them would wait too.
+    fn is_worth_waiting(&self, desk: &Desk, batch: &Batch, until: Instant) -> bool {
+        let back_at = self.at(desk.pulse.back_at.load(Ordering::Relaxed));
+        desk.standing() != Standing::Away && back_at < until && !batch.is_begun() && !self.is_bridged(desk)
+    }
+}
+
+fn distribute(batch: &mut Batch, values: &[ValueRange], claims: Vec<ClaimAnswer>) -> Result<(), StoreError> {
+    let fits = batch.serve(values).and_then(|()| {
+        // A call that is repeated leaves its claims out: they are asked for by the next.
+        if claims.is_empty() { Ok(()) } else { batch.answer(claims) }
+    });
+    fits.map_err(|Misfit| StoreError::Corrupt { store: STORE, what: Misfit.to_string() })
+}
+
+async fn rest(pause: &mut Duration, until: Instant) {
+    sleep_until((Instant::now() + *pause).min(until)).await;
+    *pause = (*pause * 2).min(LONGEST_PAUSE);
+}
+
+fn late() -> StoreError {
+    StoreError::Timeout { store: STORE, operation: "take" }
+}

@@ -1,0 +1,290 @@
+//! An authority in this process, a network that loses what it is told to lose, and a disk.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{broadcast, watch},
+    time::{Instant, sleep},
+};
+
+use super::{Shown, link::AuthorityLink};
+use crate::{
+    counter::{Counter, SequenceValue},
+    prefix_key::PrefixKey,
+    store::{
+        StoreError, StoreFuture,
+        protocol::counter::{
+            Abandon, Abandoned, Advance, Authority, Generation, Marker, Outcome, Reply, Take,
+        },
+        redis::client::Reachable,
+        segments::{Kept, SegmentStore},
+    },
+};
+
+/// What the network does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Network {
+    /// Carries.
+    Whole,
+    /// Has no connection, and knows it.
+    Down,
+    /// Swallows replies: what was sent is done all the same.
+    Deaf,
+    /// Swallows what is sent.
+    BlackHole,
+}
+
+/// What a store keeps; copied to save it.
+#[derive(Clone, Default)]
+pub(super) struct Memory {
+    pub(super) counters: BTreeMap<String, (Counter, Option<Authority>)>,
+    pub(super) marker: Option<Marker>,
+}
+
+/// The store.
+pub(super) struct Server {
+    pub(super) memory: Mutex<Memory>,
+    replid: AtomicUsize,
+    randomness: AtomicUsize,
+    began: Instant,
+    swaps: broadcast::Sender<String>,
+    pub(super) calls: AtomicUsize,
+}
+
+impl Server {
+    /// A store that has been there for a while.
+    pub(super) fn new() -> Arc<Self> {
+        let marker = Marker { generation: Generation(1), replid: 0, since: 0 };
+        Arc::new(Self {
+            memory: Mutex::new(Memory { counters: BTreeMap::new(), marker: Some(marker) }),
+            replid: AtomicUsize::new(0),
+            randomness: AtomicUsize::new(1),
+            began: Instant::now(),
+            swaps: broadcast::Sender::new(1_000),
+            calls: AtomicUsize::new(0),
+        })
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        1_000_000 + u64::try_from(self.began.elapsed().as_millis()).expect("not for so long")
+    }
+
+    pub(super) fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().expect("no panic")
+    }
+
+    /// Starts again with this.
+    pub(super) fn restart(&self, memory: Memory) {
+        *self.memory() = memory;
+        self.replid.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A counter as it stands.
+    pub(super) fn counter(&self, counter: &Counter) -> Authority {
+        self.memory()
+            .counters
+            .get(&counter.to_string())
+            .and_then(|(_, slot)| slot.clone())
+            .expect("a counter")
+    }
+
+    fn on<T>(
+        &self,
+        counter: &Counter,
+        work: impl FnOnce(&mut Option<Authority>, &mut Option<Marker>, u64, Generation) -> T,
+    ) -> T {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let fresh = Generation(1 + self.randomness.fetch_add(1, Ordering::SeqCst) as u64);
+        let replid = self.replid.load(Ordering::SeqCst) as u64;
+        let memory = &mut *self.memory();
+        let (_, slot) = memory.counters.entry(counter.to_string()).or_insert_with(|| (counter.clone(), None));
+        work(slot, &mut memory.marker, replid, fresh)
+    }
+
+    fn take(&self, counter: &Counter, take: &Take) -> Reply {
+        let now = self.now_ms();
+        let reply = self.on(counter, |slot, marker, replid, fresh| {
+            Authority::serve(slot, marker, replid, now, fresh, take)
+        });
+        if let Reply::Taken { outcome: Outcome::Blocked { .. }, .. } = &reply {
+            let _nobody = self.swaps.send(counter.to_string());
+        }
+        reply
+    }
+}
+
+/// One node's way to the store.
+pub(super) struct Link {
+    pub(super) server: Arc<Server>,
+    network: Mutex<Network>,
+    reachable: watch::Sender<Reachable>,
+    /// How long a message takes, both ways together.
+    pub(super) latency: Duration,
+}
+
+impl Link {
+    pub(super) fn to(server: &Arc<Server>) -> Arc<Self> {
+        Arc::new(Self {
+            server: Arc::clone(server),
+            network: Mutex::new(Network::Whole),
+            reachable: watch::Sender::new(Reachable::Yes),
+            latency: Duration::from_micros(100),
+        })
+    }
+
+    pub(super) fn set(&self, network: Network) {
+        *self.network.lock().expect("no panic") = network;
+        self.reachable.send_replace(match network {
+            Network::Whole => Reachable::Yes,
+            Network::Down => Reachable::No { since: Duration::ZERO, reason: "down".into() },
+            Network::Deaf | Network::BlackHole => return,
+        });
+    }
+
+    async fn call<T>(
+        &self,
+        operation: &'static str,
+        deadline: Duration,
+        work: impl FnOnce() -> T,
+    ) -> Result<T, StoreError> {
+        let network = || *self.network.lock().expect("no panic");
+        let late = StoreError::Timeout { store: "fake", operation };
+        match network() {
+            Network::Down => {
+                sleep(deadline).await;
+                return Err(StoreError::Unavailable { store: "fake", operation, source: "down".into() });
+            }
+            Network::BlackHole => {
+                sleep(deadline).await;
+                return Err(late);
+            }
+            Network::Whole | Network::Deaf => {}
+        }
+        sleep(self.latency / 2).await;
+        let reply = work();
+        sleep(self.latency / 2).await;
+        if network() == Network::Whole {
+            return Ok(reply);
+        }
+        sleep(deadline).await;
+        Err(late)
+    }
+}
+
+impl AuthorityLink for Link {
+    fn take<'a>(
+        &'a self,
+        counter: &'a Counter,
+        take: &'a Take,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Reply> {
+        Box::pin(self.call("take", deadline, || self.server.take(counter, take)))
+    }
+
+    fn enlist<'a>(&'a self, _counter: &'a Counter) -> StoreFuture<'a, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn show<'a>(&'a self, key: &'a PrefixKey, deadline: Duration) -> StoreFuture<'a, Vec<Shown>> {
+        Box::pin(self.call("show", deadline, || {
+            let now_ms = self.server.now_ms();
+            let memory = self.server.memory();
+            let of_key = memory.counters.values().filter(|(counter, _)| counter.key == *key);
+            of_key
+                .filter_map(|(counter, slot)| {
+                    Some(Shown { period: counter.period.clone(), now_ms, counter: slot.clone()? })
+                })
+                .collect()
+        }))
+    }
+
+    fn advance<'a>(
+        &'a self,
+        counter: &'a Counter,
+        to: SequenceValue,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Advance> {
+        Box::pin(self.call("advance", deadline, move || {
+            let now = self.server.now_ms();
+            self.server.on(counter, |slot, marker, replid, fresh| {
+                let counter = Authority::in_force(slot, marker, replid, now, fresh);
+                counter.map_or(Advance::Unknown, |counter| counter.advance(to, now))
+            })
+        }))
+    }
+
+    fn abandon<'a>(
+        &'a self,
+        counter: &'a Counter,
+        what: &'a Abandon,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Abandoned> {
+        Box::pin(self.call("abandon", deadline, move || {
+            let now = self.server.now_ms();
+            self.server.on(counter, |slot, marker, replid, fresh| {
+                let counter = Authority::in_force(slot, marker, replid, now, fresh);
+                counter.map_or(Abandoned::Unknown, |counter| counter.abandon(what, now))
+            })
+        }))
+    }
+
+    fn marker(&self, _counter: &Counter) -> String {
+        "marker".to_owned()
+    }
+
+    fn reachable(&self) -> watch::Receiver<Reachable> {
+        self.reachable.subscribe()
+    }
+
+    fn swaps(&self) -> broadcast::Receiver<String> {
+        self.server.swaps.subscribe()
+    }
+}
+
+/// A disk: what was written stays, also after the process.
+#[derive(Default)]
+pub(super) struct Disk {
+    pub(super) rows: Mutex<HashMap<Counter, Kept>>,
+    pub(super) is_broken: AtomicBool,
+    pub(super) writes: AtomicUsize,
+}
+
+impl Disk {
+    pub(super) fn row(&self, counter: &Counter) -> Option<Kept> {
+        self.rows.lock().expect("no panic").get(counter).cloned()
+    }
+}
+
+impl SegmentStore for Disk {
+    fn held(&self) -> StoreFuture<'_, Vec<Kept>> {
+        let rows = self.rows.lock().expect("no panic");
+        let held = rows.values().filter(|kept| kept.state.segment.is_some()).cloned().collect();
+        Box::pin(std::future::ready(Ok(held)))
+    }
+
+    fn kept<'a>(&'a self, counter: &'a Counter) -> StoreFuture<'a, Option<Kept>> {
+        Box::pin(std::future::ready(Ok(self.row(counter))))
+    }
+
+    fn keep(&self, rows: Vec<Kept>) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            sleep(Duration::from_millis(1)).await;
+            if self.is_broken.load(Ordering::SeqCst) {
+                return Err(StoreError::Timeout { store: "disk", operation: "keep" });
+            }
+            self.writes.fetch_add(1, Ordering::SeqCst);
+            self.rows
+                .lock()
+                .expect("no panic")
+                .extend(rows.into_iter().map(|row| (row.counter.clone(), row)));
+            Ok(())
+        })
+    }
+}

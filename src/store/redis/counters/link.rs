@@ -1,0 +1,109 @@
+//! How a node reaches the authority of its counters: Redis in production, the authority itself in tests.
+
+use std::time::Duration;
+
+use tokio::sync::{broadcast, watch};
+
+use super::authority::{RedisAuthority, Shown};
+use crate::{
+    counter::{Counter, SequenceValue},
+    prefix_key::PrefixKey,
+    store::{
+        StoreFuture,
+        protocol::counter::{Abandon, Abandoned, Advance, Reply, Take},
+        redis::client::{Client, Reachable},
+    },
+};
+
+/// The calls of an authority. After `StoreError::Unavailable` nothing happened; after `StoreError::Timeout` nobody knows.
+pub(super) trait AuthorityLink: Send + Sync + 'static {
+    /// Sends one message; may be sent again.
+    fn take<'a>(&'a self, counter: &'a Counter, take: &'a Take, deadline: Duration)
+    -> StoreFuture<'a, Reply>;
+
+    /// Puts a counter on the list of its prefix key.
+    fn enlist<'a>(&'a self, counter: &'a Counter) -> StoreFuture<'a, ()>;
+
+    /// The counters of a prefix key, in period order.
+    fn show<'a>(&'a self, key: &'a PrefixKey, deadline: Duration) -> StoreFuture<'a, Vec<Shown>>;
+
+    /// Moves a counter up.
+    fn advance<'a>(
+        &'a self,
+        counter: &'a Counter,
+        to: SequenceValue,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Advance>;
+
+    /// Gives up what nodes hold that do not answer.
+    fn abandon<'a>(
+        &'a self,
+        counter: &'a Counter,
+        what: &'a Abandon,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Abandoned>;
+
+    /// The name of the marker that tells whether what is known of a counter was forgotten.
+    fn marker(&self, counter: &Counter) -> String;
+
+    /// Whether it can be asked.
+    fn reachable(&self) -> watch::Receiver<Reachable>;
+
+    /// Names of counters in whose way a segment lies that its node should swap.
+    fn swaps(&self) -> broadcast::Receiver<String>;
+}
+
+/// Redis.
+pub(super) struct RedisLink {
+    pub(super) client: Client,
+    pub(super) authority: RedisAuthority,
+}
+
+impl AuthorityLink for RedisLink {
+    fn take<'a>(
+        &'a self,
+        counter: &'a Counter,
+        take: &'a Take,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Reply> {
+        Box::pin(self.authority.take(counter, take, deadline))
+    }
+
+    fn enlist<'a>(&'a self, counter: &'a Counter) -> StoreFuture<'a, ()> {
+        Box::pin(self.authority.enlist(counter))
+    }
+
+    fn show<'a>(&'a self, key: &'a PrefixKey, deadline: Duration) -> StoreFuture<'a, Vec<Shown>> {
+        Box::pin(self.authority.show(key, deadline))
+    }
+
+    fn advance<'a>(
+        &'a self,
+        counter: &'a Counter,
+        to: SequenceValue,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Advance> {
+        Box::pin(self.authority.advance(counter, to, deadline))
+    }
+
+    fn abandon<'a>(
+        &'a self,
+        counter: &'a Counter,
+        what: &'a Abandon,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Abandoned> {
+        Box::pin(self.authority.abandon(counter, what, deadline))
+    }
+
+    fn marker(&self, counter: &Counter) -> String {
+        self.client.marker_key(&format!("sequence:{counter}"))
+    }
+
+    fn reachable(&self) -> watch::Receiver<Reachable> {
+        self.client.reachable()
+    }
+
+    fn swaps(&self) -> broadcast::Receiver<String> {
+        self.client.subscribe(RedisAuthority::SWAP_CHANNEL)
+    }
+}

@@ -1,0 +1,75 @@
+//! A counter as an operator sees it.
+
+use super::Shown;
+use crate::{
+    clock::UnixMillis,
+    counter::{SequenceValue, ValueRange},
+    store::{
+        CounterState, Hole, NodeSegment, SegmentState,
+        protocol::counter::{Authority, RangeSet},
+    },
+};
+
+/// The counter as it stands; `None` for one that was only looked at: nothing was drawn from it, nobody moved it.
+pub(super) fn state(shown: Shown) -> Option<CounterState> {
+    let Shown { period, now_ms, counter } = shown;
+    let is_untouched = counter.cursor == counter.origin && counter.base == counter.origin;
+    if is_untouched
+        && counter.ahead.is_empty()
+        && counter.members.values().all(|member| member.held.is_none())
+    {
+        return None;
+    }
+    let holes = counter.holes.iter().map(|hole| Hole {
+        from: hole.range.from,
+        to: hole.range.to,
+        reason: hole.reason,
+        since: UnixMillis(i64::try_from(hole.since).unwrap_or(i64::MAX)),
+    });
+    Some(CounterState {
+        period,
+        base: counter.base,
+        last: counter.cursor,
+        holes: holes.collect(),
+        segments: segments(&counter, now_ms),
+    })
+}
+
+/// What lies ahead of the cursor, by node.
+fn segments(counter: &Authority, now_ms: u64) -> Vec<NodeSegment> {
+    let spoken: RangeSet = counter.ahead.iter().map(|ahead| ahead.range).collect();
+    let used = counter.ahead.iter().filter(|ahead| !ahead.abandoned).map(|ahead| NodeSegment {
+        node: ahead.node.clone(),
+        from: ahead.range.from,
+        to: ahead.range.to,
+        state: SegmentState::Used,
+    });
+    let mut segments: Vec<NodeSegment> = used.collect();
+    for member in counter.members.values() {
+        let state = if member.is_alive(now_ms) { SegmentState::Held } else { SegmentState::Pending };
+        for segment in member.segments() {
+            let Some(ahead) = above(segment.0, counter.cursor) else { continue };
+            segments.extend(spoken.missing(ahead).iter().map(|range| NodeSegment {
+                node: member.node.clone(),
+                from: range.from,
+                to: range.to,
+                state,
+            }));
+        }
+    }
+    segments.sort_by_key(|segment| segment.from);
+    segments
+}
+
+/// The highest value that was or can be issued.
+pub(super) fn highest(shown: &Shown) -> SequenceValue {
+    let counter = &shown.counter;
+    let spoken = counter.ahead.iter().map(|ahead| ahead.range.to);
+    let held = counter.members.values().flat_map(|member| member.segments().map(|segment| segment.0.to));
+    spoken.chain(held).chain([counter.cursor]).max().unwrap_or_default()
+}
+
+fn above(range: ValueRange, cursor: SequenceValue) -> Option<ValueRange> {
+    let from = range.from.max(SequenceValue(cursor.0.checked_add(1)?));
+    (from <= range.to).then_some(ValueRange { from, to: range.to })
+}

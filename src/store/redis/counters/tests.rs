@@ -1,0 +1,399 @@
+//! Nodes over one authority, with faults: what is issued is issued once, in order while all is well, and what is not is listed.
+
+use std::{collections::BTreeSet, sync::atomic::Ordering};
+
+use tokio::time::sleep;
+
+use super::{
+    fake::{Disk, Link, Memory, Network, Server},
+    *,
+};
+use crate::{
+    calendar::Period,
+    counter::ValueRange,
+    store::{Claim, HoleReason, SegmentState},
+};
+
+const SIZE: u64 = 10;
+const FREE: Bounds = Bounds {
+    base: SequenceValue(0),
+    floor: SequenceValue(0),
+    max: SequenceValue::MAX,
+    scheme: 0,
+    on_outage: OnOutage::Segment,
+};
+
+fn counter() -> Counter {
+    Counter { key: PrefixKey::parse("ORDERS").expect("valid"), period: Period::new("2026") }
+}
+
+fn plain(count: u32) -> TakeRequest {
+    TakeRequest { count, claim: None }
+}
+
+fn keyed(count: u32, key: &str) -> TakeRequest {
+    let claim = Claim {
+        scoped_key: key.into(),
+        fingerprint: [1; 32],
+        stamp: "stamp".into(),
+        claimed_at: UnixMillis(1_000),
+        expires_at: UnixMillis(1_000_000),
+    };
+    TakeRequest { count, claim: Some(claim) }
+}
+
+fn fresh(from: u64, to: u64) -> Taken {
+    Taken::Fresh(range(from, to).into())
+}
+
+fn segment(from: u64, to: u64) -> Taken {
+    Taken::Segment(range(from, to).into())
+}
+
+fn range(from: u64, to: u64) -> ValueRange {
+    ValueRange { from: SequenceValue(from), to: SequenceValue(to) }
+}
+
+/// One process.
+struct Process {
+    counters: RedisCounters,
+    link: Arc<Link>,
+    disk: Arc<Disk>,
+    lifecycle: Lifecycle,
+}
+
+impl Process {
+    async fn start(server: &Arc<Server>, node: &str, disk: &Arc<Disk>) -> Self {
+        Self::start_with(server, node, disk, Network::Whole).await
+    }
+
+    async fn start_with(server: &Arc<Server>, node: &str, disk: &Arc<Disk>, network: Network) -> Self {
+        let (link, lifecycle) = (Link::to(server), Lifecycle::new());
+        link.set(network);
+        let settings =
+            Settings { node: node.to_owned(), segment_size: SIZE, timeout: Duration::from_secs(5) };
+        let counters =
+            RedisCounters::over(link.clone(), disk.clone(), settings, &lifecycle).await.expect("started");
+        Self { counters, link, disk: Arc::clone(disk), lifecycle }
+    }
+
+    /// One that has drawn its first value and holds a segment.
+    async fn warm(server: &Arc<Server>, node: &str) -> (Self, u64) {
+        let process = Self::start(server, node, &Arc::default()).await;
+        let first = process.next().await;
+        sleep(Duration::from_millis(50)).await;
+        (process, first)
+    }
+
+    async fn take(&self, requests: Vec<TakeRequest>) -> Vec<Taken> {
+        self.take_within(FREE, requests).await
+    }
+
+    async fn take_within(&self, bounds: Bounds, requests: Vec<TakeRequest>) -> Vec<Taken> {
+        self.counters.take(counter(), bounds, requests).await.expect("answered")
+    }
+
+    async fn next(&self) -> u64 {
+        let taken = self.take(vec![plain(1)]).await;
+        let [Taken::Fresh(values)] = &taken[..] else { panic!("not fresh: {taken:?}") };
+        values.last().expect("a value").0
+    }
+
+    async fn state(&self) -> CounterState {
+        self.counters.counters(&counter().key).await.expect("read").remove(0)
+    }
+
+    /// The end without a goodbye: tasks stop, the disk stays.
+    async fn crash(self) -> Arc<Disk> {
+        self.lifecycle.drain();
+        self.lifecycle.finished(Duration::from_secs(60)).await;
+        self.disk
+    }
+}
+
+fn holes(state: &CounterState) -> Vec<(u64, u64, HoleReason)> {
+    state.holes.iter().map(|hole| (hole.from.0, hole.to.0, hole.reason)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_count_on_together_in_the_order_of_asking() {
+    let server = Server::new();
+    let disks = [Arc::default(), Arc::default()];
+    let (a, b) =
+        (Process::start(&server, "a", &disks[0]).await, Process::start(&server, "b", &disks[1]).await);
+    for round in 0..100 {
+        assert_eq!((a.next().await, b.next().await), (2 * round + 1, 2 * round + 2));
+    }
+    sleep(Duration::from_millis(50)).await;
+    let state = a.state().await;
+    assert_eq!((state.last.0, holes(&state)), (200, vec![]), "segments lay in the way, and were swapped");
+    let held: Vec<_> = state.segments.iter().map(|segment| (segment.node.as_str(), segment.state)).collect();
+    assert_eq!(held, [("a", SegmentState::Held), ("b", SegmentState::Held)], "{:?}", state.segments);
+    let writes = a.disk.writes.load(Ordering::SeqCst);
+    assert!(writes < 30, "{writes} writes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_one_message() {
+    let server = Server::new();
+    let (node, _) = Process::warm(&server, "a").await;
+    let before = server.calls.load(Ordering::SeqCst);
+    let taken = node.take(vec![plain(2), keyed(1, "k"), plain(1), keyed(3, "l"), keyed(1, "k")]).await;
+    assert_eq!(taken[..4], [fresh(2, 3), fresh(5, 5), fresh(4, 4), fresh(6, 8)]);
+    assert!(
+        matches!(&taken[4], Taken::Replayed(recorded) if recorded.values == range(5, 5).into()),
+        "{taken:?}"
+    );
+    assert_eq!(server.calls.load(Ordering::SeqCst) - before, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn away_a_node_issues_its_segment_and_no_more() {
+    let server = Server::new();
+    let (node, _) = Process::warm(&server, "a").await;
+    node.link.set(Network::Down);
+    let mut issued = BTreeSet::new();
+    let began = Instant::now();
+    for _ in 0..SIZE {
+        let taken = node.take(vec![plain(1)]).await;
+        let [Taken::Segment(values)] = &taken[..] else { panic!("not from the segment: {taken:?}") };
+        assert!(issued.insert(values.last().expect("a value").0));
+    }
+    assert!(began.elapsed() < Duration::from_millis(200), "only the first waits: {:?}", began.elapsed());
+    assert_eq!(node.take(vec![plain(1), keyed(1, "k")]).await, [Taken::Away, Taken::Away]);
+    sleep(Duration::from_secs(60)).await;
+    node.link.set(Network::Whole);
+    sleep(Duration::from_secs(2)).await;
+    let first = node.next().await;
+    assert_eq!(first, 2, "nothing was lost with the call that was never sent");
+    issued.insert(first);
+    for _ in 0..40 {
+        assert!(issued.insert(node.next().await));
+    }
+    let state = node.state().await;
+    assert_eq!(holes(&state), []);
+    assert_eq!(issued, (2..=state.last.0).collect());
+    assert_eq!(node.counters.segment_remaining(), Some(SIZE), "a fresh segment for the next time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_the_segment_cannot_serve_whole_is_refused_and_smaller_ones_go_on() {
+    let server = Server::new();
+    let (node, _) = Process::warm(&server, "a").await;
+    node.link.set(Network::Down);
+    let from = node.disk.row(&counter()).and_then(|row| row.state.next()).expect("a segment").0;
+    let taken = node.take(vec![plain(7), keyed(1, "k"), plain(4), plain(3)]).await;
+    assert_eq!(taken, [segment(from, from + 6), Taken::Away, Taken::Away, segment(from + 7, from + 9)]);
+    let fail = Bounds { on_outage: OnOutage::Fail, ..FREE };
+    assert_eq!(node.take_within(fail, vec![plain(1)]).await, [Taken::Away]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_reply_is_asked_for_again_and_its_values_are_listed() {
+    let server = Server::new();
+    let (node, _) = Process::warm(&server, "a").await;
+    node.link.set(Network::Deaf);
+    let taken = node.take(vec![plain(3), keyed(2, "k")]).await;
+    assert!(matches!(&taken[..], [Taken::Segment(_), Taken::Away]), "{taken:?}");
+    node.link.set(Network::Whole);
+    sleep(Duration::from_secs(2)).await;
+    let again = node.take(vec![keyed(2, "k")]).await;
+    let [Taken::Replayed(recorded)] = &again[..] else { panic!("{again:?}") };
+    assert_eq!(recorded.values, range(5, 6).into());
+    assert_eq!(node.next().await, 7);
+    assert_eq!(holes(&node.state().await), [(2, 4, HoleReason::Returned)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_process_goes_on_from_the_disk() {
+    let server = Server::new();
+    let (node, _) = Process::warm(&server, "a").await;
+    node.link.set(Network::Down);
+    let before = node.take(vec![plain(4)]).await;
+    let disk = node.crash().await;
+    let node = Process::start_with(&server, "a", &disk, Network::Down).await;
+    let after = node.take(vec![plain(SIZE as u32 - 4)]).await;
+    let ([Taken::Segment(before)], [Taken::Segment(after)]) = (&before[..], &after[..]) else {
+        panic!("{before:?}, {after:?}")
+    };
+    assert_eq!(before.last().map(|last| last.0 + 1), after.values().next().map(|first| first.0));
+    node.link.set(Network::Whole);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(server.counter(&counter()).members.len(), 1, "the process before is retired");
+    let (mut seen, used): (BTreeSet<u64>, Vec<_>) =
+        (BTreeSet::new(), before.values().chain(after.values()).map(|value| value.0).collect());
+    for _ in 0..40 {
+        assert!(seen.insert(node.next().await));
+    }
+    assert!(used.iter().all(|value| !seen.contains(value)), "{used:?} came twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_went_back_repeats_nothing() {
+    for is_empty in [true, false] {
+        let server = Server::new();
+        let (a, _) = Process::warm(&server, "a").await;
+        let (b, _) = Process::warm(&server, "b").await;
+        let saved = if is_empty { Memory::default() } else { server.memory().clone() };
+        let mut issued: BTreeSet<u64> = BTreeSet::from([1, 2]);
+        for _ in 0..30 {
+            assert!(issued.insert(a.next().await) && issued.insert(b.next().await));
+        }
+        server.restart(saved);
+        for round in 0..20 {
+            for node in [&a, &b] {
+                for taken in node.take(vec![plain(1)]).await {
+                    let (Taken::Fresh(values) | Taken::Segment(values)) = taken else { continue };
+                    assert!(values.values().all(|value| issued.insert(value.0)), "{values} came twice");
+                }
+            }
+            sleep(Duration::from_millis(50 * round)).await;
+        }
+        sleep(Duration::from_secs(6)).await;
+        assert!(issued.insert(a.next().await) && issued.insert(b.next().await));
+        let state = a.state().await;
+        let listed = |value: u64| state.holes.iter().any(|hole| hole.from.0 <= value && value <= hole.to.0);
+        let held = |value: u64| {
+            state.segments.iter().any(|segment| segment.from.0 <= value && value <= segment.to.0)
+        };
+        for value in state.base.0 + 1..=state.last.0 {
+            assert!(issued.contains(&value) || listed(value) || held(value), "{value} is missing");
+        }
+        assert!(state.last.0 < 1_000, "everybody reported in time: nothing is skipped, {state:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn overflow_leaves_what_fits_to_others() {
+    let server = Server::new();
+    let node = Process::start(&server, "a", &Arc::default()).await;
+    let bounds = Bounds { max: SequenceValue(5), ..FREE };
+    assert_eq!(node.take_within(bounds, vec![keyed(1, "k")]).await, [fresh(1, 1)]);
+    let requests = vec![plain(3), keyed(2, "l"), plain(2), keyed(1, "k"), plain(1)];
+    let taken = node.take_within(bounds, requests).await;
+    assert_eq!(taken[..3], [fresh(2, 4), Taken::Overflow, Taken::Overflow]);
+    assert!(matches!(&taken[3], Taken::Replayed(_)), "{taken:?}");
+    assert_eq!(taken[4], fresh(5, 5));
+    assert_eq!(node.take_within(bounds, vec![plain(1), plain(2)]).await, [Taken::Overflow, Taken::Overflow]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_reaches_nobody_is_listed() {
+    let server = Server::new();
+    let (node, _) = Process::warm(&server, "a").await;
+    assert_eq!(node.take(vec![plain(3)]).await, [fresh(2, 4)]);
+    node.counters.hand_back(counter(), range(3, 3).into()).await.expect("listed");
+    assert_eq!(holes(&node.state().await), [(3, 3, HoleReason::Returned)]);
+    node.link.set(Network::Down);
+    let taken = node.take(vec![plain(2)]).await;
+    let [Taken::Segment(values)] = &taken[..] else { panic!("{taken:?}") };
+    node.counters.hand_back(counter(), values.clone()).await.expect("noted");
+    node.link.set(Network::Whole);
+    sleep(Duration::from_secs(2)).await;
+    for _ in 0..40 {
+        node.next().await;
+    }
+    sleep(Duration::from_secs(2)).await;
+    let lost: Vec<_> = holes(&node.state().await).into_iter().map(|(from, to, _)| (from, to)).collect();
+    let last = values.last().expect("values").0;
+    assert_eq!(lost, [(3, 3), (last - 1, last)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_is_dropped_in_the_middle_loses_nothing() {
+    let server = Server::new();
+    let (node, _) = Process::warm(&server, "a").await;
+    node.link.set(Network::Deaf);
+    let take = node.counters.take(counter(), FREE, vec![plain(2)]);
+    assert!(tokio::time::timeout(Duration::from_millis(10), take).await.is_err(), "dropped");
+    node.link.set(Network::Whole);
+    assert_eq!(node.next().await, 4, "a request is served by a message that was sent after it");
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(holes(&node.state().await), [(2, 3, HoleReason::Returned)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_fails_answers_nothing_and_repeats_nothing() {
+    let server = Server::new();
+    let (node, _) = Process::warm(&server, "a").await;
+    let first = node.disk.row(&counter()).and_then(|row| row.state.next()).expect("a segment").0;
+    node.link.set(Network::Down);
+    node.disk.is_broken.store(true, Ordering::SeqCst);
+    node.counters.take(counter(), FREE, vec![plain(2)]).await.expect_err("the disk does not answer");
+    node.disk.is_broken.store(false, Ordering::SeqCst);
+    assert_eq!(node.take(vec![plain(1)]).await, [segment(first + 2, first + 2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_counter_that_rests_is_given_up_and_taken_up_again() {
+    let server = Server::new();
+    let (node, _) = Process::warm(&server, "a").await;
+    sleep(Duration::from_secs(60)).await;
+    let before = server.calls.load(Ordering::SeqCst);
+    sleep(Duration::from_secs(60)).await;
+    let beats = server.calls.load(Ordering::SeqCst) - before;
+    assert!((14..=16).contains(&beats), "{beats} beats a minute");
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(node.state().await.segments, []);
+    let row = node.disk.row(&counter()).expect("a row");
+    assert_eq!((row.state.segment, row.state.seen), (None, Some(SequenceValue(1))));
+    assert_eq!(node.next().await, 2);
+    sleep(Duration::from_secs(120)).await;
+    let state = node.state().await;
+    assert_eq!((state.segments.len(), holes(&state)), (1, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_end_everything_is_given_back() {
+    let server = Server::new();
+    let (a, _) = Process::warm(&server, "a").await;
+    let (b, _) = Process::warm(&server, "b").await;
+    a.counters.leave(Duration::from_secs(1)).await;
+    let disk = a.crash().await;
+    assert_eq!(disk.row(&counter()).expect("a row").state.segment, None);
+    for expected in 3..60 {
+        assert_eq!(b.next().await, expected, "nothing is in the way");
+    }
+    sleep(Duration::from_secs(90)).await;
+    assert_eq!(holes(&b.state().await), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_segment_of_a_node_that_died_is_passed_and_can_be_abandoned() {
+    let server = Server::new();
+    let (a, _) = Process::warm(&server, "a").await;
+    let (b, _) = Process::warm(&server, "b").await;
+    let alive = b.counters.abandon(counter(), Abandon::Node("a".to_owned())).await.expect("answered");
+    assert_eq!(alive, Abandoned::Alive("a".to_owned()));
+    let _disk = a.crash().await;
+    let mut issued = BTreeSet::new();
+    for _ in 0..60 {
+        issued.insert(b.next().await);
+    }
+    let pending: Vec<_> = holes(&b.state().await);
+    assert_eq!(pending.len(), 1, "{pending:?}");
+    assert_eq!((pending[0].1 - pending[0].0 + 1, pending[0].2), (SIZE, HoleReason::Pending));
+    let gone = b.counters.abandon(counter(), Abandon::Node("a".to_owned())).await.expect("answered");
+    assert_eq!(gone, Abandoned::Done(vec![range(pending[0].0, pending[0].1)]));
+    assert_eq!(holes(&b.state().await)[0].2, HoleReason::Abandoned);
+}
+
+#[tokio::test(start_paused = true)]
+async fn advance_waits_for_swaps_and_names_who_does_not() {
+    let server = Server::new();
+    let (a, _) = Process::warm(&server, "a").await;
+    let (b, _) = Process::warm(&server, "b").await;
+    let advance =
+        |to| a.counters.advance(counter(), SequenceValue(0), SequenceValue(to), "op".into(), UnixMillis(0));
+    // An idle node hears of it with its next beat.
+    sleep(Duration::from_secs(3)).await;
+    let outcome = advance(500).await.expect("answered");
+    assert!(matches!(outcome, Advanced::Done | Advanced::Held { .. }), "{outcome:?}");
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(advance(500).await.expect("answered"), Advanced::Done);
+    assert_eq!(b.next().await, 501);
+    assert_eq!(advance(400).await.expect("answered"), Advanced::Below(SequenceValue(501)));
+    let _disk = b.crash().await;
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(advance(5_000).await.expect("answered"), Advanced::Held { node: "b".to_owned() });
+}

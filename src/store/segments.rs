@@ -1,0 +1,37 @@
+//! What a process keeps on its own disk for a counter that it shares with others.
+
+use crate::{
+    counter::Counter,
+    store::{
+        StoreFuture,
+        protocol::counter::{Incarnation, Limits, NodeState},
+    },
+};
+
+/// One counter of this node, as it outlives the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::store) struct Kept {
+    /// Which.
+    pub(in crate::store) counter: Counter,
+    /// As whom the process is known to the counter's authority.
+    pub(in crate::store) incarnation: Incarnation,
+    /// As whom processes before it were, the latest last.
+    pub(in crate::store) ancestors: Vec<Incarnation>,
+    /// Within what the counter moved when it was used last.
+    pub(in crate::store) limits: Limits,
+    /// The segment, what was issued from it and others, and the highest cursor that was heard of.
+    pub(in crate::store) state: NodeState,
+}
+
+/// Keeps segments. One process at a time; whoever finds a row may issue from its segment, since its writer is gone.
+pub(in crate::store) trait SegmentStore: Send + Sync + 'static {
+    /// Every row with a segment.
+    fn held(&self) -> StoreFuture<'_, Vec<Kept>>;
+
+    /// One row.
+    fn kept<'a>(&'a self, counter: &'a Counter) -> StoreFuture<'a, Option<Kept>>;
+
+    /// Writes rows, all or none, in place of those of the same counters. Writes take effect in the order of the calls, also
+    /// where nobody waits for the answer of the first any more.
+    fn keep(&self, rows: Vec<Kept>) -> StoreFuture<'_, ()>;
+}

@@ -1,0 +1,150 @@
+//! Segments of counters that are shared with other nodes.
+
+use rusqlite::{Row, params};
+
+use super::{
+    SqliteStore,
+    failure::Failure,
+    values::{self, Digits, signed},
+    workspace::{Workspace, collect, find},
+};
+use crate::{
+    counter::{Counter, Ranges, SequenceValue},
+    store::{
+        StoreFuture,
+        protocol::counter::{Incarnation, Limits, NodeState, Segment},
+        segments::{Kept, SegmentStore},
+    },
+};
+
+const HELD: &str = "SELECT * FROM segments WHERE from_value IS NOT NULL";
+const ONE: &str = "SELECT * FROM segments WHERE prefix_key = ?1 AND period = ?2";
+const KEEP: &str =
+    "INSERT OR REPLACE INTO segments (prefix_key, period, incarnation, ancestors, base, highest,
+        from_value, to_value, issued, used, seen, touched_at_ms)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+
+fn row(row: &Row<'_>) -> Result<Kept, Failure> {
+    let seen: Option<Digits> = row.get("seen")?;
+    let used: Ranges = values::ranges_of(row, "used")?;
+    let ancestors: Vec<u8> = row.get("ancestors")?;
+    let (ancestors, _none) = ancestors.as_chunks();
+    let state = NodeState {
+        segment: values::range(row, "from_value", "to_value")?.map(Segment),
+        issued: values::unsigned(row, "issued")?,
+        used: used.iter().collect(),
+        seen: seen.map(|Digits(seen)| seen),
+    };
+    if state.segment.is_none_or(|Segment(range)| state.issued > range.count()) && state.issued > 0 {
+        return Err(Failure::Corrupt("a segment of which more was issued than it has".to_owned()));
+    }
+    Ok(Kept {
+        counter: values::counter(row)?,
+        incarnation: Incarnation(u128::from_be_bytes(row.get("incarnation")?)),
+        ancestors: ancestors.iter().map(|id| Incarnation(u128::from_be_bytes(*id))).collect(),
+        limits: Limits {
+            base: values::sequence(row, "base")?,
+            floor: SequenceValue(0),
+            max: values::sequence(row, "highest")?,
+        },
+        state,
+    })
+}
+
+fn keep(workspace: &Workspace, kept: &Kept) -> Result<(), Failure> {
+    let segment = kept.state.segment.map(|Segment(range)| range);
+    let mut used = Ranges::new();
+    kept.state.used.iter().for_each(|range| used.push(range));
+    let ancestors: Vec<u8> = kept.ancestors.iter().flat_map(|id| id.0.to_be_bytes()).collect();
+    workspace.execute(
+        KEEP,
+        params![
+            kept.counter.key.as_str(),
+            kept.counter.period.as_str(),
+            kept.incarnation.0.to_be_bytes(),
+            ancestors,
+            Digits(kept.limits.base),
+            Digits(kept.limits.max),
+            segment.map(|range| Digits(range.from)),
+            segment.map(|range| Digits(range.to)),
+            signed(kept.state.issued),
+            used.to_string(),
+            kept.state.seen.map(Digits),
+            workspace.clock.now().0,
+        ],
+    )?;
+    Ok(())
+}
+
+impl SegmentStore for SqliteStore {
+    fn held(&self) -> StoreFuture<'_, Vec<Kept>> {
+        self.read("held_segments", |connection| collect(connection, HELD, [], row))
+    }
+
+    fn kept<'a>(&'a self, counter: &'a Counter) -> StoreFuture<'a, Option<Kept>> {
+        let counter = counter.clone();
+        self.read("kept_segment", move |connection| {
+            find(connection, ONE, (counter.key.as_str(), counter.period.as_str()), row)
+        })
+    }
+
+    fn keep(&self, rows: Vec<Kept>) -> StoreFuture<'_, ()> {
+        self.write("keep_segments", move |workspace| rows.iter().try_for_each(|kept| keep(workspace, kept)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::{
+        calendar::Period,
+        clock::{ManualClock, UnixMillis},
+        counter::ValueRange,
+        prefix_key::PrefixKey,
+    };
+
+    fn range(from: u64, to: u64) -> ValueRange {
+        ValueRange { from: SequenceValue(from), to: SequenceValue(to) }
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_outlives_the_process() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let clock = Arc::new(ManualClock::at(UnixMillis(1_800_000_000_000)));
+        let open = || {
+            SqliteStore::open(directory.path(), clock.clone(), UnixMillis(0), Duration::from_secs(30))
+                .expect("opened")
+        };
+        let counter =
+            |key| Counter { key: PrefixKey::parse(key).expect("valid"), period: Period::new("2026") };
+        let held = Kept {
+            counter: counter("A"),
+            incarnation: Incarnation(u128::MAX),
+            ancestors: vec![Incarnation(1), Incarnation(2)],
+            limits: Limits { base: SequenceValue(7), floor: SequenceValue(0), max: SequenceValue::MAX },
+            state: NodeState {
+                segment: Some(Segment(range(2_001, 3_000))),
+                issued: 12,
+                used: [range(900, 950), range(1_000, 1_000)].into_iter().collect(),
+                seen: Some(SequenceValue(899)),
+            },
+        };
+        let given_up = Kept {
+            counter: counter("B"),
+            ancestors: Vec::new(),
+            state: NodeState::default(),
+            ..held.clone()
+        };
+        let store = open();
+        store.keep(vec![held.clone(), given_up.clone()]).await.expect("kept");
+        store.close().await;
+        drop(store);
+        let store = open();
+        assert_eq!(store.held().await.expect("read"), [held.clone()]);
+        assert_eq!(store.kept(&held.counter).await.expect("read"), Some(held));
+        assert_eq!(store.kept(&given_up.counter).await.expect("read"), Some(given_up));
+        assert_eq!(store.kept(&counter("C")).await.expect("read"), None);
+    }
+}
