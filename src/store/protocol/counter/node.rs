@@ -211,10 +211,9 @@ impl Node {
                     self.handed_back.insert(*range);
                 }
                 // What was handed back last lies highest, and is what a store forgets.
-                while let Some(lowest) = self.handed_back.iter().next()
-                    && self.handed_back.iter().count() > HANDED_BACK_KEPT
-                {
-                    self.handed_back.remove(lowest);
+                if self.handed_back.iter().count() > HANDED_BACK_KEPT {
+                    let lowest = self.handed_back.iter().next();
+                    lowest.into_iter().for_each(|range| self.handed_back.remove(range));
                 }
                 for range in &take.used {
                     self.untold.remove(*range);
