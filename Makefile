@@ -1,5 +1,5 @@
 # What there is to do here. `make test` is what CI runs.
-.PHONY: help run test unit integration end-to-end lint fmt bench advisories docs
+.PHONY: help run test unit integration outage end-to-end lint fmt bench advisories docs
 
 # The first words that a newcomer types.
 help:            ## this list
@@ -16,6 +16,9 @@ unit:            ## the tests that need no server, network or sleep
 
 integration:     ## the tests that start, kill and restart the built binary
 	cargo test --test it
+
+outage:          ## Redis away for a whole minute under four nodes and a hot counter; prints how long the return took
+	NUMGEN_TEST_OUTAGE_S=60 cargo test --test it redis_away -- --nocapture
 
 end-to-end:      ## the hurl suites against the release binary
 	tests/stages/run.sh end-to-end

@@ -115,6 +115,16 @@ impl Status {
         }
     }
 
+    fn worker(&self, window: bool) -> Finding {
+        let standing = self.parts.worker.standing();
+        match (window, standing == Standing::Held) {
+            (true, true) => Finding::well("worker"),
+            (false, true) => Finding::degraded("worker", "the window has run out"),
+            (true, false) => Finding::degraded("worker", format!("not renewed: {standing}")),
+            (false, false) => Finding::degraded("worker", format!("no window: {standing}")),
+        }
+    }
+
     fn jwks(&self) -> Option<Finding> {
         let jwks = self.parts.verifier.jwks_status()?;
         Some(match (&jwks.failure, jwks.fetched_at) {
@@ -129,13 +139,7 @@ impl Health for Status {
     fn readiness(&self) -> Readiness {
         let window = !self.parts.worker.ids().window_left().is_zero();
         let store = self.store(window);
-        let worker = match (window, self.parts.worker.standing()) {
-            (true, Standing::Held) => Finding::well("worker"),
-            // Away and settling: the window that is held goes on to its mark.
-            (true, standing) => Finding::degraded("worker", standing.to_string()),
-            (false, Standing::Held) => Finding::degraded("worker", "no window"),
-            (false, standing) => Finding::degraded("worker", format!("no window: {standing}")),
-        };
+        let worker = self.worker(window);
         // Without a window and without Redis, counted prefixes go on with what the node holds, or with temporary numbers.
         let away = self.parts.redis.is_some() && store.severity == Severity::Degraded;
         let issues = window || (away && self.parts.rules.survives_outages());

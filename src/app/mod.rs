@@ -31,7 +31,7 @@ use crate::{
     server::{self, Server, Threads, Tls},
     stack::{self, Public, PublicParts},
     telemetry::Metrics,
-    worker::{self, Worker},
+    worker::{self, Sharing, Worker},
 };
 
 pub use error::BuildError;
@@ -212,36 +212,44 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Takes a worker window. Where nodes share the windows, one that is not to be had now is waited for in the background.
+/// The window that IDs are issued from: a short one of a store that nobody else uses, or a lease of one that nodes share.
 async fn hold_worker(stores: &Stores, config: &Config, clock: &Arc<dyn Clock>) -> Result<Worker, BuildError> {
-    let section = &config.worker;
-    let pinned = section.pinned_layout();
-    let (sharing, slots, window, renew_every) = match stores.profile() {
-        Profile::Embedded => {
-            // What decides which ID means what must never change under IDs that were issued.
-            let recorded = stores.workers.pin_layout(&pinned).await.map_err(BuildError::Worker)?;
-            if recorded != pinned {
-                return Err(BuildError::LayoutDiffers { recorded, wanted: pinned });
-            }
-            (worker::Sharing::Exclusive, 0..1, EMBEDDED_WINDOW, EMBEDDED_WINDOW / 2)
-        }
-        Profile::Redis => {
-            let sharing = worker::Sharing::Shared { pinned };
-            let every = worker::Settings::RENEW_EVERY;
-            (sharing, 0..section.layout.max_worker() + 1, section.window, every)
-        }
+    let Config { worker, .. } = config;
+    let common = worker::Settings {
+        layout: worker.layout,
+        datacenter: worker.datacenter_id,
+        slots: worker.worker_id.map_or(0..1, |slot| slot..slot + 1),
+        window: EMBEDDED_WINDOW,
+        renew_every: EMBEDDED_WINDOW / 2,
+        ttl: worker.ttl,
+        max_ahead: worker.max_ahead,
+        sharing: Sharing::Exclusive,
     };
-    let settings = worker::Settings {
-        layout: section.layout,
-        datacenter: section.datacenter_id,
-        slots: section.worker_id.map_or(slots, |fixed| fixed..fixed + 1),
-        window,
-        renew_every,
-        ttl: section.ttl,
-        max_ahead: section.max_ahead,
-        sharing,
+    let settings = match stores.profile() {
+        Profile::Embedded => {
+            pin_layout(stores, config).await?;
+            common
+        }
+        // The mark of a fixed worker ID is kept here; it is claimed in Redis.
+        Profile::Redis if worker.worker_id.is_some() => {
+            worker::Settings { sharing: Sharing::Shared { pinned: worker.pinned_layout() }, ..common }
+        }
+        Profile::Redis => worker::Settings {
+            slots: 0..worker.layout.max_worker() + 1,
+            window: worker.window,
+            renew_every: worker::Settings::RENEW_EVERY,
+            sharing: Sharing::Shared { pinned: worker.pinned_layout() },
+            ..common
+        },
     };
     Worker::start(stores.workers.clone(), settings, Arc::clone(clock)).await.map_err(BuildError::Window)
+}
+
+/// What decides which ID means what must never change under IDs that were issued.
+async fn pin_layout(stores: &Stores, config: &Config) -> Result<(), BuildError> {
+    let wanted = config.worker.pinned_layout();
+    let recorded = stores.workers.pin_layout(&wanted).await.map_err(BuildError::Worker)?;
+    if recorded == wanted { Ok(()) } else { Err(BuildError::LayoutDiffers { recorded, wanted }) }
 }
 
 fn engine_settings(config: &Config) -> generate::Settings {

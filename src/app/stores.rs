@@ -22,7 +22,7 @@ use crate::{
     lifecycle::Lifecycle,
     rules::{Follower, Following, Registry},
     store::{
-        CounterStore, IdempotencyStore, LedgerStore, RuleStore, WorkerStore,
+        CopiedRules, CounterStore, IdempotencyStore, LedgerStore, Nonce, RuleStore, WorkerStore,
         redis::{
             RedisStore, Settings,
             client::{Client, Options},
@@ -30,6 +30,7 @@ use crate::{
         sqlite::SqliteStore,
     },
     telemetry::Metrics,
+    worker::Claimed,
 };
 
 /// What a configuration amounts to.
@@ -101,8 +102,15 @@ impl Stores {
         let client = Client::connect(url, options, &connections).await?;
         let settings = Settings { clock: Arc::clone(clock), epoch: config.worker.epoch, timeout };
         let redis = Arc::new(RedisStore::new(client, settings));
-        stores.rules = redis.clone();
-        stores.workers = Arc::new(redis.workers(config.worker.datacenter_id));
+        stores.rules = Arc::new(CopiedRules::new(redis.clone(), stores.local.clone()));
+        let leases = Arc::new(redis.workers(config.worker.datacenter_id));
+        stores.workers = match config.worker.worker_id {
+            None => leases,
+            Some(_fixed) => {
+                let identity = Nonce(data_dir.identity()?);
+                Arc::new(Claimed::new(stores.local.clone(), leases, identity))
+            }
+        };
         stores.redis = Some(redis);
         Ok(stores)
     }

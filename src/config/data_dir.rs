@@ -16,6 +16,9 @@ use crate::secret::Secret;
 /// Where the signing secret of the first start is kept.
 const SECRET_FILE: &str = "jwt-secret";
 
+/// Where the name under which this directory claims a worker ID is kept.
+const IDENTITY_FILE: &str = "worker-identity";
+
 /// Where the node name is kept.
 const NODE_NAME_FILE: &str = "node-name";
 
@@ -113,6 +116,21 @@ impl DataDir {
     pub fn signing_secret(&self) -> Result<Secret<String>, DataDirError> {
         self.keep(SECRET_FILE, || Ok(hex(&random::<SECRET_BYTES>()?)))?;
         existing_signing_secret(&self.path)
+    }
+
+    /// The name under which this directory claims a fixed worker ID; made at the first call ever. A copy of the directory is
+    /// a second service that passes for the first: never start both.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written or read, or was changed.
+    pub fn identity(&self) -> Result<[u8; 16], DataDirError> {
+        let text = self.keep(IDENTITY_FILE, || Ok(hex(&random::<16>()?)))?;
+        let number = u128::from_str_radix(&text, 16).map_err(|_| DataDirError::Spoiled {
+            path: self.path.join(IDENTITY_FILE),
+            problem: "holds no 32 hexadecimal digits: remove it to get new ones",
+        })?;
+        Ok(number.to_be_bytes())
     }
 
     /// The node name; made of the host name and a random suffix at the first call ever, so that a renamed host keeps

@@ -12,6 +12,7 @@ use super::{
     section::{FILE_SUFFIX, Fallback, Setting, key_of},
     settings,
     source::Source,
+    worker::{ORDINAL, ordinal_of},
 };
 use crate::{scrub::scrub, secret::Secret};
 
@@ -64,6 +65,7 @@ impl Values {
         for level in levels {
             for setting in settings() {
                 if let Some(given) = strongest(setting, &level, source, &mut mistakes) {
+                    let given = numbered(setting, given, source, &mut mistakes);
                     values.given.insert(setting.key.clone(), given);
                 }
             }
@@ -144,6 +146,20 @@ impl Values {
         }
         level
     }
+}
+
+/// A worker ID that is the ordinal of the host, as a number.
+fn numbered(setting: &Setting, given: Given, source: &impl Source, mistakes: &mut Vec<Mistake>) -> Given {
+    if setting.env != "NUMGEN_WORKER_ID" || given.text.reveal().trim() != ORDINAL {
+        return given;
+    }
+    let host = source.host_name().unwrap_or_default();
+    let Some(ordinal) = ordinal_of(&host) else {
+        let problem = format!("the host name {host:?} does not end in a number, as in numgen-0");
+        mistakes.push(Mistake::Unfitting { origin: given.origin.clone(), problem });
+        return given;
+    };
+    Given { text: Secret::new(ordinal.to_string()), ..given }
 }
 
 fn nearest_of<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {

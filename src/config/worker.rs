@@ -22,8 +22,8 @@ section! {
     datacenter_id: u32 = "NUMGEN_DATACENTER_ID", Default("0"), whole(0..=65_535);
     /// How many data centres issue numbers.
     datacenters: u32 = "NUMGEN_DATACENTERS", Default("1"), whole(1..=65_536);
-    /// Fixed worker ID, which nobody else may have; no lease is taken then.
-    worker_id: Option<u32> = "NUMGEN_WORKER_ID", Unset("a free one is taken"), whole(0..=65_535);
+    /// Fixed worker ID, which nobody else may have; no lease is taken then. `ordinal`: the number at the end of the host name, as in a StatefulSet.
+    worker_id: Option<u32> = "NUMGEN_WORKER_ID", Unset("a free one is taken"), worker_id();
     /// How soon the slot of a worker that no longer renews may be looked at.
     ttl: Duration = "NUMGEN_WORKER_TTL_MS", Default("15000"), millis(1_000..=3_600_000);
     /// How long IDs go on without the store that leases worker IDs.
@@ -34,6 +34,21 @@ section! {
     max_ahead: Duration = "NUMGEN_SNOWFLAKE_MAX_AHEAD_MS", Default("50"), millis(0..=10_000);
     /// Where snowflake time begins; fixed once numbers have been issued.
     epoch: UnixMillis = "NUMGEN_SNOWFLAKE_EPOCH", Default("2024-01-01T00:00:00Z"), epoch();
+}
+
+/// The value of `NUMGEN_WORKER_ID` that stands for the number at the end of the host name.
+pub(super) const ORDINAL: &str = "ordinal";
+
+/// The number at the end of a host name such as `numgen-2`, which Kubernetes gives to the pods of a StatefulSet.
+pub(super) fn ordinal_of(host: &str) -> Option<u32> {
+    let (_, number) = host.split('.').next()?.rsplit_once('-')?;
+    number.bytes().all(|byte| byte.is_ascii_digit()).then(|| number.parse().ok())?
+}
+
+/// `ordinal` was replaced by the number when the values were gathered.
+fn worker_id() -> Parser<u32> {
+    let number = whole(0..=65_535);
+    Parser::new("whole number from 0 to 65535, or ordinal", move |text| number.parse(text).ok())
 }
 
 fn layout() -> Parser<Layout> {

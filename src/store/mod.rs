@@ -9,6 +9,7 @@
 //! call that timed out is unknown to the caller).
 
 mod calls;
+mod copied;
 mod draw;
 mod ledger;
 pub mod memory;
@@ -22,6 +23,7 @@ mod verification;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
+pub use copied::CopiedRules;
 pub use protocol::counter::{Abandon, Abandoned};
 pub use protocol::window::{
     AcquireRequest, Acquired, Extension, Generation, Holding, IdMillis, Nonce, Renewed,

@@ -12,8 +12,11 @@
 //!
 //! The decisions are those of `store/protocol/window/`: what an answer means is for [`Holder`] to say.
 
+mod claimed;
 mod settings;
 mod standing;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -30,6 +33,7 @@ use crate::{
     },
 };
 
+pub use claimed::Claimed;
 pub use settings::{Settings, Sharing};
 pub use standing::{AcquireError, Standing};
 
@@ -285,95 +289,4 @@ fn jitter(pause: Duration) -> Duration {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        clock::{ManualClock, UnixMillis},
-        snowflake::Layout,
-        store::memory::MemoryStore,
-    };
-
-    const EPOCH: UnixMillis = UnixMillis(1_704_067_200_000);
-    const START: UnixMillis = UnixMillis(1_800_000_000_000);
-
-    struct Bench {
-        clock: Arc<ManualClock>,
-        store: Arc<MemoryStore>,
-    }
-
-    impl Bench {
-        fn new() -> Self {
-            let clock = Arc::new(ManualClock::at(START));
-            let store = Arc::new(MemoryStore::new(clock.clone(), EPOCH));
-            Self { clock, store }
-        }
-
-        async fn worker(&self) -> Result<Worker, AcquireError> {
-            let settings = Settings {
-                layout: Layout::DEFAULT,
-                datacenter: 0,
-                slots: 0..1,
-                window: Duration::from_secs(1),
-                renew_every: Duration::from_millis(500),
-                ttl: Duration::from_secs(15),
-                max_ahead: Duration::from_millis(50),
-                sharing: Sharing::Exclusive,
-            };
-            Worker::start(self.store.clone(), settings, self.clock.clone()).await
-        }
-    }
-
-    /// The timestamp of one ID, or `None` where the window gives none.
-    fn issue(worker: &Worker) -> Option<u64> {
-        let ids = worker.ids();
-        let mut drawn = crate::counter::Ranges::new();
-        let sequencer = ids.sequencer();
-        let sequencer = sequencer.as_deref()?;
-        sequencer.ids(&sequencer.draw(ids.now(), 1).ok()?, &mut drawn);
-        Layout::DEFAULT.parts(drawn.last()?.0).map(|parts| parts.timestamp)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_window_that_is_renewed_goes_on_and_one_that_is_not_ends() {
-        let bench = Bench::new();
-        let worker = bench.worker().await.expect("a window");
-        for _ in 0..10 {
-            bench.clock.advance(Duration::from_millis(500));
-            worker.renew_or_acquire().await.expect("renewed");
-            assert!(issue(&worker).is_some());
-        }
-        bench.clock.advance(Duration::from_millis(1_500));
-        assert_eq!(issue(&worker), None, "nobody renewed");
-        assert_eq!(worker.ids().window_left(), Duration::ZERO);
-        worker.renew_or_acquire().await.expect("another window");
-        assert!(issue(&worker).is_some(), "a process that was stopped for a while goes on by itself");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_restart_after_the_clock_was_set_back_issues_at_once_and_above() {
-        let bench = Bench::new();
-        let before = bench.worker().await.expect("a window");
-        let last = issue(&before).expect("issued");
-        before.release().await.expect("released");
-        assert_eq!(issue(&before), None, "given back");
-
-        bench.clock.step_to(UnixMillis(START.0 - 3_600_000));
-        let after = bench.worker().await.expect("a window");
-        assert!(issue(&after).expect("at once") > last);
-        for _ in 0..10 {
-            bench.clock.advance(Duration::from_millis(400));
-            after.renew_or_acquire().await.expect("renewed");
-            assert!(issue(&after).expect("and on, an hour ahead of the clock") > last);
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_slot_has_one_holder() {
-        let bench = Bench::new();
-        let _holder = bench.worker().await.expect("a window");
-        assert!(matches!(bench.worker().await, Err(AcquireError::NoSlot(slots)) if slots == (0..1)));
-    }
 }

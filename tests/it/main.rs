@@ -19,6 +19,7 @@ mod process;
 mod readme;
 mod redaction;
 mod redis_client;
+mod redis_keys;
 mod rules;
 mod tenants;
 mod windows;

@@ -502,7 +502,7 @@ impl Model for Windows {
 }
 
 /// Searches the whole world, and says how large it was.
-fn search(what: &dyn std::fmt::Debug, model: &Windows) -> impl Checker<Windows> + use<> {
+fn search<W: std::fmt::Debug>(what: W, model: &Windows) -> impl Checker<Windows> + use<W> {
     let checker = model.clone().checker().threads(2).spawn_bfs().join();
     println!("{what:?}: {} states, depth {}", checker.unique_state_count(), checker.max_depth());
     checker

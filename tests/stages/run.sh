@@ -84,7 +84,13 @@ counted_test() {
   fi
 }
 unit() { tools_wait; step unit counted_test --lib; }
-integration() { tools_wait; step integration counted_test --test it; }
+integration() {
+  tools_wait
+  # Where the fault scenarios write how long the service needed to be back to normal.
+  export NUMGEN_TEST_REPORT=$PWD/target/tools/recovery-times
+  rm -f "$NUMGEN_TEST_REPORT"
+  step integration counted_test --test it
+}
 
 end_to_end() {
   tools_wait
@@ -117,6 +123,8 @@ for stage in "${stages[@]}"; do
   esac
 done
 tools_wait >/dev/null
+
+[ ! -e "${NUMGEN_TEST_REPORT:-}" ] || { printf '\n'; sort "$NUMGEN_TEST_REPORT"; }
 
 # The summary, in the words of cargo test, so that whoever counts tests counts these too. Stages whose tests have been
 # counted above are left out of the count.

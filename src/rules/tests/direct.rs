@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::{
     rules::{Follower, Footing},
-    store::{RuleCopies, RuleStore, memory::Away},
+    store::{CopiedRules, RuleCopies, RuleStore, memory::Away},
 };
 
 /// Another process: its own register and copy over the desk's store.
@@ -22,7 +22,9 @@ impl Node {
     }
 
     async fn start_with(desk: &Desk, copy: Arc<MemoryStore>) -> Self {
-        let registry = registry(&desk.store, &desk.clock, SETTINGS);
+        let rules = Arc::new(CopiedRules::new(desk.store.clone(), copy.clone()));
+        let registry = Registry::new(rules, desk.store.clone(), desk.clock.clone(), SETTINGS);
+        let registry = Arc::new(registry);
         let follower =
             Follower::start(registry.clone(), desk.store.clone(), copy.clone(), desk.clock.clone()).await;
         Self { registry, copy, follower: follower.expect("started") }
@@ -206,4 +208,19 @@ async fn an_emptied_register_gets_its_rules_back_with_their_past() {
     assert_eq!((one.format("A2").as_deref(), one.format("A1")), (Some("C-{SEQ:4}"), None));
     let back = one.registry.put(&key("A0"), &draft(r#"{"format":"A0-0{SEQ:3}"}"#), None, &|_| true).await;
     assert_eq!(outcome(back), "FormatConflict", "eras came back too");
+}
+
+#[tokio::test]
+async fn what_a_node_changed_survives_a_loss_before_it_was_followed() {
+    let desk = Desk::new();
+    let mut node = Node::start(&desk).await;
+    node.catch_up().await;
+    let saved = node.registry.put(&key("A"), &draft(r#"{"format":"A-{SEQ:4}"}"#), None, &|_| true).await;
+    let rule = saved.expect("saved").rule;
+    drop(node.registry.ensure_used(rule, desk.now()).await.expect("usable"));
+    let before = desk.store.rule(&key("A")).await.expect("read");
+    desk.store.forget_rules();
+    node.catch_up().await;
+    assert_eq!(desk.store.rule(&key("A")).await.expect("read"), before);
+    assert!(before.is_some_and(|record| record.used));
 }

@@ -30,6 +30,7 @@ impl MemoryStore {
     pub fn forget_workers(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.workers.slots = Slots::default();
+        state.workers.layout = None;
         state.workers.server.0 += 1;
     }
 

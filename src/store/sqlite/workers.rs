@@ -93,7 +93,7 @@ fn slots(workspace: &Workspace) -> Result<BTreeMap<u32, Slot>, Failure> {
             start: unsigned(row, "start_ms")?,
             mark: unsigned(row, "mark_ms")?,
             expires_ms: workspace.lapses.get(&id).copied().unwrap_or(0),
-            generation: Generation::default(),
+            ..Slot::default()
         };
         Ok((id, slot))
     })?;

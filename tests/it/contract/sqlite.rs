@@ -22,7 +22,7 @@ use numgen::{
 };
 use rusqlite::Connection;
 
-use super::{EPOCH, FREE, NOON, Sqlite, claim, counter, invoices, issue, key, keyed, plain, take};
+use super::{FREE, NOON, Sqlite, claim, counter, invoices, issue, key, keyed, plain, take};
 
 fn open(directory: &Path) -> Result<SqliteStore, OpenError> {
     Sqlite::try_open(directory, &Arc::new(ManualClock::at(NOON)))

@@ -4,12 +4,12 @@ use std::{thread, time::Duration};
 
 use serde_json::json;
 
-use super::{Fleet, Load, Pace, Source, Story, assert_accounted, assert_no_gap, counting};
-use crate::harness::{Redis, RedisCluster, Stopwatch, value_of};
+use super::{Fleet, Load, Pace, Source, Story, assert_accounted, assert_no_gap, counting, settled};
+use crate::harness::{RedisCluster, Stopwatch, value_of};
 
 #[test]
 fn four_nodes_count_without_a_gap_and_in_order() {
-    let redis = Redis::start();
+    let redis = settled();
     let fleet = Fleet::start(&redis.url(), 4);
     fleet.register("HOT", &counting());
     let load = Load::on(&fleet, "HOT", Pace::FULL);
@@ -29,7 +29,7 @@ fn four_nodes_count_without_a_gap_and_in_order() {
 
 #[test]
 fn the_plain_key_is_right_after_every_batch() {
-    let redis = Redis::start();
+    let redis = settled();
     let fleet = Fleet::start(&redis.url(), 2);
     fleet.register("BASE", &json!({ "format": "B-{SEQ:6}", "initial_seq": 1000 }));
     fleet.register("YEARLY", &json!({ "format": "Y-{year}-{SEQ:6}", "reset": "yearly" }));
@@ -65,7 +65,7 @@ fn the_plain_key_is_right_after_every_batch() {
 /// What README shows: three nodes on one machine with one Redis.
 #[test]
 fn three_nodes_on_one_machine_count_together() {
-    let redis = Redis::start();
+    let redis = settled();
     let fleet = Fleet::start(&redis.url(), 3);
     fleet.register("ORDERS", &json!({ "format": "ORD-{SEQ:6}" }));
     let mut callers: Vec<_> = (0..3).map(|index| fleet.caller(index)).collect();
@@ -105,7 +105,7 @@ fn counters_of_a_cluster_are_spread_and_each_has_no_gap() {
 
 #[test]
 fn a_killed_node_leaves_a_known_hole_and_takes_its_segment_up_again() {
-    let redis = Redis::start();
+    let redis = settled();
     let mut fleet = Fleet::start(&redis.url(), 3);
     fleet.register("HOT", &counting());
     let load = Load::on(&fleet, "HOT", Pace::FULL);
@@ -128,7 +128,7 @@ fn a_killed_node_leaves_a_known_hole_and_takes_its_segment_up_again() {
 
 #[test]
 fn a_node_that_never_returns_is_given_up_by_a_person() {
-    let redis = Redis::start();
+    let redis = settled();
     let mut fleet = Fleet::start(&redis.url(), 2);
     fleet.register("HOT", &counting());
     let mut story = Story::default();

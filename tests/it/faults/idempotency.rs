@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, thread, time::Duration};
 
 use serde_json::json;
 
-use super::{Fleet, Load, Pace, counting, flaking};
-use crate::harness::{Caller, Fault, Proxy, Redis, Response, Stopwatch, value_of};
+use super::{Fleet, Load, Pace, counting, flaking, settled};
+use crate::harness::{Caller, Fault, Proxy, Response, Stopwatch, value_of};
 
 fn keyed(caller: &mut Caller, prefix: &str, key: &str, count: usize) -> std::io::Result<Response> {
     let body = json!({ "prefix_key": prefix, "count": count });
@@ -14,7 +14,7 @@ fn keyed(caller: &mut Caller, prefix: &str, key: &str, count: usize) -> std::io:
 
 #[test]
 fn an_answer_that_was_lost_is_given_again_by_any_node() {
-    let redis = Redis::start();
+    let redis = settled();
     let proxy = Proxy::to(redis.port());
     // Node 0 reaches Redis through a bad line; the others do not.
     let fleet = Fleet::start_with(&redis.url(), 3, |index, site| {
@@ -68,7 +68,7 @@ fn an_answer_that_was_lost_is_given_again_by_any_node() {
 
 #[test]
 fn keyed_requests_wait_for_redis_and_others_do_not() {
-    let redis = Redis::start();
+    let redis = settled();
     let proxy = Proxy::to(redis.port());
     let fleet = Fleet::start(&proxy.redis_url(), 1);
     fleet.register("COUNT", &counting());
@@ -93,7 +93,7 @@ fn keyed_requests_wait_for_redis_and_others_do_not() {
 
 #[test]
 fn a_key_outlives_the_node_that_was_killed_over_it() {
-    let redis = Redis::start();
+    let redis = settled();
     let mut fleet = Fleet::start(&redis.url(), 2);
     fleet.register("COUNT", &counting());
     let noise = Load::on(&fleet, "COUNT", Pace::CALM);

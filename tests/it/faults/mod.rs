@@ -13,6 +13,8 @@ mod windows;
 
 use std::{
     collections::BTreeSet,
+    fs,
+    io::Write,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -21,7 +23,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{Caller, Site, Stopwatch, TestServer};
+use crate::harness::{Caller, Redis, Site, Stopwatch, TestServer};
 
 use self::{
     accounts::{assert_accounted, assert_no_gap},
@@ -56,12 +58,7 @@ impl Fleet {
     fn start_with(redis_url: &str, count: usize, settings: impl Fn(usize, Site) -> Site) -> Self {
         let mut fleet =
             Self::plan(count, |index, site| settings(index, site.with("NUMGEN_REDIS_URL", redis_url)));
-        for index in 0..count {
-            fleet.start_unready(index);
-        }
-        for node in fleet.nodes.iter().flatten() {
-            node.wait_ready();
-        }
+        fleet.start_all();
         fleet
     }
 
@@ -79,16 +76,34 @@ impl Fleet {
         }
     }
 
+    /// Starts every node at the same moment and waits for all.
+    #[track_caller]
+    fn start_all(&mut self) {
+        for index in 0..self.sites.len() {
+            self.start_unready(index);
+        }
+        for index in 0..self.sites.len() {
+            self.wait_ready(index);
+        }
+    }
+
+    /// Starts a node to which nobody is sent yet.
     fn start_unready(&mut self, index: usize) {
-        let node = self.sites[index].start_unready();
+        self.nodes[index] = Some(self.sites[index].start_unready());
+    }
+
+    /// Waits until a node is ready; from then on callers are sent to it, as a load balancer does.
+    #[track_caller]
+    fn wait_ready(&self, index: usize) {
+        let node = self.node(index);
+        node.wait_ready();
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)[index] = Some(node.listen);
-        self.nodes[index] = Some(node);
     }
 
     #[track_caller]
     fn start_again(&mut self, index: usize) {
         self.start_unready(index);
-        self.node(index).wait_ready();
+        self.wait_ready(index);
     }
 
     #[track_caller]
@@ -150,7 +165,7 @@ impl Fleet {
             });
         }
         let took = watch.elapsed();
-        println!("{what}: back to normal after {} ms, {} nodes", took.as_millis(), running.len());
+        report(&format!("{what}: back to normal after {} ms, {} nodes", took.as_millis(), running.len()));
         took
     }
 
@@ -205,6 +220,34 @@ impl Fleet {
     fn token(&self) -> String {
         self.sites[0].token(&["--scope", "admin", "--sub", "tester", "--ttl", "240h"])
     }
+}
+
+/// Says what was measured, and where the stages of `make test` collect such lines, also there.
+fn report(line: &str) {
+    println!("{line}");
+    if let Some(file) = std::env::var_os("NUMGEN_TEST_REPORT") {
+        let appended = fs::OpenOptions::new().create(true).append(true).open(file);
+        appended.and_then(|mut file| writeln!(file, "{line}")).expect("the report is written");
+    }
+}
+
+/// A Redis that nodes have used before: nothing has to settle any more.
+#[track_caller]
+fn settled() -> Redis {
+    let redis = Redis::start();
+    let replid = redis.info("replication", "master_replid");
+    let marker = "numgen:generation:{numgen}";
+    redis.cli(&[
+        "HSET",
+        marker,
+        "generation",
+        "0123456789abcdef",
+        "replid",
+        &replid,
+        "since",
+        "1700000000000",
+    ]);
+    redis
 }
 
 /// A rule that counts.

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, thread, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{Fleet, Load, NORMAL_WITHIN, Pace, Source, Story, assert_accounted, counting, flaking};
-use crate::harness::{Fault, Proxy, Redis};
+use super::{Fleet, Load, NORMAL_WITHIN, Pace, Source, Story, assert_accounted, counting, flaking, settled};
+use crate::harness::{Fault, Proxy};
 
 /// How long Redis is away: longer with `NUMGEN_TEST_OUTAGE_S=60`.
 fn outage() -> Duration {
@@ -15,7 +15,7 @@ fn outage() -> Duration {
 
 #[test]
 fn redis_away_and_back_four_nodes_one_hot_prefix() {
-    let redis = Redis::start();
+    let redis = settled();
     let proxy = Proxy::to(redis.port());
     let fleet = Fleet::start(&proxy.redis_url(), 4);
     fleet.register("HOT", &counting());
@@ -50,7 +50,7 @@ fn redis_away_and_back_four_nodes_one_hot_prefix() {
 
 #[test]
 fn a_segment_has_a_thousand_values_and_then_on_outage_decides() {
-    let redis = Redis::start();
+    let redis = settled();
     let proxy = Proxy::to(redis.port());
     let fleet = Fleet::start(&proxy.redis_url(), 2);
     let modes = ["FAIL", "SEGMENT", "TEMPORARY"];
@@ -128,7 +128,7 @@ fn assert_resolved(fleet: &Fleet, story: &mut Story) {
 /// One network after the other, each as bad as networks get, under load.
 #[test]
 fn bad_lines_cost_time_and_nothing_else() {
-    let redis = Redis::start();
+    let redis = settled();
     let proxy = Proxy::to(redis.port());
     let fleet = Fleet::start(&proxy.redis_url(), 2);
     fleet.register("HOT", &counting());
@@ -167,7 +167,7 @@ fn bad_lines_cost_time_and_nothing_else() {
 /// A partition: one node sees nothing, the others go on; no value twice when it comes back with what it had under way.
 #[test]
 fn a_node_that_is_cut_off_disturbs_nobody() {
-    let redis = Redis::start();
+    let redis = settled();
     let proxy = Proxy::to(redis.port());
     let fleet = Fleet::start_with(&redis.url(), 3, |index, site| {
         if index == 0 { site.with("NUMGEN_REDIS_URL", &proxy.redis_url()) } else { site }
@@ -195,7 +195,7 @@ fn a_node_that_is_cut_off_disturbs_nobody() {
 
 #[test]
 fn a_node_that_starts_without_redis_serves_what_it_has() {
-    let redis = Redis::start();
+    let redis = settled();
     let proxy = Proxy::to(redis.port());
     let mut fleet = Fleet::start(&proxy.redis_url(), 1);
     fleet.register("HOT", &counting());

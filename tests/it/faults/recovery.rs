@@ -2,8 +2,8 @@
 
 use std::{thread, time::Duration};
 
-use super::{Fleet, Load, NORMAL_WITHIN, Pace, Story, assert_accounted, counting, flaking};
-use crate::harness::{Data, Redis, RedisCluster, Sentinels, Stopwatch};
+use super::{Fleet, Load, NORMAL_WITHIN, Pace, Story, assert_accounted, counting, flaking, settled};
+use crate::harness::{Data, RedisCluster, Sentinels, Stopwatch};
 
 /// Load before, while and after; then the checkers. `strike` does what is to be survived.
 struct Trial<'a> {
@@ -41,7 +41,7 @@ impl Trial<'_> {
 
 #[test]
 fn redis_is_killed_and_comes_back_with_its_data() {
-    let mut redis = Redis::start();
+    let mut redis = settled();
     let mut fleet = Fleet::start(&redis.url(), 3);
     let trial = Trial { fleet: &mut fleet, what: "Redis killed, data kept" };
     trial.run(|_| {
@@ -53,7 +53,7 @@ fn redis_is_killed_and_comes_back_with_its_data() {
 
 #[test]
 fn redis_comes_back_empty() {
-    let mut redis = Redis::start();
+    let mut redis = settled();
     let mut fleet = Fleet::start(&redis.url(), 3);
     let trial = Trial { fleet: &mut fleet, what: "Redis emptied" };
     trial.run(|_| {
@@ -73,7 +73,7 @@ fn redis_comes_back_empty() {
 
 #[test]
 fn redis_comes_back_as_it_was_some_time_ago() {
-    let mut redis = Redis::start();
+    let mut redis = settled();
     let mut fleet = Fleet::start(&redis.url(), 3);
     let trial = Trial { fleet: &mut fleet, what: "Redis restored from an old dump" };
     trial.run(|_| {
@@ -88,7 +88,7 @@ fn redis_comes_back_as_it_was_some_time_ago() {
 /// Everything goes at once: Redis remembers the past, and whoever knew better was killed.
 #[test]
 fn redis_is_set_back_and_every_node_was_killed_meanwhile() {
-    let mut redis = Redis::start();
+    let mut redis = settled();
     let mut fleet = Fleet::start(&redis.url(), 2);
     let trial = Trial { fleet: &mut fleet, what: "Redis restored, every node killed" };
     let (story, _) = trial.run(|fleet| {
@@ -99,16 +99,14 @@ fn redis_is_set_back_and_every_node_was_killed_meanwhile() {
         }
         redis.kill();
         redis.start_again(Data::Dump(dump));
-        for index in 0..2 {
-            fleet.start_unready(index);
-        }
+        fleet.start_all();
     });
     assert!(story.drawn.len() > 300, "{story}");
 }
 
 #[test]
 fn redis_stands_still_for_a_while() {
-    let redis = Redis::start();
+    let redis = settled();
     let mut fleet = Fleet::start(&redis.url(), 2);
     let trial = Trial { fleet: &mut fleet, what: "Redis stopped for 6 s" };
     trial.run(|_| {

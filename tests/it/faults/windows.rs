@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path, thread, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{Fleet, Load, NORMAL_WITHIN, Pace, SETTLING, flaking, worker_of};
+use super::{Fleet, Load, NORMAL_WITHIN, Pace, SETTLING, flaking, settled, worker_of};
 use crate::harness::{Data, Hands, Redis, Site, Stopwatch, faketime, turn_hands, watching_hands};
 
 /// Windows and leases that a test can wait for.
@@ -47,12 +47,12 @@ fn nodes_that_start_at_once_on_an_empty_redis_are_different_workers() {
 /// taken meanwhile.
 #[test]
 fn a_node_that_slept_through_its_window_issues_nothing_from_it() {
-    let redis = Redis::start();
+    let redis = settled();
     let mut fleet = Fleet::plan(3, |_, site| two_slots(short(site)).with("NUMGEN_REDIS_URL", &redis.url()));
     fleet.start_unready(0);
     fleet.start_unready(1);
-    fleet.node(0).wait_ready();
-    fleet.node(1).wait_ready();
+    fleet.wait_ready(0);
+    fleet.wait_ready(1);
     fleet.caller(0).register("FLAKE", &flaking());
     thread::sleep(Duration::from_secs(1));
     let load = Load::on(&fleet, "FLAKE", Pace { callers: 2, pause: Duration::from_millis(1), batch: 20 });
@@ -60,7 +60,7 @@ fn a_node_that_slept_through_its_window_issues_nothing_from_it() {
     fleet.node(0).pause();
     // Its slot rests until its mark has passed, and then belongs to the third node.
     fleet.start_unready(2);
-    fleet.node(2).wait_ready();
+    fleet.wait_ready(2);
     thread::sleep(Duration::from_secs(1));
     fleet.node(0).resume();
     thread::sleep(Duration::from_secs(2));
@@ -80,7 +80,7 @@ fn a_node_that_slept_through_its_window_issues_nothing_from_it() {
 
 #[test]
 fn a_killed_node_is_replaced_and_its_slot_rests() {
-    let redis = Redis::start();
+    let redis = settled();
     let mut fleet = Fleet::start_with(&redis.url(), 2, |_, site| two_slots(short(site)));
     fleet.register("FLAKE", &flaking());
     let load = Load::on(&fleet, "FLAKE", Pace { callers: 2, pause: Duration::from_millis(1), batch: 20 });
@@ -98,7 +98,7 @@ fn a_killed_node_is_replaced_and_its_slot_rests() {
 #[test]
 fn clocks_of_nodes_do_not_matter() {
     let Some(library) = faketime() else { return };
-    let redis = Redis::start();
+    let redis = settled();
     let directory = tempfile::tempdir().expect("a directory");
     let hands = |index: usize| directory.path().join(format!("hands-{index}"));
     // From the start they are two days apart.
@@ -159,13 +159,13 @@ fn the_clock_of_redis_steps() {
 
 #[test]
 fn an_emptied_redis_gives_no_slot_away_that_somebody_holds() {
-    let mut redis = Redis::start();
+    let mut redis = settled();
     let mut fleet = Fleet::plan(4, |_, site| site.with("NUMGEN_REDIS_URL", &redis.url()));
     for index in 0..3 {
         fleet.start_unready(index);
     }
     for index in 0..3 {
-        fleet.node(index).wait_ready();
+        fleet.wait_ready(index);
     }
     fleet.caller(0).register("FLAKE", &flaking());
     thread::sleep(SETTLING);
@@ -175,7 +175,7 @@ fn an_emptied_redis_gives_no_slot_away_that_somebody_holds() {
     redis.start_again(Data::Empty);
     let watch = Stopwatch::start();
     fleet.start_unready(3);
-    fleet.node(3).wait_ready();
+    fleet.wait_ready(3);
     let waited = watch.elapsed();
     assert!(
         waited + Duration::from_secs(1) >= SETTLING,
@@ -192,7 +192,7 @@ fn an_emptied_redis_gives_no_slot_away_that_somebody_holds() {
 
 #[test]
 fn a_fixed_worker_id_has_one_holder() {
-    let redis = Redis::start();
+    let redis = settled();
     let mut fleet =
         Fleet::plan(2, |_, site| site.with("NUMGEN_REDIS_URL", &redis.url()).with("NUMGEN_WORKER_ID", "7"));
     fleet.start_again(0);
@@ -209,7 +209,7 @@ fn a_fixed_worker_id_has_one_holder() {
 
 #[test]
 fn one_redis_bears_one_data_centre_and_one_layout() {
-    let redis = Redis::start();
+    let redis = settled();
     let mut fleet = Fleet::start(&redis.url(), 1);
     fleet.register("FLAKE", &flaking());
     for (setting, value) in [("NUMGEN_DATACENTER_ID", "1"), ("NUMGEN_SNOWFLAKE_LAYOUT", "42/5/5/11")] {

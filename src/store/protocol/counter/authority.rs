@@ -481,11 +481,10 @@ impl Authority {
         }
     }
 
-    /// A segment that this store had forgotten, or that another process has left behind: what was passed of it is pending.
+    /// A segment that this store had forgotten, or that another process has left behind: what was passed of it is pending. Not
+    /// what may have been issued: a message of a process that is gone, arriving late, must not have it listed as returned.
     fn adopt(&mut self, segment: Segment, holder: Incarnation) {
-        let forgotten = |hole: &Hole| {
-            matches!(hole.reason, HoleReason::Skipped | HoleReason::Unconfirmed | HoleReason::Returned)
-        };
+        let forgotten = |hole: &Hole| matches!(hole.reason, HoleReason::Skipped | HoleReason::Returned);
         let parts: Vec<_> = self
             .holes
             .iter()

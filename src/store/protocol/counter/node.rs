@@ -9,6 +9,9 @@ use super::{
 };
 use crate::counter::{SequenceValue, ValueRange};
 
+/// How many ranges that were handed back are kept, to tell a store that has forgotten them.
+const HANDED_BACK_KEPT: usize = 1_000;
+
 /// What must outlive the process: it is written before it counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NodeState {
@@ -92,6 +95,10 @@ pub struct Node {
     seen: Option<SequenceValue>,
     state: NodeState,
     surplus: RangeSet,
+    /// What was handed back, and told: a store that has forgotten is told again.
+    handed_back: RangeSet,
+    /// What was issued from segments and not told: whether or not the cursor has passed it, the store does not know.
+    untold: RangeSet,
     /// Processes before this one on the same disk of which the store has not been told that they are gone.
     retires: Vec<Incarnation>,
     /// Those of which it has: this node has seen a cursor above all that they knew.
@@ -109,6 +116,7 @@ impl Node {
         left: NodeState,
         ancestors: Vec<Incarnation>,
     ) -> Self {
+        let untold = left.used.iter().chain(left.issued_range()).collect();
         Self {
             incarnation,
             name,
@@ -118,6 +126,8 @@ impl Node {
             seen: left.seen,
             state: left,
             surplus: RangeSet::new(),
+            handed_back: RangeSet::new(),
+            untold,
             retires: ancestors,
             covers: Vec::new(),
             peers: Vec::new(),
@@ -159,7 +169,8 @@ impl Node {
             self.pending = Some(ask.count);
         }
         // What was issued to nobody after all is used, as far as others are concerned, until the cursor has passed it.
-        let (surplus, used) = (self.passed(&self.surplus), self.ahead(&self.used()));
+        let surplus = self.passed(&self.surplus);
+        let used: RangeSet = self.ahead(&self.used()).iter().chain(self.untold.iter()).collect();
         Take {
             incarnation: self.incarnation,
             node: self.name.clone(),
@@ -190,8 +201,11 @@ impl Node {
                     return Heard::Ignored;
                 }
                 // Asked at once where it has not spoken under that generation yet: the next message is its report.
-                let wait_ms = if self.generation == Some(generation) { wait_ms } else { 0 };
-                self.generation = Some(generation);
+                let reports = self.generation.replace(generation) != Some(generation);
+                let wait_ms = if reports { 0 } else { wait_ms };
+                if reports {
+                    self.hand_back(self.handed_back.clone().iter());
+                }
                 Heard::Recover { wait_ms }
             }
             Reply::Taken { generation, call, outcome, claims, cursor, segment, peers }
@@ -203,6 +217,15 @@ impl Node {
                 self.covers.append(&mut self.retires);
                 for range in &take.surplus {
                     self.surplus.remove(*range);
+                    self.handed_back.insert(*range);
+                }
+                // What was handed back last lies highest, and is what a store forgets.
+                while self.handed_back.iter().count() > HANDED_BACK_KEPT {
+                    let Some(lowest) = self.handed_back.iter().next() else { break };
+                    self.handed_back.remove(lowest);
+                }
+                for range in &take.used {
+                    self.untold.remove(*range);
                 }
                 let write = self.with_segment(segment);
                 Heard::Served { outcome, claims, write }
@@ -223,7 +246,7 @@ impl Node {
         if segment == self.state.segment {
             return None;
         }
-        let used = self.ahead(&self.used());
+        let used = self.ahead(&self.used()).iter().chain(self.untold.iter()).collect();
         Some(NodeState { segment, issued: 0, used, seen: self.seen })
     }
 
@@ -268,7 +291,9 @@ impl Node {
             return None;
         }
         self.state.issued += count;
-        Some(ValueRange { from: SequenceValue(from), to: SequenceValue(to) })
+        let range = ValueRange { from: SequenceValue(from), to: SequenceValue(to) };
+        self.untold.insert(range);
+        Some(range)
     }
 
     /// The call that is under way was certainly not served: nothing is drawn for it.

@@ -291,3 +291,57 @@ proptest! {
         prop_assert_eq!(world.issued.len() as u64, counter.cursor.0 - counter.base.0);
     }
 }
+
+#[test]
+fn a_late_message_of_the_dead_does_not_hide_what_may_have_been_issued() {
+    let mut world = World::new(2);
+    // Its segment lies at 21 to 30: it is swapped as the cursor comes near, and drawn from.
+    world.ask(0, 5, true);
+    let first = world.network.len() - 1;
+    world.ask(0, 12, true);
+    world.ask(0, 4, true);
+    let late = world.network[first].take.clone();
+    assert_eq!(late.holds, Some(Segment(ValueRange { from: SequenceValue(21), to: SequenceValue(30) })));
+    assert_eq!(world.counter.as_ref().expect("a counter").cursor, SequenceValue(21));
+    // Nobody can tell whether its last answer was passed on: 21 was.
+    world.step(Step::Crash { node: 0 });
+    world.ask(0, 0, true);
+    world.ask(0, 0, true);
+    assert_eq!(world.holes().get(&21), Some(&HoleReason::Unconfirmed));
+    world.serve(&late);
+    world.heal();
+    assert_eq!(world.holes().get(&21), Some(&HoleReason::Unconfirmed));
+}
+
+#[test]
+fn what_was_issued_while_a_reply_was_under_way_is_told() {
+    let mut world = World::new(2);
+    // Node 0 is slow: its segment, 21 to 30, is passed meanwhile, and what it issues of it then is not above what it has seen.
+    world.now += 10_000;
+    [15, 0, 10].into_iter().for_each(|count| world.ask(1, count, true));
+    world.ask(0, 0, false);
+    let reply = world.network.last().expect("a message").clone();
+    world.step(Step::Local { node: 0, count: 2 });
+    let issued: Vec<u64> = world.issued.iter().copied().filter(|value| [21, 22].contains(value)).collect();
+    world.deliver(reply);
+    assert_eq!(world.processes[0].node.seen(), Some(SequenceValue(35)));
+    // Not even a crash hides it.
+    world.step(Step::Crash { node: 0 });
+    world.heal();
+    let holes = world.holes();
+    assert!(issued.iter().all(|value| !holes.contains_key(value)), "{issued:?} in {holes:?}");
+}
+
+#[test]
+fn what_was_handed_back_is_told_to_a_store_that_has_forgotten_it() {
+    let mut world = World::new(2);
+    world.ask(0, 1, false);
+    world.step(Step::Save);
+    world.step(Step::GiveUp { node: 0 });
+    world.ask(0, 0, true);
+    world.ask(0, 0, true);
+    assert_eq!(world.holes().get(&1), Some(&HoleReason::Returned));
+    world.step(Step::Rollback);
+    world.heal();
+    assert_eq!(world.holes().get(&1), Some(&HoleReason::Returned));
+}

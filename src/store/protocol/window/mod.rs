@@ -11,7 +11,8 @@
 //! 4. **A store that may have forgotten says so.** Its memory has a *generation*: a random name, written where there is none, adopted
 //!    where there is one, replaced where the server's own ID has changed (it restarted, or another one was promoted). For some
 //!    seconds after that (*settling*) nobody acquires and nothing is extended, while holders put back what they hold.
-//! 5. **A forgotten mark is allowed for**: a slot last written in another generation is entered a *margin* above its mark.
+//! 5. **A forgotten mark is allowed for**: a slot last written in another generation, or only put back in this one, is entered a
+//!    *margin* above its mark.
 //! 6. **An answer that is older than a fraction of the settling is dropped**: the store may have forgotten it, and settled.
 //! 7. **A wild clock does no lasting harm**: a renewal moves the mark no further than the holder's own idea of the time, plus a little.
 //!
@@ -50,6 +51,18 @@ pub struct Slot {
     pub expires_ms: u64,
     /// The memory in which it was last written.
     pub generation: Generation,
+    /// How the store came to know of it.
+    pub word: Word,
+}
+
+/// How a store came to know of a holding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Word {
+    /// It gave it, or heard from its holder since it was put back.
+    #[default]
+    Own,
+    /// It was put back, perhaps by a request that was late: its holder may believe in a higher mark.
+    Hearsay,
 }
 
 /// How a store notices that it may have forgotten something.
@@ -137,7 +150,9 @@ impl Slots {
         at: &Contact,
     ) -> Renewed {
         let memory = self.observe(terms, at);
-        if memory.generation != holding.generation && !self.reassert(terms, holding, memory.generation, at) {
+        // A holder that knows the generation was answered in it, and everything that it believes went with that request.
+        let word = if memory.generation == holding.generation { Word::Own } else { Word::Hearsay };
+        if word == Word::Hearsay && !self.reassert(terms, holding, memory.generation, at) {
             return Renewed::Lost;
         }
         let Some(slot) = self.slots.get_mut(&holding.slot) else { return Renewed::Lost };
@@ -153,7 +168,7 @@ impl Slots {
             slot.extend(terms, extension, at);
         }
         slot.expires_ms = at.presence_ms.saturating_add(extension.ttl_ms);
-        slot.generation = memory.generation;
+        (slot.generation, slot.word) = (memory.generation, word);
         Renewed::Extended { mark: slot.mark, now: at.now, generation: memory.generation }
     }
 
@@ -218,8 +233,12 @@ impl Slots {
 impl Slot {
     /// How far above the mark a new holding begins.
     fn margin_ms(&self, terms: &Terms, generation: Generation) -> u64 {
-        let was_written_before = self.generation != generation && *self != Self::default();
-        if was_written_before && terms.keeps(Guard::Margin) { terms.margin_ms } else { 0 }
+        let is_in_doubt = self.generation != generation || self.word == Word::Hearsay;
+        if is_in_doubt && *self != Self::default() && terms.keeps(Guard::Margin) {
+            terms.margin_ms
+        } else {
+            0
+        }
     }
 
     fn is_free(&self, terms: &Terms, generation: Generation, at: &Contact) -> bool {
@@ -240,7 +259,7 @@ impl Slot {
         self.owner = Some(request.nonce);
         self.fence += 1;
         self.expires_ms = at.presence_ms.saturating_add(request.ttl_ms);
-        self.generation = generation;
+        (self.generation, self.word) = (generation, Word::Own);
     }
 
     fn extend(&mut self, terms: &Terms, extension: &Extension, at: &Contact) {

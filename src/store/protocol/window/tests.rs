@@ -251,3 +251,18 @@ fn a_late_answer_does_not_revive_a_holding() {
         "the one before was lost, not this"
     );
 }
+
+#[test]
+fn a_late_request_does_not_vouch_for_the_mark_that_it_puts_back() {
+    let mut bench = Bench::shared(1_000_000);
+    let mut holding = bench.acquire(A);
+    let late = holding;
+    bench.now += 1_000;
+    let believed = bench.renew(&mut holding).expect("renewed");
+    bench.slots = Slots::default();
+    assert!(matches!(bench.renew_as(&late, bench.now), Renewed::Extended { .. }));
+    bench.now = late.mark;
+    assert_eq!(bench.ask(B, 0..1), Acquired::NoSlot, "the holder believes in {believed}");
+    bench.now = late.mark + MARGIN;
+    assert_eq!(bench.acquire(B).start, late.mark + MARGIN);
+}

@@ -1,6 +1,6 @@
 -- The counter, as in `protocol/counter/authority.rs`: the same names, the same order. Ranges are {from, to}.
 
-local GRACE_MS, LAPSE_MS, DIGITS = 2000, 60000, 20
+local GRACE_MS, DIGITS = 2000, 20
 
 local function overlap(a, b)
   local from, to = a[1] > b[1] and a[1] or b[1], a[2] < b[2] and a[2] or b[2]
@@ -242,10 +242,11 @@ local function give_back(segment, id)
   end
 end
 
--- A segment that this store had forgotten, or that another process has left behind: what was passed of it is pending.
+-- A segment that this store had forgotten, or that another process has left behind: what was passed of it is pending. Not what
+-- may have been issued: a message of a process that is gone, arriving late, must not have it listed as returned.
 local function adopt(segment, id)
   for _, hole in ipairs(holes_in(segment)) do
-    if hole.reason == 'skipped' or hole.reason == 'unconfirmed' or hole.reason == 'returned' then
+    if hole.reason == 'skipped' or hole.reason == 'returned' then
       local part = overlap(hole.range, segment)
       unlist(part)
       list(part, 'pending', hole.since, id)

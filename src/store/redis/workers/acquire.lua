@@ -25,6 +25,7 @@ for number = tonumber(ARGV[4]), tonumber(ARGV[5]) - 1 do
     give_to(slot, nonce)
     slot.start, slot.mark = found, math.max(found, now) + window
     slot.fence, slot.expires, slot.generation = slot.fence + 1, now + ttl, generation
+    slot.word = 'own'
     write(slot)
     return answer(slot)
   end

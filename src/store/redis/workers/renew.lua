@@ -36,5 +36,6 @@ if settling == 0 then
   slot.mark = math.max(slot.mark, believed + window)
 end
 slot.expires, slot.generation = now + ttl, generation
+slot.word = generation == ARGV[8] and 'own' or 'hearsay'
 write(slot)
 return { 'extended', whole(slot.mark), whole(now), generation }

@@ -15,7 +15,8 @@ local function slot_key(number)
 end
 
 local function read(number)
-  local slot = redis.call('HMGET', slot_key(number), 'owner', 'fence', 'start', 'mark', 'expires', 'generation')
+  local slot = redis.call('HMGET', slot_key(number), 'owner', 'fence', 'start', 'mark', 'expires', 'generation',
+    'word')
   return {
     number = number,
     owner = slot[1] or '',
@@ -24,13 +25,15 @@ local function read(number)
     mark = tonumber(slot[4] or 0),
     expires = tonumber(slot[5] or 0),
     generation = slot[6] or '',
+    word = slot[7] or 'own',
     is_known = slot[2] ~= false,
   }
 end
 
 local function write(slot)
   redis.call('HSET', slot_key(slot.number), 'owner', slot.owner, 'fence', whole(slot.fence), 'start', whole(slot.start),
-    'mark', whole(slot.mark), 'expires', whole(slot.expires), 'generation', slot.generation)
+    'mark', whole(slot.mark), 'expires', whole(slot.expires), 'generation', slot.generation, 'word',
+    slot.word)
 end
 
 local function give_to(slot, nonce)
@@ -48,9 +51,11 @@ local function vacate(slot)
   slot.owner, slot.expires = '', 0
 end
 
--- How far above the mark a new holding begins: another server may have forgotten the end of a mark.
+-- How far above the mark a new holding begins: another server may have forgotten the end of a mark, and what was put back, perhaps
+-- by a late request, is hearsay until its holder is heard again.
 local function margin(slot)
-  return slot.is_known and slot.generation ~= generation and MARGIN_MS or 0
+  local is_in_doubt = slot.generation ~= generation or slot.word == 'hearsay'
+  return slot.is_known and is_in_doubt and MARGIN_MS or 0
 end
 
 local function is_held_by(slot, nonce, fence)

@@ -1,0 +1,161 @@
+//! A fixed worker ID (`NUMGEN_WORKER_ID`) where nodes share a store.
+//!
+//! The window is that of the local store: what this data directory has issued, it knows by itself. The shared store keeps a claim
+//! to the slot beside it, a window of its own that nobody issues from: so leases avoid the slot, and a second claimant is refused.
+//! Without the shared store the operator's word counts.
+//!
+//! Invariant: what is issued lies above what the shared store had given to others when the claim was made.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::timeout;
+
+use crate::store::{
+    AcquireRequest, Acquired, Extension, Holding, IdMillis, Nonce, Renewed, StoreError, StoreFuture,
+    WorkerStore,
+};
+
+/// How long a claim outlives a claimant that has crashed.
+const CLAIM_MS: u64 = 30_000;
+
+/// How long a renewal waits for the shared store, well below the window: one that hangs must not end it.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// The local store, with the claim in the shared one.
+pub struct Claimed {
+    local: Arc<dyn WorkerStore>,
+    shared: Arc<dyn WorkerStore>,
+    /// Names the data directory, so that the process which follows in it takes over the claim.
+    identity: Nonce,
+    claim: Mutex<Option<Holding>>,
+}
+
+/// What became of a claim.
+enum Claim {
+    /// It stands. Nobody else was given timestamps above this one.
+    Stands(IdMillis),
+    /// Not now: the answer for whoever asked.
+    Refused(Acquired),
+}
+
+impl Claimed {
+    /// A store for the slot of one data directory.
+    pub fn new(local: Arc<dyn WorkerStore>, shared: Arc<dyn WorkerStore>, identity: Nonce) -> Self {
+        Self { local, shared, identity, claim: Mutex::default() }
+    }
+
+    fn claim(&self) -> Option<Holding> {
+        *self.claim.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember(&self, claim: Option<Holding>) {
+        *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = claim;
+    }
+
+    /// Claims the slot, or takes over the claim of the process before.
+    async fn make_claim(&self, request: &AcquireRequest) -> Result<Claim, StoreError> {
+        let request = AcquireRequest { nonce: self.identity, window_ms: CLAIM_MS, ..request.clone() };
+        // Twice: the claim of the process before may have run out, which the first round finds and clears.
+        for _ in 0..2 {
+            let claim = match self.shared.acquire(request.clone()).await? {
+                Acquired::Held(claim) => claim,
+                refused @ (Acquired::NoSlot | Acquired::Wait(_)) => return Ok(Claim::Refused(refused)),
+            };
+            if self.extend(claim, claim.now, request.ttl_ms).await? {
+                return Ok(Claim::Stands(claim.start));
+            }
+        }
+        Ok(Claim::Refused(Acquired::NoSlot))
+    }
+
+    /// Renews the claim; answers whether it stands.
+    async fn extend(&self, claim: Holding, carried: IdMillis, ttl_ms: u64) -> Result<bool, StoreError> {
+        let renewed = self.shared.renew(claim, Extension { carried, window_ms: CLAIM_MS, ttl_ms }).await?;
+        self.remember(match renewed {
+            Renewed::Extended { mark, generation, .. } => Some(Holding { mark, generation, ..claim }),
+            Renewed::Lost => None,
+        });
+        Ok(self.claim().is_some())
+    }
+
+    /// Whether somebody else has the slot. While the shared store is away or settles, nobody is known to.
+    async fn is_contested(&self, slot: u32, extension: &Extension) -> bool {
+        if let Some(claim) = self.claim() {
+            match self.extend(claim, extension.carried, extension.ttl_ms).await {
+                Ok(false) => {}
+                Ok(true) | Err(_) => return false,
+            }
+        }
+        let request = AcquireRequest {
+            nonce: self.identity,
+            slots: slots_of(slot),
+            window_ms: CLAIM_MS,
+            ttl_ms: extension.ttl_ms,
+        };
+        matches!(self.make_claim(&request).await, Ok(Claim::Refused(Acquired::NoSlot)))
+    }
+}
+
+fn slots_of(slot: u32) -> std::ops::Range<u32> {
+    slot..slot + 1
+}
+
+impl WorkerStore for Claimed {
+    fn pin_layout<'a>(&'a self, layout: &'a str) -> StoreFuture<'a, String> {
+        Box::pin(async move {
+            let recorded = self.local.pin_layout(layout).await?;
+            if recorded != layout {
+                return Ok(recorded);
+            }
+            // A shared store that is away is asked again when it is back.
+            Ok(self.shared.pin_layout(layout).await.unwrap_or(recorded))
+        })
+    }
+
+    fn acquire(&self, request: AcquireRequest) -> StoreFuture<'_, Acquired> {
+        Box::pin(async move {
+            let floor = match self.make_claim(&request).await {
+                Ok(Claim::Stands(floor)) => floor,
+                Ok(Claim::Refused(answer)) => return Ok(answer),
+                // The operator's word.
+                Err(_away) => 0,
+            };
+            let answer = self.local.acquire(request).await?;
+            let Acquired::Held(holding) = answer else { return Ok(answer) };
+            Ok(Acquired::Held(Holding { start: holding.start.max(floor), ..holding }))
+        })
+    }
+
+    fn renew(&self, holding: Holding, extension: Extension) -> StoreFuture<'_, Renewed> {
+        Box::pin(async move {
+            let renewed = self.local.renew(holding, extension).await?;
+            if renewed == Renewed::Lost {
+                return Ok(Renewed::Lost);
+            }
+            let contested = timeout(PATIENCE, self.is_contested(holding.slot, &extension)).await;
+            if contested.unwrap_or(false) {
+                tracing::error!(
+                    worker = holding.slot,
+                    "NUMGEN_WORKER_ID: this worker ID is in use by another node"
+                );
+                // The mark stays where it is: what was drawn up to there may still be answered.
+                self.local.release(holding, holding.mark).await?;
+                return Ok(Renewed::Lost);
+            }
+            Ok(renewed)
+        })
+    }
+
+    fn release(&self, holding: Holding, last: IdMillis) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            self.local.release(holding, last).await?;
+            match self.claim() {
+                Some(claim) => self.shared.release(claim, last).await,
+                None => Ok(()),
+            }
+        })
+    }
+}
