@@ -43,7 +43,8 @@ impl Node {
         let client = Client::connect(&Secret::new(url), options, &lifecycle).await.expect("a good URL");
         let disk = Sqlite::open(disk, &clock);
         let settings = Settings { node: "n1".to_owned(), segment_size: 1_000, timeout };
-        let counters = RedisCounters::start(client, disk.clone(), settings, &lifecycle).await.expect("started");
+        let counters =
+            RedisCounters::start(client, disk.clone(), settings, &lifecycle).await.expect("started");
         Self { counters: Arc::new(counters), disk, lifecycle }
     }
 

@@ -61,7 +61,9 @@ impl Batch {
 
     /// A key was pinned, or was used elsewhere before; `None`: nobody can tell for now.
     pub(super) fn pin(&mut self, index: usize, outcome: Option<PinOutcome>) {
-        let (Some(pin), Some(answer)) = (self.pins.get_mut(index), self.answers.get_mut(index)) else { return };
+        let (Some(pin), Some(answer)) = (self.pins.get_mut(index), self.answers.get_mut(index)) else {
+            return;
+        };
         match outcome {
             Some(PinOutcome::Draw { turn }) => *pin = Pin::Set { turn },
             Some(PinOutcome::Recorded(recorded)) => *answer = Some(Taken::Replayed(recorded)),
@@ -99,9 +101,13 @@ impl Batch {
         }
         let (mut count, mut claims) = (0, Vec::new());
         for index in &self.asked {
-            let (Some(request), Some(pin)) = (self.requests.get(*index), self.pins.get(*index)) else { continue };
+            let (Some(request), Some(pin)) = (self.requests.get(*index), self.pins.get(*index)) else {
+                continue;
+            };
             match (&request.claim, pin) {
-                (Some(claim), Pin::Set { turn }) => claims.push(claim_ask(claim, request.count.into(), *turn)),
+                (Some(claim), Pin::Set { turn }) => {
+                    claims.push(claim_ask(claim, request.count.into(), *turn))
+                }
                 _ => count += u64::from(request.count),
             }
         }
