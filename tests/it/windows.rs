@@ -498,3 +498,23 @@ fn a_process_that_was_stopped_past_its_window_never_repeats_an_id() {
     }
     assert!(redis.cli(&["HGET", "numgen:worker:{worker:0}:slot:0", "mark"]).parse::<u64>().is_ok());
 }
+
+#[test]
+fn a_second_process_with_the_same_worker_id_is_refused_and_says_so() {
+    let redis = Redis::start();
+    let site = || Site::new().with("NUMGEN_REDIS_URL", &redis.url()).with("NUMGEN_WORKER_ID", "3");
+    let first = site().start();
+    let mut caller = first.caller();
+    caller.register("FLAKE", &json!({ "format": "F-{SEQ:19}" }));
+    assert!(flakes(&mut caller, 10).is_some());
+    let second = site().start_unready();
+    Stopwatch::wait_until(Duration::from_secs(10), "the second says why it has no window", || {
+        second.admin("/readyz").is_ok_and(|response| {
+            response.status == 503
+                && response.text().contains("worker ID 3 is taken by another node (NUMGEN_WORKER_ID)")
+        })
+    });
+    assert!(flakes(&mut caller, 10).is_some());
+    drop(first.stop());
+    second.wait_ready();
+}
