@@ -75,6 +75,8 @@ fn keyed_requests_wait_for_redis_and_others_do_not() {
     fleet.register("FLAKE", &flaking());
     let mut caller = fleet.caller(0);
     let before = keyed(&mut caller, "COUNT", "before", 2).expect("an answer").expect(200).numbers();
+    // The first number of a rule is one that the register must hear of.
+    caller.get("/numbers/FLAKE").expect(200);
     fleet.wait_segments("COUNT");
     proxy.set(Fault::Refuse);
     for prefix in ["COUNT", "FLAKE"] {
