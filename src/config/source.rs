@@ -48,6 +48,7 @@ impl Source for ProcessSource {
 pub struct FixedSource {
     variables: BTreeMap<OsString, OsString>,
     files: BTreeMap<PathBuf, Vec<u8>>,
+    host: Option<String>,
 }
 
 impl FixedSource {
@@ -69,6 +70,12 @@ impl FixedSource {
         self.files.insert(path.into(), content.into());
         self
     }
+
+    /// On a host of this name.
+    #[must_use]
+    pub fn host(self, name: &str) -> Self {
+        Self { host: Some(name.to_owned()), ..self }
+    }
 }
 
 impl Source for FixedSource {
@@ -81,6 +88,6 @@ impl Source for FixedSource {
     }
 
     fn host_name(&self) -> Option<String> {
-        Some("host".to_owned())
+        Some(self.host.clone().unwrap_or_else(|| "host".to_owned()))
     }
 }

@@ -393,3 +393,18 @@ fn no_secret_is_ever_shown() {
         }
     }
 }
+
+#[test]
+fn the_ordinal_of_a_host_is_its_worker_id() {
+    let on = |host: &str| FixedSource::new().variable("NUMGEN_WORKER_ID", "ordinal").host(host);
+    assert_eq!(config(&on("numgen-7")).worker.worker_id, Some(7));
+    assert_eq!(config(&on("my-app-12.numgen.default.svc")).worker.worker_id, Some(12));
+    for (host, why) in [
+        ("web1", "the host name \"web1\" does not end in a number, as in numgen-0"),
+        ("web-1a", "does not end in a number"),
+        ("numgen-32", "32 is too high: layout 41/5/5/12 (NUMGEN_SNOWFLAKE_LAYOUT) has room up to 31"),
+    ] {
+        let error = load(&Flags::default(), &on(host)).unwrap_err().to_string();
+        assert!(error.contains("NUMGEN_WORKER_ID") && error.contains(why), "{error}");
+    }
+}

@@ -26,7 +26,9 @@ use numgen::{
 };
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 
-use crate::harness::{Data, Hands, Redis};
+use serde_json::json;
+
+use crate::harness::{Caller, Data, Hands, Redis, Site, Stopwatch, TestServer};
 
 const EPOCH: UnixMillis = UnixMillis(1_704_067_200_000);
 const NOON: UnixMillis = UnixMillis(1_795_348_800_000);
@@ -445,4 +447,74 @@ async fn marks_are_written_in_the_domain_of_id_timestamps() {
     let now = u64::try_from(fleet.redis.time_ms() - EPOCH.0).expect("after the epoch");
     assert!((now + 20_000..now + 40_000).contains(&mark), "{mark} is not half a minute ahead of {now}");
     fleet.end();
+}
+
+// --------------------------------------------------------------------------------------- processes
+
+/// `count` IDs of a node, `None` where it cannot issue now.
+fn flakes(caller: &mut Caller, count: usize) -> Option<Vec<String>> {
+    let response = caller.get(&format!("/numbers/FLAKE?count={count}"));
+    (response.status == 200).then(|| response.numbers())
+}
+
+/// A node on `redis`, ready, with a window that is used up soon.
+fn node(redis: &Redis, name: &str) -> TestServer {
+    let site = Site::new().with("NUMGEN_REDIS_URL", &redis.url());
+    site.with("NUMGEN_NODE_NAME", name).with("NUMGEN_WORKER_WINDOW_MS", "2000").start()
+}
+
+#[test]
+fn a_process_that_was_stopped_past_its_window_never_repeats_an_id() {
+    let redis = Redis::start();
+    let nodes = [node(&redis, "one"), node(&redis, "two")];
+    let mut callers = nodes.each_ref().map(TestServer::caller);
+    callers[0].register("FLAKE", &json!({ "format": "F-{SEQ:19}" }));
+    Stopwatch::wait_until(Duration::from_secs(6), "the other node knows the rule", || {
+        flakes(&mut callers[1], 1).is_some()
+    });
+    let mut all = BTreeSet::new();
+    let mut collect = |ids: Option<Vec<String>>| {
+        let ids = ids.unwrap_or_default();
+        let count = ids.len();
+        for id in ids {
+            assert!(all.insert(id.clone()), "{id} twice");
+        }
+        count
+    };
+    for _ in 0..3 {
+        for caller in &mut callers {
+            assert_eq!(collect(flakes(caller, 100)), 100);
+        }
+        nodes[0].pause();
+        let paused = Stopwatch::start();
+        while paused.elapsed() < Duration::from_secs(4) {
+            assert_eq!(collect(flakes(&mut callers[1], 100)), 100, "the other goes on");
+        }
+        nodes[0].resume();
+        // Its window is used up; in a moment it has another.
+        Stopwatch::wait_until(Duration::from_secs(5), "it issues again", || {
+            collect(flakes(&mut callers[0], 100)) == 100
+        });
+    }
+    assert!(redis.cli(&["HGET", "numgen:worker:{worker:0}:slot:0", "mark"]).parse::<u64>().is_ok());
+}
+
+#[test]
+fn a_second_process_with_the_same_worker_id_is_refused_and_says_so() {
+    let redis = Redis::start();
+    let site = || Site::new().with("NUMGEN_REDIS_URL", &redis.url()).with("NUMGEN_WORKER_ID", "3");
+    let first = site().start();
+    let mut caller = first.caller();
+    caller.register("FLAKE", &json!({ "format": "F-{SEQ:19}" }));
+    assert!(flakes(&mut caller, 10).is_some());
+    let second = site().start_unready();
+    Stopwatch::wait_until(Duration::from_secs(10), "the second says why it has no window", || {
+        second.admin("/readyz").is_ok_and(|response| {
+            response.status == 503
+                && response.text().contains("worker ID 3 is taken by another node (NUMGEN_WORKER_ID)")
+        })
+    });
+    assert!(flakes(&mut caller, 10).is_some());
+    drop(first.stop());
+    second.wait_ready();
 }

@@ -93,6 +93,7 @@ struct World {
     store: Slots,
     /// Its clock is this far from the time.
     offset: i64,
+    set_back: bool,
     server: u64,
     /// Names that were given to memories.
     memories: u64,
@@ -325,10 +326,10 @@ impl Windows {
                         .map(|node| Action::Fault(fault, node)),
                 ),
                 Fault::Doubled => actions.extend((0..NODES).map(|node| Action::Fault(fault, node))),
-                Fault::Flush if world.offset >= 0 && world.store.marker.is_some() => {
+                Fault::Flush if !world.set_back && world.store.marker.is_some() => {
                     actions.push(Action::Fault(fault, 0));
                 }
-                Fault::Rollback if world.offset >= 0 && world.dump.is_some() => {
+                Fault::Rollback if !world.set_back && world.dump.is_some() => {
                     actions.push(Action::Fault(fault, 0));
                 }
                 Fault::Restart => actions.push(Action::Fault(fault, 0)),
@@ -372,7 +373,10 @@ impl Windows {
                 world.losses += 1;
             }
             Fault::Ahead => world.offset += JUMP as i64,
-            Fault::Back => world.offset -= JUMP as i64,
+            Fault::Back => {
+                world.offset -= JUMP as i64;
+                world.set_back = true;
+            }
         }
     }
 }
@@ -386,6 +390,7 @@ impl Model for Windows {
             time: BEGIN,
             store: Slots { marker: Some(SETTLED), ..Slots::default() },
             offset: 0,
+            set_back: false,
             server: 1,
             memories: 1,
             losses: 0,
@@ -511,23 +516,31 @@ fn search<W: std::fmt::Debug>(what: W, model: &Windows) -> impl Checker<Windows>
 const WORLD: Windows = Windows { terms: TERMS, slots: 2, end: BEGIN + 4, faults: 2, names: 1, kinds: &[] };
 
 #[test]
-fn two_faults_of_calls_and_memory_break_nothing() {
+fn two_slots_stand_two_faults_of_calls_and_memory() {
     use Fault::{Crash, Flush, LateRelease, Restart, Rollback, Slow};
     let kinds = &[Slow, LateRelease, Crash, Flush, Restart, Rollback];
-    search("calls and memory", &Windows { kinds, ..WORLD }).assert_properties();
+    search("calls and memory", &Windows { kinds, names: 0, end: BEGIN + 3, ..WORLD }).assert_properties();
 }
 
 #[test]
-fn two_faults_of_calls_and_clocks_break_nothing() {
+fn two_slots_stand_two_faults_of_calls_and_clocks() {
     use Fault::{Ahead, Back, Crash, Doubled, LateRelease, Slow};
     let kinds = &[Slow, Doubled, LateRelease, Crash, Ahead, Back];
-    search("calls and clocks", &Windows { kinds, ..WORLD }).assert_properties();
+    search("calls and clocks", &Windows { kinds, names: 0, end: BEGIN + 3, ..WORLD }).assert_properties();
 }
 
 #[test]
-fn three_faults_over_one_slot_break_nothing() {
-    search("one slot", &Windows { slots: 1, faults: 3, end: BEGIN + 3, names: 0, kinds: ALL, ..WORLD })
-        .assert_no_discovery("no timestamp of a slot is issued twice");
+fn one_slot_stands_two_faults_of_any_kind() {
+    let model = Windows { slots: 1, kinds: ALL, names: 0, end: BEGIN + 3, ..WORLD };
+    search("one slot", &model).assert_no_discovery(UNIQUE);
+}
+
+/// Minutes: `cargo test --release --test models -- --ignored`.
+#[test]
+#[ignore = "takes minutes"]
+fn one_slot_stands_three_faults_of_any_kind() {
+    let model = Windows { slots: 1, kinds: ALL, faults: 3, names: 0, end: BEGIN + 3, ..WORLD };
+    search("one slot, three faults", &model).assert_no_discovery(UNIQUE);
 }
 
 /// What becomes of the model without a guard.
@@ -569,7 +582,13 @@ fn every_guard_is_needed() {
                 without(
                     guard,
                     UNIQUE,
-                    Windows { kinds: &[Fault::Slow, Fault::Flush], faults: 2, ..one_slot },
+                    Windows {
+                        kinds: &[Fault::Slow, Fault::Flush],
+                        faults: 2,
+                        names: 0,
+                        end: BEGIN + 3,
+                        ..one_slot
+                    },
                 );
             }
         }
