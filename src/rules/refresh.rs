@@ -16,7 +16,7 @@ use crate::{
     clock::{Clock, UnixMillis},
     lifecycle::Lifecycle,
     prefix_key::PrefixKey,
-    store::{Lineage, RuleCopies, RuleMark, RuleNews, RuleRecord, SharedRules, StoreError, Swap},
+    store::{Lineage, More, RuleCopies, RuleMark, RuleNews, RuleRecord, SharedRules, StoreError, Swap},
 };
 
 /// How often the register is asked what is new: well below the 5 s in which every node must know.
@@ -150,13 +150,16 @@ impl Follower {
             let news = self.shared.follow(self.mark.clone()).await?;
             self.take_in(&news);
             empty = if news.records.is_empty() { empty + 1 } else { 0 };
-            if news.more && empty < PATIENCE {
+            if news.more == More::Records {
                 continue;
             }
             if self.theirs.is_some() && !self.write_back().await? {
                 continue;
             }
             self.following.set(Footing::Register);
+            if news.more == More::Writes && empty < PATIENCE {
+                continue;
+            }
             let progress = self.judge(&news).await?;
             self.save().await;
             // What was adopted comes with the next news, and so does what an operator wrote beside it.

@@ -28,7 +28,7 @@ pub use protocol::counter::{Abandon, Abandoned};
 pub use protocol::window::{
     AcquireRequest, Acquired, Extension, Generation, Holding, IdMillis, Nonce, Renewed,
 };
-pub use shared::{DirectWrite, Lineage, RuleCopies, RuleCopy, RuleMark, RuleNews, SharedRules};
+pub use shared::{DirectWrite, Lineage, More, RuleCopies, RuleCopy, RuleMark, RuleNews, SharedRules};
 pub use temporary::{
     Action, Decision, Fate, Instance, Journal, Making, RowSwap, Stamp, Status, TemporaryNumber,
     TemporaryQuery, TemporaryRow, TemporaryStore, Verdict,

@@ -47,6 +47,17 @@ pub enum Lineage {
     New,
 }
 
+/// What a register has left to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum More {
+    /// More records that changed.
+    Records,
+    /// Perhaps more that operators wrote: it is still looking.
+    Writes,
+    /// Nothing.
+    Nothing,
+}
+
 /// What is new in a register.
 #[derive(Debug)]
 pub struct RuleNews {
@@ -56,8 +67,8 @@ pub struct RuleNews {
     pub lineage: Lineage,
     /// Records that changed, each as it stands now.
     pub records: Vec<RuleRecord>,
-    /// Whether there is more to ask for at once.
-    pub more: bool,
+    /// What there is to ask for at once.
+    pub more: More,
     /// What operators wrote and nobody has adopted: as much of it as is known, whether it is new or not.
     pub direct: Vec<DirectWrite>,
     /// Names under which operators wrote and that are no prefix keys.

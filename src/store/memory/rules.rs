@@ -6,8 +6,8 @@ use super::{MemoryStore, STORE, State};
 use crate::{
     prefix_key::PrefixKey,
     store::{
-        DirectWrite, Lineage, RuleCopies, RuleCopy, RuleMark, RuleNews, RuleRecord, RuleStore, SharedRules,
-        StoreError, StoreFuture, Swap,
+        DirectWrite, Lineage, More, RuleCopies, RuleCopy, RuleMark, RuleNews, RuleRecord, RuleStore,
+        SharedRules, StoreError, StoreFuture, Swap,
     },
 };
 
@@ -170,7 +170,7 @@ impl SharedRules for MemoryStore {
                 mark: RuleMark { generation, change },
                 lineage,
                 records: changed.iter().filter_map(|(key, _)| state.rules.get(*key).cloned()).collect(),
-                more,
+                more: if more { More::Records } else { More::Nothing },
                 direct: shared.direct.values().cloned().collect(),
                 misnamed: Vec::new(),
             }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     prefix_key::PrefixKey,
     store::{
-        DirectWrite, Lineage, RuleMark, RuleNews, RuleRecord, RuleStore, SharedRules, StoreError,
+        DirectWrite, Lineage, More, RuleMark, RuleNews, RuleRecord, RuleStore, SharedRules, StoreError,
         StoreFuture, Swap,
     },
 };
@@ -245,7 +245,11 @@ fn news(
         mark: RuleMark { generation, change },
         lineage: if lineage == "same" { Lineage::Same } else { Lineage::New },
         records: records.collect::<Result<_, _>>()?,
-        more: more == "more",
+        more: match more.as_str() {
+            "records" => More::Records,
+            "writes" => More::Writes,
+            _all => More::Nothing,
+        },
         direct,
         misnamed,
     })

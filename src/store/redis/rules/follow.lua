@@ -1,8 +1,8 @@
 -- What is new in the register, a bounded part of it.
 -- ARGV[2] generation and [3] change up to which the caller has followed   [4] at most so many records
 -- [5] at most so many rules of prefix_configs looked at   [6] in how many ms all of them are to be looked at once
--- Answers generation, 'same' or 'new' (then the records begin with the first), change, 'more' or 'all', 'restored' or '',
--- records as name and record, direct writes as name, token and text.
+-- Answers generation, 'same' or 'new' (then the records begin with the first), change, what to ask for at once ('records',
+-- 'writes', or 'all' for nothing), 'restored' or '', records as name and record, direct writes as name, token and text.
 --
 -- Operators' writes count no change. So whoever asks looks at the next few rules: all callers together go round once in ARGV[6],
 -- however many they are. A rule that was added or taken out is found at once, since then the number of rules is not as it was.
@@ -24,7 +24,7 @@ if #changed > 0 then
     found[#found + 1] = name
     found[#found + 1] = values[i]
   end
-  if #names == limit then more = 'more' end
+  if #names == limit then more = 'records' end
 end
 
 -- Whether a text is the rule of a record: by comparison alone, since nearly all are.
@@ -59,7 +59,7 @@ local function sweep(size)
   local part = redis.call('HSCAN', mirror, cursor, 'COUNT', count)
   local left = size <= slice and 0 or due - count
   redis.call('HSET', state, 'cursor', part[1], 'swept_ms', string.format('%.0f', now_ms - left * round_ms / size))
-  if left >= slice then more = 'more' end
+  if left >= slice then more = 'writes' end
   local pairs_, names = part[2], {}
   for i = 1, #pairs_, 2 do names[#names + 1] = pairs_[i] end
   for first = 1, #names, 1000 do
@@ -82,7 +82,7 @@ if more == 'all' then
       redis.call('HDEL', state, 'restoring')
       restored = 'restored'
     end
-    more = 'more'
+    more = 'writes'
   elseif size > 0 then
     sweep(size)
   end
@@ -105,11 +105,11 @@ if more == 'all' and redis.call('SCARD', direct) < SHOWN then
   local size = redis.call('HLEN', mirror)
   if size < expected then
     walk_records(function(name) if redis.call('HEXISTS', mirror, name) == 0 then note(name) end end)
-    more = 'more'
+    more = 'writes'
   elseif size > expected then
     -- A new one: go round at once, not when it is due.
     redis.call('HSET', state, 'swept_ms', 0)
-    more = 'more'
+    more = 'writes'
   end
 end
 return { generation, lineage, string.format('%.0f', change), more, restored, found, written }
