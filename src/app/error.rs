@@ -39,6 +39,9 @@ pub enum BuildError {
     /// The journal of temporary numbers could not be read.
     #[error("the journal of temporary numbers could not be read")]
     Journal(#[source] StoreError),
+    /// What an earlier process held of shared counters could not be read.
+    #[error("the segments in the data directory could not be taken up")]
+    Segments(#[source] StoreError),
     /// Redis can never be used as configured.
     #[error("NUMGEN_REDIS_URL: {0}")]
     Redis(#[from] ConnectError),
@@ -87,6 +90,7 @@ impl BuildError {
             | Self::Bind { .. } => true,
             Self::Worker(_)
             | Self::Journal(_)
+            | Self::Segments(_)
             | Self::Rules(_)
             | Self::Demo(_)
             | Self::Signals(_)

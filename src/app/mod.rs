@@ -80,7 +80,7 @@ impl App {
             None => data_dir.node_name(&ProcessSource)?,
         };
         let metrics = Metrics::new();
-        let stores = Stores::open(&config, &data_dir, &clock, &metrics).await?;
+        let stores = Stores::open(&config, &data_dir, &node, &background, &clock, &metrics).await?;
         let worker = hold_worker(&stores, &config, &clock).await?;
         background.spawn(worker.clone().keep(background.clone()));
         let ids = Arc::clone(worker.ids());

@@ -9,7 +9,7 @@
 //! SQLite in the data directory is always opened: its lock proves that no other process uses the directory. A Redis that is away is
 //! connected to in the background.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use super::BuildError;
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
         redis::{
             RedisStore, Settings,
             client::{Client, Options},
+            counters::{self, RedisCounters},
         },
         sqlite::SqliteStore,
     },
@@ -57,6 +58,8 @@ pub(super) struct Stores {
     pub(super) local: Arc<SqliteStore>,
     /// What nodes share.
     pub(super) redis: Option<Arc<RedisStore>>,
+    /// The counters that nodes share: at the end, what this node holds of them is given up.
+    shared_counters: Option<RedisCounters>,
     pub(super) rules: Arc<dyn RuleStore>,
     pub(super) counters: Arc<dyn CounterStore>,
     pub(super) ledgers: Arc<dyn LedgerStore>,
@@ -75,6 +78,8 @@ impl Stores {
     pub(super) async fn open(
         config: &Config,
         data_dir: &DataDir,
+        node: &NodeName,
+        background: &Lifecycle,
         clock: &Arc<dyn Clock>,
         metrics: &Metrics,
     ) -> Result<Self, BuildError> {
@@ -84,6 +89,7 @@ impl Stores {
         let connections = Lifecycle::new();
         let mut stores = Self {
             redis: None,
+            shared_counters: None,
             rules: local.clone(),
             counters: local.clone(),
             ledgers: local.clone(),
@@ -101,7 +107,14 @@ impl Stores {
         };
         let client = Client::connect(url, options, &connections).await?;
         let settings = Settings { clock: Arc::clone(clock), epoch: config.worker.epoch, timeout };
+        let taking_part =
+            counters::Settings { node: node.to_string(), segment_size: config.storage.segment_size, timeout };
+        let shared = RedisCounters::start(client.clone(), stores.local.clone(), taking_part, background);
+        let shared = shared.await.map_err(BuildError::Segments)?;
+        stores.counters = Arc::new(shared.clone());
+        stores.shared_counters = Some(shared);
         let redis = Arc::new(RedisStore::new(client, settings));
+        stores.idempotency = redis.clone();
         stores.rules = Arc::new(CopiedRules::new(redis.clone(), stores.local.clone()));
         let leases = Arc::new(redis.workers(config.worker.datacenter_id));
         stores.workers = match config.worker.worker_id {
@@ -177,11 +190,17 @@ impl Stores {
 
     /// Ends connections and closes the data directory. After everything that calls.
     pub(super) async fn close(&self) {
+        if let Some(counters) = &self.shared_counters {
+            counters.leave(LEAVE_LIMIT).await;
+        }
         self.connections.drain();
         self.connections.finished(CLOSE_LIMIT).await;
         self.local.close().await;
     }
 }
 
+/// How long giving up segments may take: the next process takes up the rest.
+const LEAVE_LIMIT: Duration = Duration::from_secs(1);
+
 /// How long connections may take to end.
-const CLOSE_LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);

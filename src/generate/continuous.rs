@@ -76,7 +76,11 @@ impl Continuous {
         };
         match self.combiner.submit(order.counter(), take).await?.taken {
             Taken::Away => Err(IssueError::Store(Arc::new(away()))),
-            taken => Ok(taken),
+            taken @ (Taken::Fresh(_)
+            | Taken::Segment(_)
+            | Taken::Replayed(_)
+            | Taken::Mismatch
+            | Taken::Overflow) => Ok(taken),
         }
     }
 }

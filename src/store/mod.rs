@@ -369,7 +369,8 @@ pub enum Advanced {
 /// Consecutive counters. Invariants: no value is handed out twice; the values of one call lie directly above those of the
 /// call before; a value at or below the cursor is never handed out again.
 pub trait CounterStore: Send + Sync + 'static {
-    /// Serves the requests of one counter in their order, in one atomic step. The answers stand in the same order.
+    /// Serves the requests of one counter: those without a key in their order, those with one in theirs. They came at the same
+    /// time as far as anybody can tell, so the kinds may be served one after the other. The answers stand in the order of the requests.
     /// `StoreError::Superseded` once the scheme of `bounds` is retired, also for counters that did not exist then.
     fn take(
         &self,

@@ -8,6 +8,7 @@ mod journal;
 mod ledger;
 mod redis;
 mod rules;
+mod shared_counters;
 mod sqlite;
 mod temporary;
 mod workers;
@@ -26,6 +27,7 @@ use numgen::{
 use self::{
     bench::{Bench, Memory, Sqlite},
     redis::{OneRedis, OneRedisWorkers, SixRedis, SixRedisWorkers},
+    shared_counters::SharedCounters,
 };
 
 /// When every bench starts, and the zero of its ID timestamps.
@@ -89,6 +91,7 @@ contract!(on_memory: Memory; rules idempotency counters ledger workers temporary
 contract!(on_sqlite: Sqlite; rules idempotency counters ledger workers temporary journal);
 contract!(on_redis: OneRedis; rules idempotency temporary);
 contract!(on_cluster: SixRedis; rules idempotency temporary);
+contract!(counters_on_redis: SharedCounters; counters);
 contract!(windows_on_redis: OneRedisWorkers; workers);
 contract!(windows_on_cluster: SixRedisWorkers; workers);
 

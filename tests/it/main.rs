@@ -13,6 +13,7 @@ mod faults;
 mod key_sets;
 mod layering;
 mod limits;
+mod nodes;
 mod observe;
 mod openapi;
 mod process;

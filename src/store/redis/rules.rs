@@ -47,7 +47,7 @@ const PART: u64 = 500;
 /// Rules looked at by one call, for operators' writes: the same.
 const SLICE: u64 = 500;
 /// In which time all rules are looked at, by all nodes together. With a poll each second that is well below 5 s.
-const ROUND: Duration = Duration::from_millis(2_500);
+const ROUND: Duration = Duration::from_millis(3_000);
 /// How often somebody who waits for the end of settling looks.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 

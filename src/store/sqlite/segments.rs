@@ -142,7 +142,7 @@ mod tests {
         store.close().await;
         drop(store);
         let store = open();
-        assert_eq!(store.held().await.expect("read"), [held.clone()]);
+        assert_eq!(store.held().await.expect("read"), std::slice::from_ref(&held));
         assert_eq!(store.kept(&held.counter).await.expect("read"), Some(held));
         assert_eq!(store.kept(&given_up.counter).await.expect("read"), Some(given_up));
         assert_eq!(store.kept(&counter("C")).await.expect("read"), None);

@@ -34,7 +34,7 @@ use crate::harness::{Data, Hands, Redis, RedisCluster, SharedCluster, Stopwatch}
 /// Servers begin so long before noon: whatever has to settle has settled by then.
 const EARLIER: Duration = Duration::from_secs(60);
 /// What every key of a marker begins with.
-const MARKERS: &str = "numgen:generation:";
+pub(super) const MARKERS: &str = "numgen:generation:";
 const SLOTS: u32 = 16_384;
 
 /// A part of the store that has traits of its own.
@@ -110,7 +110,7 @@ impl Hour {
 }
 
 /// Waits until there is a marker for everything: from then on nothing settles any more.
-async fn wait_for_markers(expected: u32, count: impl Fn() -> u32) {
+pub(super) async fn wait_for_markers(expected: u32, count: impl Fn() -> u32) {
     let watch = Stopwatch::start();
     while count() < expected {
         assert!(watch.elapsed() < Duration::from_secs(20), "{} of {expected} markers", count());
@@ -191,7 +191,7 @@ impl<P: Part> Bench for SixRedis<P> {
     }
 }
 
-fn before(moment: UnixMillis) -> UnixMillis {
+pub(super) fn before(moment: UnixMillis) -> UnixMillis {
     let earlier_ms = i64::try_from(EARLIER.as_millis()).expect("small");
     UnixMillis(moment.0 - earlier_ms)
 }

@@ -159,3 +159,27 @@ fn a_node_that_never_returns_is_given_up_by_a_person() {
     story.assert_unique();
     assert_accounted(&story, &fleet.sequences(0, "HOT"));
 }
+
+/// Asleep with a TAKE under way, again and again: what it wakes up with is still its own, and the others never waited for it.
+#[test]
+fn a_node_that_sleeps_delays_nobody() {
+    let redis = settled();
+    let fleet = Fleet::start(&redis.url(), 3);
+    fleet.register("HOT", &counting());
+    let load = Load::on(&fleet, "HOT", Pace::FULL);
+    thread::sleep(Duration::from_secs(1));
+    for nap_ms in [50, 400, 3_000, 200] {
+        fleet.node(1).pause();
+        thread::sleep(Duration::from_millis(nap_ms));
+        fleet.node(1).resume();
+        thread::sleep(Duration::from_millis(300));
+    }
+    let mut story = load.stop();
+    fleet.wait_normal("HOT", "a node slept", &mut story);
+    story.assert_unique();
+    story.assert_order(Duration::ZERO, fleet.watch.elapsed());
+    assert_accounted(&story, &fleet.sequences(0, "HOT"));
+    let others = story.drawn.iter().filter(|drawn| drawn.node != 1);
+    let slowest = others.map(|drawn| drawn.answered - drawn.asked).max().expect("answers");
+    assert!(slowest < Duration::from_secs(2), "the others waited {slowest:?}");
+}

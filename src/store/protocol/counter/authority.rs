@@ -340,7 +340,9 @@ impl Authority {
         if count == 0 {
             return Ok(Vec::new());
         }
-        let mut at = self.cursor.max(limits.floor).0;
+        // Where nothing was issued yet, the counter may still be told to begin elsewhere.
+        let floor = if self.is_untouched() { limits.floor.max(limits.base) } else { limits.floor };
+        let mut at = self.cursor.max(floor).0;
         let (mut left, mut drawn) = (count, Vec::new());
         while left > 0 {
             let Some(next) = at.checked_add(1).filter(|next| *next <= limits.max.0) else {
@@ -366,7 +368,7 @@ impl Authority {
             at += taken;
             left -= taken;
         }
-        self.begin_above(limits.floor);
+        self.begin_above(floor);
         let floored: RangeSet = drawn.iter().copied().collect();
         self.pass_to(SequenceValue(at), &floored, HoleReason::Skipped, now);
         self.rate.count(count, now);
@@ -387,10 +389,13 @@ impl Authority {
             .min_by_key(|obstacle| obstacle.range().from.max(value))
     }
 
+    fn is_untouched(&self) -> bool {
+        self.cursor == self.base && self.ahead.is_empty()
+    }
+
     /// A counter from which nothing was issued begins above its floor; nothing is skipped then.
     fn begin_above(&mut self, floor: SequenceValue) {
-        let untouched = self.cursor == self.base && self.ahead.is_empty();
-        if untouched && floor > self.base {
+        if self.is_untouched() && floor > self.base {
             (self.base, self.cursor) = (floor, floor);
         }
     }

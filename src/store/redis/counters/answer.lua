@@ -160,7 +160,9 @@ local function draw(wanted)
   if wanted == 0 then
     return {}
   end
-  local at, left, drawn = later(counter.cursor, limits.floor), wanted, {}
+  -- Where nothing was issued yet, the counter may still be told to begin elsewhere.
+  local lowest = is_untouched() and later(limits.base, limits.floor) or limits.floor
+  local at, left, drawn = later(counter.cursor, lowest), wanted, {}
   while left > 0 do
     local next = plus(at, 1)
     if not next or next > limits.max then
@@ -183,7 +185,7 @@ local function draw(wanted)
       left = left - taken
     end
   end
-  begin_above(limits.floor)
+  begin_above(lowest)
   pass_to(at, drawn, 'skipped')
   local second = floor(now / 1000)
   if second ~= counter.second then

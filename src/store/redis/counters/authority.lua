@@ -308,9 +308,13 @@ end
 
 -- ----------------------------------------------------------------------------------------------- the cursor
 
+local function is_untouched()
+  return counter.cursor == counter.base and #counter.ahead == 0
+end
+
 -- A counter from which nothing was issued begins above its floor; nothing is skipped then.
 local function begin_above(value)
-  if counter.cursor == counter.base and #counter.ahead == 0 and value > counter.base then
+  if is_untouched() and value > counter.base then
     counter.base, counter.cursor = value, value
   end
 end

@@ -3,13 +3,12 @@
 //! Requests of a batch came at the same time as far as anybody can tell: those without a key are served first, then those with
 //! one; each kind in its order.
 
-use aws_lc_rs::digest::{SHA256, digest};
-
 use crate::{
     counter::{Ranges, ValueRange},
     store::{
         Claim, Recorded, TakeRequest, Taken,
         protocol::counter::{ClaimAnswer, ClaimAsk},
+        redis::idempotency::{PinOutcome, claim_ask},
     },
 };
 
@@ -17,10 +16,22 @@ use crate::{
 pub(super) struct Batch {
     requests: Vec<TakeRequest>,
     answers: Vec<Option<Taken>>,
+    pins: Vec<Pin>,
     /// Requests that the last message asked for.
     asked: Vec<usize>,
     /// Requests with a key that found no room: each is asked for by itself, since it may have been served before.
     alone: Vec<usize>,
+}
+
+/// Whether the key of a request is pinned to the counter of the batch.
+#[derive(Clone, Copy)]
+enum Pin {
+    /// It has no key.
+    Needless,
+    /// Not yet. `moved`: it was once, and has moved on since.
+    Open { moved: Option<u64> },
+    /// It is, under this turn.
+    Set { turn: u64 },
 }
 
 /// Replies that do not fit what was asked.
@@ -31,7 +42,34 @@ pub(super) struct Misfit;
 impl Batch {
     pub(super) fn new(requests: Vec<TakeRequest>) -> Self {
         let answers = requests.iter().map(|_| None).collect();
-        Self { requests, answers, asked: Vec::new(), alone: Vec::new() }
+        let open = |request: &TakeRequest| match request.claim {
+            Some(_) => Pin::Open { moved: None },
+            None => Pin::Needless,
+        };
+        let pins = requests.iter().map(open).collect();
+        Self { requests, answers, pins, asked: Vec::new(), alone: Vec::new() }
+    }
+
+    /// Keys that are to be pinned before they are asked for: (position, key, the turn that has moved on).
+    pub(super) fn unpinned(&self) -> impl Iterator<Item = (usize, &Claim, Option<u64>)> {
+        let open = self.requests.iter().zip(&self.pins).zip(&self.answers).enumerate();
+        open.filter_map(|(index, ((request, pin), answer))| match (&request.claim, pin, answer) {
+            (Some(claim), Pin::Open { moved }, None) => Some((index, claim, *moved)),
+            _ => None,
+        })
+    }
+
+    /// A key was pinned, or was used elsewhere before; `None`: nobody can tell for now.
+    pub(super) fn pin(&mut self, index: usize, outcome: Option<PinOutcome>) {
+        let (Some(pin), Some(answer)) = (self.pins.get_mut(index), self.answers.get_mut(index)) else {
+            return;
+        };
+        match outcome {
+            Some(PinOutcome::Draw { turn }) => *pin = Pin::Set { turn },
+            Some(PinOutcome::Recorded(recorded)) => *answer = Some(Taken::Replayed(recorded)),
+            Some(PinOutcome::Mismatch) => *answer = Some(Taken::Mismatch),
+            None => *answer = Some(Taken::Away),
+        }
     }
 
     /// Whether a request has its answer.
@@ -62,10 +100,15 @@ impl Batch {
             return None;
         }
         let (mut count, mut claims) = (0, Vec::new());
-        for request in self.asked.iter().filter_map(|index| self.requests.get(*index)) {
-            match &request.claim {
-                None => count += u64::from(request.count),
-                Some(claim) => claims.push(claim_ask(claim, request.count)),
+        for index in &self.asked {
+            let (Some(request), Some(pin)) = (self.requests.get(*index), self.pins.get(*index)) else {
+                continue;
+            };
+            match (&request.claim, pin) {
+                (Some(claim), Pin::Set { turn }) => {
+                    claims.push(claim_ask(claim, request.count.into(), *turn))
+                }
+                _ => count += u64::from(request.count),
             }
         }
         Some((count, claims))
@@ -98,12 +141,14 @@ impl Batch {
     pub(super) fn answer(&mut self, answers: Vec<ClaimAnswer>) -> Result<(), Misfit> {
         let mut answers = answers.into_iter();
         for index in &self.asked {
-            let (Some(request), Some(answer)) = (self.requests.get(*index), self.answers.get_mut(*index))
-            else {
+            let (Some(pin), Some(answer)) = (self.pins.get_mut(*index), self.answers.get_mut(*index)) else {
                 continue;
             };
-            if request.claim.is_some() {
-                *answer = Some(taken(answers.next().ok_or(Misfit)?));
+            if let Pin::Set { turn } = *pin {
+                *answer = taken(answers.next().ok_or(Misfit)?);
+                if answer.is_none() {
+                    *pin = Pin::Open { moved: Some(turn) };
+                }
             }
         }
         if answers.next().is_none() { Ok(()) } else { Err(Misfit) }
@@ -176,39 +221,19 @@ impl<I: Iterator<Item = ValueRange>> Rest<I> {
     }
 }
 
-fn taken(answer: ClaimAnswer) -> Taken {
+/// `None`: the key has moved on, nothing was drawn.
+fn taken(answer: ClaimAnswer) -> Option<Taken> {
     let all = |values: Vec<ValueRange>| {
         let mut ranges = Ranges::new();
         values.into_iter().for_each(|range| ranges.push(range));
         ranges
     };
-    match answer {
+    Some(match answer {
         ClaimAnswer::Fresh(values) => Taken::Fresh(all(values)),
         ClaimAnswer::Replayed { stamp, values } => {
             Taken::Replayed(Recorded { stamp: stamp.into(), values: all(values) })
         }
         ClaimAnswer::Mismatch => Taken::Mismatch,
-        ClaimAnswer::Moved => Taken::Away,
-    }
-}
-
-fn claim_ask(claim: &Claim, count: u32) -> ClaimAsk {
-    ClaimAsk {
-        key: hex(digest(&SHA256, claim.scoped_key.as_bytes()).as_ref()),
-        fingerprint: hex(&claim.fingerprint),
-        stamp: claim.stamp.to_string(),
-        count: count.into(),
-        turn: 0,
-        claimed_at: claim.claimed_at,
-        expires_at: claim.expires_at,
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a String does not fail.
-        let _infallible = write!(text, "{byte:02x}");
-        text
+        ClaimAnswer::Moved => return None,
     })
 }

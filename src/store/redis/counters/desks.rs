@@ -341,7 +341,8 @@ impl Desks {
         Ok(())
     }
 
-    fn deadline(&self) -> Duration {
+    /// How long one message waits for its reply.
+    pub(super) fn deadline(&self) -> Duration {
         let call = match &*self.reachable.borrow() {
             Reachable::Yes => CALL,
             Reachable::No { .. } => CALL_WHILE_AWAY,

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
@@ -105,7 +106,9 @@ impl Desks {
         let mut pause = PAUSE;
         // A call that somebody else has left unanswered is not for this batch.
         let mut is_ours = !desk.work().node.has_pending_call();
-        while let Some((count, claims)) = batch.next() {
+        loop {
+            self.pin(desk, batch).await?;
+            let Some((count, claims)) = batch.next() else { return Ok(Drawn::Whole) };
             if Instant::now() >= until {
                 return Err(late());
             }
@@ -142,7 +145,22 @@ impl Desks {
             // A call that was not answered is repeated, as ours.
             is_ours = is_ours || !desk.work().node.has_pending_call();
         }
-        Ok(Drawn::Whole)
+    }
+
+    /// Pins the keys of a batch to its counter, all at once. A key whose pin cannot be asked for is not served, others are.
+    async fn pin(&self, desk: &Desk, batch: &mut Batch) -> Result<(), StoreError> {
+        let deadline = self.deadline();
+        let asked = batch.unpinned().map(|(index, claim, moved)| async move {
+            (index, self.link.pin(&desk.counter, claim, moved, deadline).await)
+        });
+        for (index, outcome) in join_all(asked).await {
+            match outcome {
+                Ok(outcome) => batch.pin(index, Some(outcome)),
+                Err(error) if is_away(&error) => batch.pin(index, None),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Issues from the segment what needs no key. On disk before it is answered: one write for the whole batch.

@@ -19,11 +19,11 @@ use crate::{
     counter::{Counter, SequenceValue},
     prefix_key::PrefixKey,
     store::{
-        StoreError, StoreFuture,
+        Claim, StoreError, StoreFuture,
         protocol::counter::{
             Abandon, Abandoned, Advance, Authority, Generation, Marker, Outcome, Reply, Take,
         },
-        redis::client::Reachable,
+        redis::{client::Reachable, idempotency::PinOutcome},
         segments::{Kept, SegmentStore},
     },
 };
@@ -186,6 +186,22 @@ impl AuthorityLink for Link {
         deadline: Duration,
     ) -> StoreFuture<'a, Reply> {
         Box::pin(self.call("take", deadline, || self.server.take(counter, take)))
+    }
+
+    fn pin<'a>(
+        &'a self,
+        _counter: &'a Counter,
+        _claim: &'a Claim,
+        moved: Option<u64>,
+        deadline: Duration,
+    ) -> StoreFuture<'a, PinOutcome> {
+        // Each counter of the tests has its own keys: a pin is where it is wished to be.
+        let turn = moved.unwrap_or(0) + 1;
+        if *self.network.lock().expect("no panic") == Network::Deaf {
+            // What is tested are the replies of the counter.
+            return Box::pin(std::future::ready(Ok(PinOutcome::Draw { turn })));
+        }
+        Box::pin(self.call("pin", deadline, move || PinOutcome::Draw { turn }))
     }
 
     fn enlist<'a>(&'a self, _counter: &'a Counter) -> StoreFuture<'a, ()> {

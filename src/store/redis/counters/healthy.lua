@@ -83,7 +83,7 @@ local function serve_healthy()
   end
   second, drawn, peak = tonumber(second), tonumber(drawn), tonumber(peak)
   if count > 0 then
-    if to >= clear or to > ARGV[9] or ARGV[8] > cursor then
+    if to >= clear or to > ARGV[9] or ARGV[8] > cursor or base == cursor and ARGV[7] > cursor then
       return nil
     end
     local this_second = floor(now / 1000)

@@ -9,9 +9,12 @@ use crate::{
     counter::{Counter, SequenceValue},
     prefix_key::PrefixKey,
     store::{
-        StoreFuture,
+        Claim, StoreFuture,
         protocol::counter::{Abandon, Abandoned, Advance, Reply, Take},
-        redis::client::{Client, Reachable},
+        redis::{
+            client::{Client, Reachable},
+            idempotency::PinOutcome,
+        },
     },
 };
 
@@ -20,6 +23,15 @@ pub(super) trait AuthorityLink: Send + Sync + 'static {
     /// Sends one message; may be sent again.
     fn take<'a>(&'a self, counter: &'a Counter, take: &'a Take, deadline: Duration)
     -> StoreFuture<'a, Reply>;
+
+    /// Pins a key to a counter before it is drawn for there; `moved` is a turn that is void there by now.
+    fn pin<'a>(
+        &'a self,
+        counter: &'a Counter,
+        claim: &'a Claim,
+        moved: Option<u64>,
+        deadline: Duration,
+    ) -> StoreFuture<'a, PinOutcome>;
 
     /// Puts a counter on the list of its prefix key.
     fn enlist<'a>(&'a self, counter: &'a Counter) -> StoreFuture<'a, ()>;
@@ -67,6 +79,16 @@ impl AuthorityLink for RedisLink {
         deadline: Duration,
     ) -> StoreFuture<'a, Reply> {
         Box::pin(self.authority.take(counter, take, deadline))
+    }
+
+    fn pin<'a>(
+        &'a self,
+        counter: &'a Counter,
+        claim: &'a Claim,
+        moved: Option<u64>,
+        deadline: Duration,
+    ) -> StoreFuture<'a, PinOutcome> {
+        Box::pin(self.authority.resolve_pin(claim, counter, moved, deadline))
     }
 
     fn enlist<'a>(&'a self, counter: &'a Counter) -> StoreFuture<'a, ()> {

@@ -205,6 +205,26 @@ async fn a_lost_reply_is_asked_for_again_and_its_values_are_listed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_counter_that_is_stuck_is_away_after_a_second() {
+    let server = Server::new();
+    let (node, _) = Process::warm(&server, "a").await;
+    node.link.set(Network::BlackHole);
+    let began = Instant::now();
+    assert!(matches!(node.take(vec![plain(1)]).await[..], [Taken::Segment(_)]));
+    let waited = began.elapsed();
+    assert!((1_000..1_100).contains(&waited.as_millis()), "{waited:?}");
+    for _ in 0..5 {
+        let began = Instant::now();
+        assert!(matches!(node.take(vec![plain(1)]).await[..], [Taken::Segment(_)]));
+        assert!(began.elapsed() < Duration::from_millis(10), "the network is not waited for");
+    }
+    node.link.set(Network::Whole);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(node.next().await, 3, "the request that got no answer was asked for again");
+    assert_eq!(holes(&node.state().await), [(2, 2, HoleReason::Returned)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_next_process_goes_on_from_the_disk() {
     let server = Server::new();
     let (node, _) = Process::warm(&server, "a").await;

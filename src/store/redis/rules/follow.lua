@@ -27,6 +27,11 @@ if #changed > 0 then
   if #names == limit then more = 'more' end
 end
 
+-- Whether a text is the rule of a record: by comparison alone, since nearly all are.
+local function shows(text, record)
+  return record and string.sub(record, 1, #text) == text and string.byte(record, #text + 1) == 10
+end
+
 local function note(name) redis.call('SADD', direct, name) end
 
 -- Goes through the records from where the last call stopped.
@@ -61,7 +66,7 @@ local function sweep(size)
     local last = math.min(first + 999, #names)
     local values = redis.call('HMGET', records, unpack(names, first, last))
     for i = first, last do
-      if pairs_[2 * i] ~= rule_of(values[i - first + 1]) then note(names[i]) end
+      if not shows(pairs_[2 * i], values[i - first + 1]) then note(names[i]) end
     end
   end
 end
