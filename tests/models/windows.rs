@@ -1,12 +1,13 @@
 //! Worker windows: two nodes, two slots, a store that forgets, calls that are slow, lost or doubled, clocks that jump.
 //!
 //! One unit of time stands for the second of the service. A call is one step, or, as a fault, several: sent, executed, answered,
-//! each at any later time or never. Every holder counts as lapsed, since safety must not rest on that. A paused node is one that does nothing for a while, which every node may. The number of faults
-//! in a run is bounded; within that, the search is exhaustive.
+//! each at any later time or never. A paused node is one that does nothing for a while, which every node may. Every holder counts
+//! as lapsed, since safety must not rest on that. The number of faults in a run is bounded; within that, the search is exhaustive.
 //!
 //! What the model takes for granted is what profile *redis* cannot do without (`docs/protocols.md`):
 //! - a holder whose grant was forgotten beyond the margin comes forward while the store settles, or stops issuing;
-//! - a store that has lost more than the margin allows for is not also set back in time.
+//! - a store that has lost more than the margin allows for is not also set back in time, and its clock does not jump ahead while
+//!   it settles.
 
 use numgen::store::{
     AcquireRequest, Acquired, Extension, Generation, Holding, Nonce, Renewed,
@@ -302,6 +303,13 @@ impl World {
             })
     }
 
+    fn is_settling(&self) -> bool {
+        let unsettled = |marker: Marker| {
+            marker.phase == Phase::Settling && self.now().saturating_sub(marker.since) < SETTLING
+        };
+        self.store.marker.is_none_or(unsettled)
+    }
+
     fn restart(&mut self, node: usize) {
         if let Some((_, Call::Sent(request))) = self.nodes[node].call.take() {
             self.send_astray(request);
@@ -333,7 +341,7 @@ impl Windows {
                     actions.push(Action::Fault(fault, 0));
                 }
                 Fault::Restart => actions.push(Action::Fault(fault, 0)),
-                Fault::Ahead if world.offset == 0 && !world.leaves_somebody_behind(world.now() + JUMP) => {
+                Fault::Ahead if world.offset == 0 && !world.is_settling() => {
                     actions.push(Action::Fault(fault, 0));
                 }
                 Fault::Back if !has_lost => actions.push(Action::Fault(fault, 0)),
