@@ -17,8 +17,9 @@ use crate::{
     },
 };
 
-/// The shortest time between two signs of life, in ms.
-pub(super) const BEAT_MS: u64 = 1_000;
+/// The time between two signs of life while the counter is drawn from, here or elsewhere faster than a segment in that time, in
+/// ms: for so long, and the authority's grace, a node that has died can be in the way of others.
+pub(super) const BEAT_MS: u64 = 500;
 
 /// The longest, in ms. Shorter than the time for which a store that has forgotten waits for reports: so every node hears of it
 /// in time, even one whose counters are all idle.
@@ -193,9 +194,13 @@ impl Desk {
         let work = &mut *work;
         let may_hold = self.pulse.is_written.load(Ordering::Acquire) && work.on_outage != OnOutage::Fail;
         if count == 0 && claims.is_empty() {
-            let moved = work.beaten != work.node.seen();
-            let interval = self.pulse.interval.load(Ordering::Relaxed);
-            let interval = if moved { BEAT_MS } else { (2 * interval).min(LONGEST_BEAT_MS) };
+            let cursor = |seen: Option<SequenceValue>| seen.map_or(0, |seen| seen.0);
+            let moved = cursor(work.node.seen()).saturating_sub(cursor(work.beaten));
+            let interval = match moved {
+                0 => (2 * self.pulse.interval.load(Ordering::Relaxed)).min(LONGEST_BEAT_MS),
+                _ if moved < size => 2 * BEAT_MS,
+                _ => BEAT_MS,
+            };
             self.pulse.interval.store(interval, Ordering::Relaxed);
             work.beaten = work.node.seen();
         }

@@ -50,7 +50,7 @@ use tokio::{
 pub use authority::{RedisAuthority, Shown};
 
 use self::{
-    desk::Desk,
+    desk::{Desk, LONGEST_BEAT_MS},
     desks::{Desks, Errand, Identity},
     keeper::Keeper,
     link::{AuthorityLink, RedisLink},
@@ -71,6 +71,10 @@ use crate::{
 /// How long `advance` waits for nodes that are there to swap their segments.
 const ADVANCE_PATIENCE: Duration = Duration::from_secs(3);
 const ADVANCE_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long `abandon` waits for the word of a node to run out that was heard of a moment ago: its longest beat, and the grace.
+const ABANDON_PATIENCE: Duration = Duration::from_millis(LONGEST_BEAT_MS + 2_500);
+const ABANDON_PAUSE: Duration = Duration::from_millis(250);
 
 /// Counters that are given up at once at the end.
 const LEAVING_AT_A_TIME: usize = 256;
@@ -266,14 +270,22 @@ impl CounterStore for RedisCounters {
 
     fn abandon(&self, counter: Counter, what: Abandon) -> StoreFuture<'_, Abandoned> {
         Box::pin(async move {
-            let patience = self.desks.identity.patience;
-            let outcome = self.desks.link.abandon(&counter, &what, patience).await?;
-            if outcome != Abandoned::Unknown {
-                return Ok(outcome);
+            let until = Instant::now() + ABANDON_PATIENCE;
+            loop {
+                let outcome = self.desks.link.abandon(&counter, &what, self.desks.identity.patience).await?;
+                let is_late = Instant::now() + ABANDON_PAUSE > until;
+                match outcome {
+                    Abandoned::Alive(_) if !is_late => {}
+                    Abandoned::Unknown if !is_late => {
+                        let desk = self.desk_at(&counter, SequenceValue(0)).await?;
+                        self.beat(&desk).await;
+                    }
+                    Abandoned::Done(_) | Abandoned::Nothing | Abandoned::Alive(_) | Abandoned::Unknown => {
+                        return Ok(outcome);
+                    }
+                }
+                sleep(ABANDON_PAUSE).await;
             }
-            let desk = self.desk_at(&counter, SequenceValue(0)).await?;
-            self.beat(&desk).await;
-            self.desks.link.abandon(&counter, &what, patience).await
         })
     }
 }

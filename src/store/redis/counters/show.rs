@@ -58,6 +58,14 @@ fn segments(counter: &Authority, now_ms: u64) -> Vec<NodeSegment> {
         }
     }
     segments.sort_by_key(|segment| segment.from);
+    segments.dedup_by(|next, segment| {
+        let alike = (&next.node, next.state) == (&segment.node, segment.state);
+        let touches = alike && segment.to.0.checked_add(1) == Some(next.from.0);
+        if touches {
+            segment.to = next.to;
+        }
+        touches
+    });
     segments
 }
 
