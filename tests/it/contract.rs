@@ -27,7 +27,7 @@ use numgen::{
 use self::{
     bench::{Bench, Memory, Sqlite},
     redis::{OneRedis, OneRedisWorkers, SixRedis, SixRedisWorkers},
-    shared_counters::SharedCounters,
+    shared_counters::{ClusterCounters, SharedCounters},
 };
 
 /// When every bench starts, and the zero of its ID timestamps.
@@ -92,6 +92,7 @@ contract!(on_sqlite: Sqlite; rules idempotency counters ledger workers temporary
 contract!(on_redis: OneRedis; rules idempotency temporary);
 contract!(on_cluster: SixRedis; rules idempotency temporary);
 contract!(counters_on_redis: SharedCounters; counters);
+contract!(counters_on_cluster: ClusterCounters; counters);
 contract!(windows_on_redis: OneRedisWorkers; workers);
 contract!(windows_on_cluster: SixRedisWorkers; workers);
 

@@ -35,7 +35,7 @@ use crate::harness::{Data, Hands, Redis, RedisCluster, SharedCluster, Stopwatch}
 const EARLIER: Duration = Duration::from_secs(60);
 /// What every key of a marker begins with.
 pub(super) const MARKERS: &str = "numgen:generation:";
-const SLOTS: u32 = 16_384;
+pub(super) const SLOTS: u32 = 16_384;
 
 /// A part of the store that has traits of its own.
 pub(super) trait Part: Send + Sync + 'static {

@@ -18,15 +18,60 @@ use numgen::{
 
 use super::{
     Bench, NOON, Sqlite,
-    redis::{MARKERS, before, wait_for_markers},
+    redis::{MARKERS, SLOTS, before, wait_for_markers},
 };
-use crate::harness::{Hands, Redis};
+use crate::harness::{Hands, Redis, RedisCluster, SharedCluster};
+
+/// What counters are kept on.
+pub(super) trait Ground {
+    /// Empty, a while before noon.
+    fn lay() -> Self;
+    fn url(&self) -> String;
+    /// How many markers there are once a node has come, and how many there are now.
+    fn markers(&self) -> (u32, u32);
+    fn turn(&self, hands: Hands);
+}
+
+impl Ground for Redis {
+    fn lay() -> Self {
+        Self::start_with_clock(Hands::Standing(before(NOON)))
+    }
+    fn url(&self) -> String {
+        self.url()
+    }
+    fn markers(&self) -> (u32, u32) {
+        (1, self.cli(&["EXISTS", &format!("{MARKERS}{{numgen}}")]).parse().expect("a number"))
+    }
+    fn turn(&self, hands: Hands) {
+        self.set_clock(hands);
+    }
+}
+
+impl Ground for SharedCluster {
+    fn lay() -> Self {
+        let cluster = RedisCluster::shared(before(NOON));
+        cluster.clear_except(MARKERS);
+        cluster
+    }
+    fn url(&self) -> String {
+        RedisCluster::url(self)
+    }
+    fn markers(&self) -> (u32, u32) {
+        let keys = self.masters().map(|master| master.cli(&["DBSIZE"]).parse::<u32>().expect("a number"));
+        (SLOTS, keys.sum())
+    }
+    fn turn(&self, hands: Hands) {
+        self.set_clock(hands);
+    }
+}
+
+pub(super) type ClusterCounters = SharedCounters<SharedCluster>;
 
 /// One node. Redis keeps the time of the counters; the node's own clock stands.
-pub(super) struct SharedCounters {
-    server: Redis,
-    disk: tempfile::TempDir,
+pub(super) struct SharedCounters<G = Redis> {
     node: Node,
+    disk: tempfile::TempDir,
+    ground: G,
 }
 
 struct Node {
@@ -56,17 +101,21 @@ impl Node {
     }
 }
 
-impl Bench for SharedCounters {
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.lifecycle.drain();
+    }
+}
+
+impl<G: Ground> Bench for SharedCounters<G> {
     type Store = RedisCounters;
 
     async fn new() -> Self {
-        let server = Redis::start_with_clock(Hands::Standing(before(NOON)));
-        let disk = tempfile::tempdir().expect("a directory");
-        let node = Node::start(server.url(), disk.path()).await;
-        let marker = format!("{MARKERS}{{numgen}}");
-        wait_for_markers(1, || server.cli(&["EXISTS", &marker]).parse().expect("a number")).await;
-        server.set_clock(Hands::Standing(NOON));
-        Self { server, disk, node }
+        let (ground, disk) = (G::lay(), tempfile::tempdir().expect("a directory"));
+        let node = Node::start(ground.url(), disk.path()).await;
+        wait_for_markers(ground.markers().0, || ground.markers().1).await;
+        ground.turn(Hands::Standing(NOON));
+        Self { node, disk, ground }
     }
     fn store(&self) -> Arc<RedisCounters> {
         self.node.counters.clone()
@@ -75,13 +124,13 @@ impl Bench for SharedCounters {
         NOON
     }
     fn advance(&self, duration: Duration) {
-        self.server.set_clock(Hands::Standing(NOON.plus(duration)));
+        self.ground.turn(Hands::Standing(NOON.plus(duration)));
     }
     fn step_to(&self, now: UnixMillis) {
-        self.server.set_clock(Hands::Standing(now));
+        self.ground.turn(Hands::Standing(now));
     }
     async fn reopen(&mut self) {
         self.node.stop().await;
-        self.node = Node::start(self.server.url(), self.disk.path()).await;
+        self.node = Node::start(self.ground.url(), self.disk.path()).await;
     }
 }

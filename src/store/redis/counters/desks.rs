@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{OwnedMutexGuard, mpsc, watch},
+    sync::{Mutex as Turnstile, OwnedMutexGuard, mpsc, watch},
     time::Instant,
 };
 
@@ -88,6 +88,8 @@ pub(super) struct Desks {
     /// The lowest scheme of each key that may still be drawn from.
     schemes: RwLock<HashMap<PrefixKey, u64>>,
     reachable: watch::Receiver<Reachable>,
+    /// Held by the one who may hold the pens of many counters.
+    scribe: Turnstile<()>,
     errands: mpsc::UnboundedSender<Errand>,
     outage: Mutex<Outage>,
     began: Instant,
@@ -116,6 +118,7 @@ impl Desks {
             desks: RwLock::default(),
             generations: RwLock::default(),
             schemes: RwLock::default(),
+            scribe: Turnstile::default(),
             errands,
             outage: Mutex::default(),
             began: Instant::now(),
@@ -323,9 +326,11 @@ impl Desks {
     ///
     /// The disk's.
     pub(super) async fn write_down(&self, desks: &[Arc<Desk>]) -> Result<(), StoreError> {
+        // Two who wait for each other's pens would wait for ever.
+        let _scribe = self.scribe.lock().await;
         let (mut pens, mut rows): (Vec<_>, Vec<(NodeState, Kept)>) = (Vec::new(), Vec::new());
         for desk in desks {
-            // Nobody else holds two pens: whoever has one lets go of it.
+            // Whoever else has one has no other, and lets go of it.
             pens.push(desk.pen().await);
             let work = desk.work();
             let state = work.node.refreshed();

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    desk::{BEAT_MS, Desk, Standing, Turn},
+    desk::{BEAT_MS, Desk, LONGEST_BEAT_MS, Standing, Turn},
     desks::{Answer, Desks, Errand},
 };
 use crate::{
@@ -171,7 +171,8 @@ impl Keeper {
             let due = due(&desk);
             if now.saturating_sub(desk.pulse.used_at.load(Ordering::Relaxed)) >= IDLE_MS {
                 self.give_up(Arc::clone(&desk));
-                self.schedule(desk, now + IDLE_MS / 10);
+                // If it cannot be for now, that was a beat all the same.
+                self.schedule(desk, now + LONGEST_BEAT_MS);
             } else if due > now {
                 self.schedule(desk, due);
             } else {

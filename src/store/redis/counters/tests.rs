@@ -364,6 +364,34 @@ async fn a_counter_that_rests_is_given_up_and_taken_up_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn many_counters_go_away_and_come_back_together() {
+    let server = Server::new();
+    let node = Process::start(&server, "a", &Arc::default()).await;
+    let names: Vec<_> = (0..300)
+        .map(|name| Counter { key: PrefixKey::parse(&format!("K{name}")).expect("valid"), ..counter() })
+        .collect();
+    let draw = |on: &Counter| node.counters.take(on.clone(), FREE, vec![plain(1)]);
+    for on in &names {
+        assert_eq!(draw(on).await.expect("drawn"), [fresh(1, 1)]);
+    }
+    sleep(Duration::from_secs(2)).await;
+    let writes = node.disk.writes.load(Ordering::SeqCst);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(node.disk.writes.load(Ordering::SeqCst), writes, "at rest nothing is written");
+    node.link.set(Network::Down);
+    for on in &names {
+        assert!(matches!(draw(on).await.expect("drawn")[..], [Taken::Segment(_)]));
+    }
+    sleep(Duration::from_secs(30)).await;
+    node.link.set(Network::Whole);
+    sleep(Duration::from_secs(2)).await;
+    for on in &names {
+        assert_eq!(draw(on).await.expect("drawn"), [fresh(2, 2)]);
+    }
+    assert_eq!(node.counters.segment_remaining(), Some(SIZE));
+}
+
+#[tokio::test(start_paused = true)]
 async fn at_the_end_everything_is_given_back() {
     let server = Server::new();
     let (a, _) = Process::warm(&server, "a").await;
