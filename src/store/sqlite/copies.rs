@@ -22,7 +22,8 @@ const PUT_MARK: &str = "INSERT OR REPLACE INTO rule_copy_mark (only_one, generat
 
 impl RuleCopies for SqliteStore {
     fn load_copy(&self) -> StoreFuture<'_, Option<RuleCopy>> {
-        self.read("load_copy", |connection| {
+        // Everything at once, at the start: that may take longer than a call of a request.
+        self.audit("load_copy", |connection| {
             let mark = find(connection, MARK, [], |row| {
                 let mark = RuleMark { generation: row.get("generation")?, change: unsigned(row, "change")? };
                 Ok((mark, UnixMillis(row.get("saved_at_ms")?)))
