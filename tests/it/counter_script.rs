@@ -64,6 +64,12 @@ enum Step {
     Wait {
         ms: u64,
     },
+    SetBack {
+        ms: u64,
+    },
+    Base {
+        ahead: u64,
+    },
     Floor {
         ahead: u64,
     },
@@ -104,8 +110,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0_usize..1_000).prop_map(|index| Step::Late { index }),
         1 => node.clone().prop_map(|node| Step::Crash { node }),
         3 => prop_oneof![1_u64..500, 1_000_u64..8_000, 55_000_u64..70_000].prop_map(|ms| Step::Wait { ms }),
+        1 => prop_oneof![1_u64..3_000, 5_000_u64..9_000].prop_map(|ms| Step::SetBack { ms }),
         1 => (0_u64..60).prop_map(|ahead| Step::Floor { ahead }),
         1 => (0_u64..60).prop_map(|ahead| Step::Max { ahead }),
+        1 => (0_u64..60).prop_map(|ahead| Step::Base { ahead }),
         1 => (0_u64..40).prop_map(|ahead| Step::Advance { ahead }),
         1 => node.prop_map(|node| Step::AbandonNode { node }),
         1 => (0_u64..60, 0_u64..60).prop_map(|(back, extent)| Step::AbandonRange { back, extent }),
@@ -348,7 +356,9 @@ impl<'a> World<'a> {
                 self.ancestors[node].push(before.incarnation());
                 self.nodes[node] = self.start(node, left);
             }
-            Step::Wait { ms } => self.wait(ms),
+            Step::Wait { ms } => self.turn_to(self.bench.now_ms + ms),
+            Step::SetBack { ms } => self.turn_to(self.bench.now_ms - ms),
+            Step::Base { ahead } => self.limits.base = self.near((ahead, 0)).from,
             Step::Floor { ahead } => self.limits.floor = self.near((ahead, 0)).from,
             Step::Max { ahead } => {
                 self.limits.max = SequenceValue(self.near((ahead, 0)).from.0.max(self.limits.base.0));
@@ -372,8 +382,8 @@ impl<'a> World<'a> {
         }
     }
 
-    fn wait(&mut self, ms: u64) {
-        self.bench.now_ms += ms;
+    fn turn_to(&mut self, now_ms: u64) {
+        self.bench.now_ms = now_ms;
         self.bench.server.set_clock(Hands::Standing(UnixMillis(self.bench.now_ms as i64)));
     }
 
@@ -489,11 +499,12 @@ fn the_scripts_do_what_the_authority_does() {
         let mut bench = bench.borrow_mut();
         runtime.block_on(async {
             let mut world = World::new(&mut bench, base).await;
-            // Half of the counters begin settled.
+            // Half of the counters go on from a store that has settled.
             for node in 0..NODES {
                 world.step(Step::Ask { node, count: 0, keys: Vec::new(), arrives: true }).await;
             }
-            world.wait(5_000 * (base % 2) + 5_000);
+            let settled_or_not = world.bench.now_ms + 5_000 * (base % 2);
+            world.turn_to(settled_or_not);
             for step in steps {
                 world.step(step).await;
             }

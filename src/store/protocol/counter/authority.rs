@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     message::{
-        ClaimAnswer, ClaimAsk, Generation, Incarnation, Instance, Limits, Marker, Outcome, Reply,
-        SETTLING_MS, Segment, Take,
+        ClaimAnswer, ClaimAsk, Generation, Incarnation, Instance, Limits, Marker, Outcome, Reply, Segment,
+        Take,
     },
     range_set::{RangeSet, overlap},
     recovery::Recovery,
@@ -206,7 +206,7 @@ impl Authority {
         let mut instance = Instance::look(marker, replid, now, fresh);
         let forgotten = match slot {
             // Whoever remembers a counter that is not there remembers one that was lost.
-            None => instance.settled && take.remembers(),
+            None => instance.is_settled() && take.remembers(),
             Some(counter) => {
                 counter.generation == Some(instance.generation) && take.seen > Some(counter.cursor)
             }
@@ -215,7 +215,7 @@ impl Authority {
             instance = Instance::distrust(marker, replid, now, fresh);
         }
         let counter = slot.get_or_insert_with(|| {
-            if instance.settled {
+            if instance.is_settled() {
                 Self::begin(take.limits, instance.generation)
             } else {
                 Self::unknown(take.limits.base)
@@ -224,10 +224,8 @@ impl Authority {
         let speaks_of_it = take.generation == Some(instance.generation);
         if counter.generation != Some(instance.generation) {
             counter.hear_report(instance.generation, take, now, speaks_of_it);
-            if !instance.settled {
-                let since = marker.map_or(now, |marker| marker.since);
-                let wait_ms = SETTLING_MS.saturating_sub(now.abs_diff(since)).max(1);
-                return Reply::Recover { generation: instance.generation, wait_ms };
+            if !instance.is_settled() {
+                return Reply::Recover { generation: instance.generation, wait_ms: instance.settling_ms };
             }
             counter.resume(instance.generation, take.limits.max, now);
         }

@@ -53,6 +53,8 @@ pub struct Marker {
     pub replid: u64,
     /// When it was written, by the store's clock, in ms.
     pub since: u64,
+    /// Whether everybody has had the time to report; stays, whatever the clock does.
+    pub settled: bool,
 }
 
 /// The store as a script finds it.
@@ -60,8 +62,8 @@ pub struct Marker {
 pub struct Instance {
     /// The generation that is in force.
     pub generation: Generation,
-    /// Whether it is time to draw.
-    pub settled: bool,
+    /// How long it is until anything may be drawn, in ms; 0: it may.
+    pub settling_ms: u64,
 }
 
 impl Instance {
@@ -69,10 +71,20 @@ impl Instance {
     /// another than the one under which it was written. `fresh` is random, from whoever asks.
     pub fn look(marker: &mut Option<Marker>, replid: u64, now: u64, fresh: Generation) -> Self {
         let blessed = marker.filter(|marker| marker.replid == replid);
-        let marker = *marker.insert(blessed.unwrap_or(Marker { generation: fresh, replid, since: now }));
-        // A clock that was set back does not settle earlier, nor never.
-        let age = now.abs_diff(marker.since);
-        Self { generation: marker.generation, settled: age >= SETTLING_MS }
+        let new = Marker { generation: fresh, replid, since: now, settled: false };
+        let marker = marker.insert(blessed.unwrap_or(new));
+        if !marker.settled {
+            // A clock that was set back begins the settling anew, rather than drawing it out for hours.
+            marker.since = marker.since.min(now);
+            marker.settled = now - marker.since >= SETTLING_MS;
+        }
+        let left = || SETTLING_MS - (now - marker.since);
+        Self { generation: marker.generation, settling_ms: if marker.settled { 0 } else { left() } }
+    }
+
+    /// Whether it is time to draw.
+    pub fn is_settled(self) -> bool {
+        self.settling_ms == 0
     }
 
     /// Something was forgotten though the marker was not: begins a new generation.

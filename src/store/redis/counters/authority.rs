@@ -22,10 +22,20 @@ macro_rules! script {
     };
 }
 
-static TAKE: Script =
-    script!("take", "values.lua", "instance.lua", "healthy.lua", "authority.lua", "answer.lua", "take.lua");
-static ADVANCE: Script = script!("advance", "values.lua", "instance.lua", "authority.lua", "advance.lua");
-static ABANDON: Script = script!("abandon", "values.lua", "instance.lua", "authority.lua", "abandon.lua");
+static TAKE: Script = script!(
+    "take",
+    "values.lua",
+    "../workers/marker.lua",
+    "instance.lua",
+    "healthy.lua",
+    "authority.lua",
+    "answer.lua",
+    "take.lua"
+);
+static ADVANCE: Script =
+    script!("advance", "values.lua", "../workers/marker.lua", "instance.lua", "authority.lua", "advance.lua");
+static ABANDON: Script =
+    script!("abandon", "values.lua", "../workers/marker.lua", "instance.lua", "authority.lua", "abandon.lua");
 static SHOW: Script = script!("show", "show.lua");
 static SETTLE: Script = script!("settle", "settle.lua");
 

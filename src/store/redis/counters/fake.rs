@@ -61,7 +61,7 @@ pub(super) struct Server {
 impl Server {
     /// A store that has been there for a while.
     pub(super) fn new() -> Arc<Self> {
-        let marker = Marker { generation: Generation(1), replid: 0, since: 0 };
+        let marker = Marker { generation: Generation(1), replid: 0, since: 0, settled: true };
         Arc::new(Self {
             memory: Mutex::new(Memory { counters: BTreeMap::new(), marker: Some(marker) }),
             replid: AtomicUsize::new(0),

@@ -16,7 +16,7 @@ else
   forgotten = settled() and remembers()
 end
 if forgotten then
-  distrust(replid)
+  distrust()
 end
 if not counter then
   counter = { origin = limits.base, base = limits.base, cursor = limits.base, generation = '-',
@@ -36,7 +36,7 @@ local speaks_of_it = spoken == generation
 if counter.generation ~= generation then
   hear_report(speaks_of_it)
   if not settled() then
-    return recover(math.max(SETTLING_MS - math.abs(now - since), 1))
+    return recover(settling_ms)
   end
   resume()
 end
