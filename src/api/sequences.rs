@@ -20,7 +20,7 @@ use crate::{
     prefix_key::PrefixKey,
     rule::{Mode, Rule},
     rules::{CompiledRule, Moment},
-    store::{Abandon, Abandoned, Advanced, CounterState},
+    store::{Abandon, Abandoned, Advanced, CounterState, SegmentState},
 };
 
 /// `GET /sequences/{prefixKey}`.
@@ -65,11 +65,16 @@ fn counter_to_json(rule: &CompiledRule, counter: &CounterState) -> Value {
         .collect();
     let count = |from: SequenceValue, to: SequenceValue| ValueRange { from, to }.count();
     let missing: u64 = counter.holes.iter().map(|hole| count(hole.from, hole.to)).sum();
+    let above = counter.segments.iter().filter(|segment| segment.from > counter.last);
+    let ahead: u64 = above
+        .filter(|segment| segment.state == SegmentState::Used)
+        .map(|segment| count(segment.from, segment.to))
+        .sum();
     let remaining = rule.max().0.saturating_sub(counter.last.0);
     json!({
         "period": counter.period.as_str(),
         "last_value": counter.last.to_string(),
-        "issued": (counter.last.0 - counter.base.0).saturating_sub(missing),
+        "issued": (counter.last.0 - counter.base.0).saturating_sub(missing).saturating_add(ahead),
         "remaining": remaining.to_string(),
         "segments": segments,
         // Grants exist where several data centres draw on one counter.

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Ratios, never a test:  tests/stages/bench.sh     (BENCH_SECONDS=10, BENCH_CONNECTIONS="64 1000")
 #
-# First the pure parts by criterion; then HTTP, one after the other in one run: a bare hyper server that answers a constant, and the
-# service in each mode with its whole stack on (token, rate limit, metrics, tracing). Absolute figures on shared machines mean little.
+# First the pure parts by criterion; then HTTP, one after the other in one run: a bare hyper server that answers a constant, the
+# service in each mode and profile with its whole stack on (token, rate limit, metrics, tracing), and webdis INCR on the same Redis.
+# Absolute figures on shared machines mean little.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 tests/stages/tools.sh bench
@@ -39,6 +40,21 @@ wait_for() {
 resident() { awk '/^VmRSS/ { printf "%.1f", $2 / 1024 }' "/proc/$1/status"; }
 now_ms() { date +%s%3N; }
 
+# A Redis of its own, for profile redis and for webdis.
+redis_port=$(free_port)
+redis-server --port "$redis_port" --bind 127.0.0.1 --dir "$work" --save '' --appendonly yes --appendfsync everysec >"$work/redis.log" 2>&1 &
+pids+=($!)
+webdis_port=$(free_port)
+cat >"$work/webdis.json" <<JSON
+{"redis_host": "127.0.0.1", "redis_port": $redis_port, "http_host": "127.0.0.1", "http_port": $webdis_port, "threads": 2,
+ "pool_size": 10, "daemonize": false, "websockets": false, "verbosity": 1, "logfile": "$work/webdis.log"}
+JSON
+wait_for "$redis_port"
+webdis "$work/webdis.json" >/dev/null 2>&1 &
+webdis=$!
+pids+=("$webdis")
+wait_for "$webdis_port"
+
 bare_port=$(free_port)
 target/release/examples/bare "127.0.0.1:$bare_port" >"$work/bare.log" 2>&1 &
 bare=$!
@@ -47,6 +63,9 @@ wait_for "$bare_port"
 
 port=$(free_port)
 admin=$(free_port)
+# One secret for both, so that one token serves both.
+NUMGEN_JWT_SECRET=$(head -c 32 /dev/urandom | base64 -w0)
+export NUMGEN_JWT_SECRET
 export NUMGEN_DATA_DIR="$work/data" NUMGEN_LISTEN="127.0.0.1:$port" NUMGEN_ADMIN_LISTEN="127.0.0.1:$admin" NUMGEN_LOG_FORMAT=json
 numgen=$PWD/target/release/numgen
 cd "$work"
@@ -59,17 +78,30 @@ echo "ready after start: $(($(now_ms) - began)) ms; resident when idle: $(reside
 token=$("$numgen" token --scope admin --ttl 2h)
 url=http://127.0.0.1:$port
 
+shared_port=$(free_port)
+shared_admin=$(free_port)
+NUMGEN_REDIS_URL="redis://127.0.0.1:$redis_port" NUMGEN_DATA_DIR="$work/shared" NUMGEN_LISTEN="127.0.0.1:$shared_port" \
+  NUMGEN_ADMIN_LISTEN="127.0.0.1:$shared_admin" "$numgen" serve >"$work/shared.log" 2>&1 &
+shared=$!
+pids+=("$shared")
+shared_url=http://127.0.0.1:$shared_port
+wait_for "$shared_admin"
+
 # A rule by way of bash alone: what it prints matters only when it fails.
-register() {
-  local body=$2
-  exec 3<>"/dev/tcp/127.0.0.1/$port"
+register() { # port, prefix key, rule
+  local body=$3
+  exec 3<>"/dev/tcp/127.0.0.1/$1"
   printf 'PUT /prefix-configs/%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s' \
-    "$1" "$token" ${#body} "$body" >&3
-  grep -q ' 200 ' <<<"$(cat <&3)" || { echo "$1 was refused" >&2; exit 1; }
+    "$2" "$token" ${#body} "$body" >&3
+  grep -q ' 200 ' <<<"$(cat <&3)" || { echo "$2 was refused" >&2; exit 1; }
 }
-register SNOW '{"format":"EVT-{SEQ:19}"}'
-register COUNT '{"format":"CNT-{SEQ:9}"}'
-register STRICT '{"format":"INV-{SEQ:9}","mode":"strict"}'
+register "$port" SNOW '{"format":"EVT-{SEQ:19}"}'
+register "$port" COUNT '{"format":"CNT-{SEQ:9}"}'
+register "$port" STRICT '{"format":"INV-{SEQ:9}","mode":"strict"}'
+# An empty Redis settles for 5 s before it gives out anything.
+sleep 6
+register "$shared_port" SNOW '{"format":"EVT-{SEQ:19}"}'
+register "$shared_port" COUNT '{"format":"CNT-{SEQ:9}"}'
 
 declare -A base=()
 measure() { # name, connections, process, URL
@@ -88,6 +120,9 @@ for count in "${connections[@]}"; do
   measure snowflake "$count" "$server" "$url/numbers/SNOW"
   measure continuous "$count" "$server" "$url/numbers/COUNT"
   measure strict "$count" "$server" "$url/numbers/STRICT"
+  measure 'snowflake, Redis' "$count" "$shared" "$shared_url/numbers/SNOW"
+  measure 'continuous, Redis' "$count" "$shared" "$shared_url/numbers/COUNT"
+  measure 'webdis INCR' "$count" "$webdis" "http://127.0.0.1:$webdis_port/INCR/bench"
 done
 batch=$(wrk -t2 -c8 -d"${seconds}s" -H "Authorization: Bearer $token" "$url/numbers/SNOW?count=1000" | awk '/^Requests\/sec/ { print $2 }')
 awk -v rate="$batch" 'BEGIN { printf "\nsnowflake, count=1000: %.0f numbers/s\n", rate * 1000 }'

@@ -79,7 +79,7 @@ crate() {
 install() {
   case $1 in
     system) packages build-essential pkg-config libxml2-dev libcurl4-openssl-dev libclang-dev faketime redis-server redis-sentinel ;;
-    bench) packages wrk ;;
+    bench) packages wrk webdis redis-server ;;
     llvm)
       # Reads the coverage of exactly this compiler.
       if [ ! -x "$(dirname "$(rustc --print target-libdir)")/bin/llvm-profdata" ]; then
