@@ -164,9 +164,10 @@ impl Model for Counter {
             Action::AskBadly(fault, node, count) => {
                 world.values -= u8::try_from(count).expect("few");
                 let store = world.links[node];
-                let take = match fault {
-                    Fault::Doubled => world.exchange(self, node, count, false)?,
-                    _ => world.send(self, node, count, false),
+                let take = if fault == Fault::Doubled {
+                    world.exchange(self, node, count, false)?
+                } else {
+                    world.send(self, node, count, false)
                 };
                 world.flights.push(Flight { node, store, take, reply: None });
                 world.fail(self, fault, node)?;
