@@ -246,7 +246,7 @@ impl Process {
 
 impl World {
     fn new(values: u8, faults: u8) -> Self {
-        let marker = Marker { generation: Generation(1), replid: 1, since: NOW - SETTLING_MS };
+        let marker = Marker { generation: Generation(1), replid: 1, since: NOW - SETTLING_MS, settled: true };
         let process = |node| Process::starting(node, NodeState::default(), Vec::new());
         Self {
             stores: vec![Store { counter: None, marker: Some(marker), replid: 1 }],

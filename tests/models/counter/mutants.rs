@@ -41,7 +41,7 @@ impl Counter {
                 }
             }
             Guard::ReportUnderGeneration => {
-                let settles = store.marker.filter(|marker| NOW.abs_diff(marker.since) < SETTLING_MS);
+                let settles = store.marker.filter(|marker| NOW - marker.since < SETTLING_MS);
                 let looks = settles.filter(|marker| marker.replid == store.replid);
                 take.generation = looks.map(|marker| marker.generation).or(take.generation);
             }
@@ -73,7 +73,7 @@ impl Counter {
         if self.without == Some(Guard::Settling)
             && let Some(marker) = &mut store.marker
         {
-            marker.since = NOW - SETTLING_MS;
+            (marker.since, marker.settled) = (NOW - SETTLING_MS, true);
         }
         let Some(counter) = &mut store.counter else { return };
         match self.without {

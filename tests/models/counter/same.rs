@@ -14,8 +14,8 @@ impl World {
     pub(super) fn normalise(&mut self) {
         for store in self.stores.iter_mut().chain(&mut self.saved) {
             if let Some(marker) = &mut store.marker {
-                let is_settled = NOW.abs_diff(marker.since) >= SETTLING_MS;
-                marker.since = if is_settled { NOW - SETTLING_MS } else { NOW };
+                let is_old = marker.settled || NOW - marker.since >= SETTLING_MS;
+                marker.since = if is_old { NOW - SETTLING_MS } else { NOW };
             }
             let Some(counter) = &mut store.counter else { continue };
             for member in counter.members.values_mut() {
