@@ -1,0 +1,129 @@
+//! The searches: with all guards nothing is found, without any one of them something is.
+
+use stateright::{Checker, HasDiscoveries, Model};
+
+use super::{
+    Action::{AskBadly, Execute},
+    Counter, Fault, Guard, Time,
+    model::{GOT_PAST, LISTED, NEEDLESS, RECOVERED, SWAPPED, TWICE},
+};
+
+/// How many states a search looks at that has no end in the time of `make test`. 0: all, for hours.
+const STATES: &str = "NUMGEN_MODEL_STATES";
+const FEW: usize = 60_000;
+
+const CALM: Counter =
+    Counter { size: 1, values: 3, faults: 0, kinds: &[], time: Time::Stands, opening: &[], without: None };
+
+/// As deep as there are states, or as far as `most` of them.
+fn search(model: Counter, until: HasDiscoveries, most: Option<usize>) -> impl Checker<Counter> {
+    let Counter { values, faults, kinds, without, .. } = &model;
+    let name = format!("{values} values, {faults} faults of {kinds:?}, without {without:?}");
+    let checker = model.checker().threads(2).finish_when(until);
+    let checker = most.into_iter().fold(checker, |checker, most| checker.target_state_count(most));
+    let checker = checker.spawn_bfs().join();
+    let (states, depth) = (checker.unique_state_count(), checker.max_depth());
+    println!("{name}: {states} states, depth {depth}");
+    checker
+}
+
+/// The properties hold, and `also` happens.
+fn holds(model: Counter, also: &[&'static str], most: Option<usize>) {
+    let checker = search(model, HasDiscoveries::AnyFailures, most);
+    for what in [TWICE, LISTED, NEEDLESS] {
+        if let Some(path) = checker.discovery(what) {
+            panic!("not so: {what}: after {:#?}: {:#?}", path.clone().into_actions(), path.last_state());
+        }
+    }
+    also.iter().for_each(|what| drop(checker.assert_any_discovery(what)));
+}
+
+/// As many states as are asked for.
+fn most() -> Option<usize> {
+    let most = std::env::var(STATES).map_or(FEW, |most| most.parse().expect("a number of states"));
+    (most > 0).then_some(most)
+}
+
+#[test]
+fn a_calm_run_leaves_no_hole() {
+    holds(CALM, &[SWAPPED, GOT_PAST], None);
+    holds(Counter { size: 2, values: 2, ..CALM }, &[], None);
+    holds(Counter { time: Time::Lapses, values: 2, ..CALM }, &[], None);
+}
+
+#[test]
+fn one_fault_is_survived() {
+    use Fault::{Crash, Doubled, Empty, Flush, Leave, LeaveUnheard, Restart, Slow, SlowBeat};
+    let kinds: [(u8, &[Fault]); _] =
+        [(2, &[Slow, SlowBeat, Doubled]), (2, &[Crash, Leave, LeaveUnheard]), (1, &[Flush, Restart, Empty])];
+    for (most, kinds) in kinds {
+        for values in 1..=most {
+            let model = Counter { time: Time::Settles, values, faults: 1, kinds, ..CALM };
+            holds(model, if kinds.contains(&Empty) { &[RECOVERED] } else { &[] }, None);
+        }
+    }
+}
+
+/// These have no end within the time of `make test`.
+#[test]
+fn more_faults_are_survived() {
+    use Fault::{Crash, Doubled, Empty, Flush, Leave, Restart, Rollback, Slow, Split, SplitLagging};
+    let all: [(u8, u8, &'static [Fault]); _] = [
+        (1, 1, &[Rollback]),
+        (2, 1, &[Rollback]),
+        (1, 1, &[Split]),
+        (1, 1, &[SplitLagging]),
+        (4, 1, &[Crash, Leave]),
+        (2, 2, &[Flush, Empty, Restart]),
+        (1, 2, &[Slow, Doubled, Empty]),
+        (2, 2, &[Crash, Slow, Rollback]),
+        (2, 3, &[Crash, Slow, Doubled, Empty, Rollback, Split]),
+    ];
+    for (values, faults, kinds) in all {
+        let model = Counter { time: Time::Settles, values, faults, kinds, ..CALM };
+        holds(model, &[], most());
+    }
+}
+
+#[test]
+fn each_guard_carries_something() {
+    use Fault::{Crash, Empty, Flush, Rollback, Slow, SlowBeat};
+    use Time::{Settles, Stands};
+    // On its way to a store that is about to be lost, and executed there.
+    let under_way = &[AskBadly(Slow, 0, 1), Execute(0)];
+    let all: [(Guard, &'static str, Counter); _] = [
+        (Guard::CallNumber, LISTED, without(1, 1, &[Slow], Stands)),
+        (
+            Guard::GenerationOfReply,
+            TWICE,
+            Counter { opening: under_way, ..without(2, 2, &[Slow, Empty], Settles) },
+        ),
+        (Guard::WrittenBeforeAdopted, TWICE, without(4, 1, &[Crash], Stands)),
+        (Guard::TwoStepSwap, TWICE, without(4, 1, &[SlowBeat], Stands)),
+        (Guard::ReservedOffer, TWICE, without(4, 0, &[], Stands)),
+        (Guard::Holds, TWICE, without(4, 1, &[Flush], Settles)),
+        (Guard::Used, TWICE, without(4, 0, &[], Stands)),
+        (Guard::SurplusListed, LISTED, without(2, 1, &[Slow], Stands)),
+        (Guard::Replid, TWICE, without(2, 1, &[Rollback], Settles)),
+        (Guard::RandomGeneration, TWICE, without(2, 2, &[Slow, Empty], Settles)),
+        (Guard::Settling, TWICE, without(2, 1, &[Empty], Stands)),
+        (Guard::SegmentSkip, TWICE, without(4, 0, &[], Stands)),
+        (Guard::Seen, TWICE, without(2, 1, &[Rollback], Settles)),
+        (Guard::RetiredAreDead, TWICE, without(4, 0, &[], Stands)),
+        (
+            Guard::ReportUnderGeneration,
+            TWICE,
+            Counter { opening: under_way, ..without(2, 3, &[Slow, Empty], Settles) },
+        ),
+        (Guard::SkipForSilent, TWICE, without(2, 1, &[Rollback], Settles)),
+    ];
+    for (guard, what, model) in all {
+        let checker =
+            search(Counter { without: Some(guard), ..model }, HasDiscoveries::AllOf([what].into()), None);
+        println!("   {:?}", checker.assert_any_discovery(what).into_actions());
+    }
+}
+
+fn without(values: u8, faults: u8, kinds: &'static [Fault], time: Time) -> Counter {
+    Counter { values, faults, kinds, time, ..CALM }
+}
