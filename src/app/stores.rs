@@ -106,7 +106,7 @@ impl Stores {
             metrics: metrics.clone(),
         };
         let client = Client::connect(url, options, &connections).await?;
-        let settings = Settings { clock: Arc::clone(clock), epoch: config.worker.epoch, timeout };
+        let settings = Settings { epoch: config.worker.epoch, timeout };
         let taking_part =
             counters::Settings { node: node.to_string(), segment_size: config.storage.segment_size, timeout };
         let shared = RedisCounters::start(client.clone(), stores.local.clone(), taking_part, background);

@@ -1,7 +1,7 @@
 //! A register of rules that several processes share and that operators may write into, and the copy of it that each process keeps.
 //!
 //! Invariants: a record's revision only rises, through the loss of the store too, since whoever knows a later one writes it back; what
-//! an operator writes is not a rule until a process has adopted it by [`RuleStore::swap_over`](super::RuleStore::swap_over).
+//! an operator writes is not a rule until a process has adopted it by [`RuleStore::swap_over`].
 
 use std::{fmt, pin::Pin};
 

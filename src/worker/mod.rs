@@ -163,7 +163,7 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// [`StoreError`]: the slot then rests until real time has passed its mark; no harm is done.
+    /// [`AcquireError`]: the slot then rests until real time has passed its mark; no harm is done.
     pub async fn release(&self) -> Result<(), AcquireError> {
         let (last, next) = (self.ids.close(), fresh()?);
         let Some(held) = self.with(|state| state.holder.give_up(next)) else { return Ok(()) };

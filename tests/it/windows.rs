@@ -39,7 +39,7 @@ async fn workers_of(redis: &Redis, lifecycle: &Lifecycle) -> Workers {
     let timeout = Duration::from_secs(5);
     let options = Options { ca_file: None, timeout, clock: clock.clone(), metrics: Metrics::new() };
     let client = Client::connect(&Secret::new(redis.url()), options, lifecycle).await.expect("a client");
-    RedisStore::new(client, StoreSettings { clock, epoch: EPOCH, timeout }).workers(0)
+    RedisStore::new(client, StoreSettings { epoch: EPOCH, timeout }).workers(0)
 }
 
 // ------------------------------------------------------------------------- the scripts and the protocol

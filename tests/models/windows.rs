@@ -175,7 +175,7 @@ impl Node {
     }
 
     fn learn(&mut self, seen: u64, time: u64) {
-        let ahead = i64::try_from(seen).unwrap() - i64::try_from(time).unwrap();
+        let ahead = i64::try_from(seen).expect("small") - i64::try_from(time).expect("small");
         self.carried = Some(self.carried.map_or(ahead, |carried| carried.max(ahead)));
     }
 }
@@ -422,7 +422,7 @@ impl Model for Windows {
             let me = &world.nodes[node];
             match &me.call {
                 // The nodes are alike: which of them begins makes no difference.
-                None if node == 0 || world.store.slots.len() > 0 || world.losses > 0 => {
+                None if node == 0 || !world.store.slots.is_empty() || world.losses > 0 => {
                     actions.push(Action::Ask(node))
                 }
                 None => {}

@@ -4,6 +4,7 @@
 #   lint         rustfmt, clippy and rustdoc without warnings, cargo-deny
 #   unit         cargo test --lib
 #   integration  cargo test --test it: layering, and real processes that are killed and started again
+#   models       every interleaving of small worlds: worker windows and continuous counters, each guard taken away in turn
 #   end-to-end   hurl against the release binary
 #   coverage     what unit, integration and hurl executed; at least COVERAGE_GATE percent of the lines
 #
@@ -45,7 +46,7 @@ tools_start() {
   for stage in "${stages[@]}"; do
     case $stage in
       lint) needed+=(deny) ;;
-      unit | integration) needed+=(llvm llvm-cov) system=(system) ;;
+      unit | integration | models) needed+=(llvm llvm-cov) system=(system) ;;
       end-to-end) needed+=(hurl) system=(system) ;;
       coverage) needed+=(llvm llvm-cov hurl) system=(system) ;;
     esac
@@ -92,6 +93,8 @@ integration() {
   step integration counted_test --test it
 }
 
+models() { tools_wait; step models counted_test --test models; }
+
 end_to_end() {
   tools_wait
   step build::release cargo build --quiet --release --locked
@@ -110,13 +113,14 @@ coverage_gate() {
 }
 
 stages=("$@")
-[ $# -gt 0 ] || stages=(lint unit integration end-to-end coverage)
+[ $# -gt 0 ] || stages=(lint unit integration models end-to-end coverage)
 tools_start
 for stage in "${stages[@]}"; do
   case $stage in
     lint) lint ;;
     unit) unit ;;
     integration) integration ;;
+    models) models ;;
     end-to-end) end_to_end ;;
     coverage) coverage ;;
     *) echo "no stage '$stage'"; exit 2 ;;

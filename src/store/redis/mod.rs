@@ -12,9 +12,9 @@ mod rules;
 mod temporary;
 pub mod workers;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
-use crate::clock::{Clock, UnixMillis};
+use crate::clock::UnixMillis;
 
 use self::client::Client;
 
@@ -24,8 +24,6 @@ const STORE: &str = "redis";
 /// What the store has to know beside its connection.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The clocks of this machine; what nodes agree on is the time of Redis.
-    pub clock: Arc<dyn Clock>,
     /// Where snowflake time begins.
     pub epoch: UnixMillis,
     /// The deadline of calls that have none of their own.
@@ -40,7 +38,6 @@ pub struct Settings {
 #[derive(Clone)]
 pub struct RedisStore {
     client: Client,
-    clock: Arc<dyn Clock>,
     epoch: UnixMillis,
     timeout: Duration,
 }
@@ -48,8 +45,8 @@ pub struct RedisStore {
 impl RedisStore {
     /// A store on a connection.
     pub fn new(client: Client, settings: Settings) -> Self {
-        let Settings { clock, epoch, timeout } = settings;
-        Self { client, clock, epoch, timeout }
+        let Settings { epoch, timeout } = settings;
+        Self { client, epoch, timeout }
     }
 
     /// The connection: whether it stands, and to what.

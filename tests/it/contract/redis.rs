@@ -69,7 +69,7 @@ impl<P: Part> Node<P> {
         let (lifecycle, timeout) = (Lifecycle::new(), Duration::from_secs(20));
         let options = Options { ca_file: None, timeout, clock: clock.clone(), metrics: Metrics::new() };
         let client = Client::connect(&Secret::new(url), options, &lifecycle).await.expect("a good URL");
-        let settings = Settings { clock: clock.clone(), epoch: EPOCH, timeout };
+        let settings = Settings { epoch: EPOCH, timeout };
         Self { store: Arc::new(P::of(RedisStore::new(client, settings))), clock, lifecycle }
     }
 

@@ -82,10 +82,10 @@ fn check(account: &Account, seen: &BTreeSet<u64>, unknown: usize) -> Result<(), 
             return Err(format!("a hole above the counter: {stretch:?}"));
         }
         // What was lost with a node or by Redis may have been answered; what was given back or passed over by hand may not.
-        if ["returned", "advanced"].contains(&&*stretch.word) {
-            if let Some(issued) = seen.range(stretch.from..=stretch.to).next() {
-                return Err(format!("{issued} was answered and is listed as {stretch:?}"));
-            }
+        if ["returned", "advanced"].contains(&&*stretch.word)
+            && let Some(issued) = seen.range(stretch.from..=stretch.to).next()
+        {
+            return Err(format!("{issued} was answered and is listed as {stretch:?}"));
         }
     }
     if let Some(above) = seen.range(account.last + 1..).find(|value| !listed(&account.segments, **value)) {

@@ -225,12 +225,13 @@ impl Pump {
                 changed = self.fault.changed() => {
                     changed.map_err(|_| End::Cut)?;
                     let now = *self.fault.borrow_and_update();
-                    match now {
-                        Fault::Refuse => return Err(End::Cut),
-                        Fault::HalfOpen => return Err(End::Forgotten),
-                        _ if lost_a_reply && now != Fault::DropReplies => return Err(End::Cut),
-                        _ => continue,
+                    if now == Fault::HalfOpen {
+                        return Err(End::Forgotten);
                     }
+                    if now == Fault::Refuse || (lost_a_reply && now != Fault::DropReplies) {
+                        return Err(End::Cut);
+                    }
+                    continue;
                 }
                 read = self.from.read(&mut bytes) => read.map_err(|_| End::Cut)?,
             };
@@ -238,14 +239,14 @@ impl Pump {
                 return Ok(End::Cut);
             }
             let now = *self.fault.borrow();
-            match now {
-                Fault::DropReplies if self.way == Way::Back => {
-                    lost_a_reply = true;
-                    continue;
-                }
-                Fault::CutReplies if self.way == Way::Back => return Err(End::Cut),
-                _ => wait_for_passage(&mut self.fault, &mut self.random).await?,
+            if self.way == Way::Back && now == Fault::DropReplies {
+                lost_a_reply = true;
+                continue;
             }
+            if self.way == Way::Back && now == Fault::CutReplies {
+                return Err(End::Cut);
+            }
+            wait_for_passage(&mut self.fault, &mut self.random).await?;
             self.to.write_all(&bytes[..read]).await.map_err(|_: io::Error| End::Cut)?;
             forwarded.fetch_add(read as u64, Ordering::Relaxed);
         }
