@@ -290,7 +290,7 @@ async fn sentinels_are_followed_to_the_new_master() {
 
     // The sentinels choose another master while the present one lives on: what a master is told then is lost.
     watched.server(old).start_again(Data::Kept);
-    Stopwatch::wait_until(20 * SECOND, "the old master follows", || {
+    Stopwatch::wait_until(60 * SECOND, "the old master follows", || {
         watched.server(old).info("replication", "master_link_status") == "up"
     });
     assert_eq!(watched.switch(), old);
