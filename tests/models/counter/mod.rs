@@ -319,7 +319,8 @@ impl World {
                 known.extend(take.peers.iter().chain(&take.retires).chain(&take.covers));
             }
         }
-        let highest = take.seen.max(before.counter.as_ref().map(|counter| {
+        let reported = take.seen.filter(|_| take.generation == in_force);
+        let highest = reported.max(before.counter.as_ref().map(|counter| {
             counter.recovery.as_ref().map_or(counter.cursor, |recovery| recovery.highest.max(counter.cursor))
         }));
         let reach = highest.map_or(0, |highest| highest.0) + LEAST_SKIP;
