@@ -229,6 +229,13 @@ impl CompiledRule {
         Ok(usable)
     }
 
+    /// The store has it on record as used. Dates that are printed and a floor that is open need more than that.
+    pub(super) fn note_used(&self) {
+        if !self.unsettled && !self.notes_dates() {
+            self.allow_until(None);
+        }
+    }
+
     /// Whether numbers may be drawn without [`Registry::ensure_used`](super::Registry::ensure_used): the rule is in force and on
     /// record as used, and its values come from no counter, so that no change of it has to wait for a draw.
     pub fn draws_freely(&self) -> bool {

@@ -181,6 +181,12 @@ impl Registry {
         let key = &record.key;
         let mut shard = self.shard(key.as_str()).write().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = shard.get(key).filter(|slot| slot.revision >= record.revision) {
+            // Another process was the first to use it, which leaves the revision as it is. Then this one need not ask, and goes on
+            // while the store is away.
+            if let Some(rule) = slot.rule.as_ref().filter(|_| record.used && slot.revision == record.revision)
+            {
+                rule.note_used();
+            }
             return Ok(slot.rule.clone());
         }
         let rule = CompiledRule::of_record(record)?.map(Arc::new);

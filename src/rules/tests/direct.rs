@@ -224,3 +224,16 @@ async fn what_a_node_changed_survives_a_loss_before_it_was_followed() {
     assert_eq!(desk.store.rule(&key("A")).await.expect("read"), before);
     assert!(before.is_some_and(|record| record.used));
 }
+
+#[tokio::test]
+async fn a_rule_that_another_process_uses_can_be_used_while_the_store_is_away() {
+    let desk = Desk::new();
+    desk.post("A", r#"{"format":"A-{SEQ:19}"}"#).await.expect("saved");
+    let mut other = Node::start(&desk).await;
+    other.catch_up().await;
+    desk.issue("A").await;
+    other.catch_up().await;
+    desk.store.set_away(Away::Yes);
+    let rule = other.registry.get("A").expect("there");
+    other.registry.ensure_used(rule, desk.now()).await.expect("nobody need be asked");
+}
