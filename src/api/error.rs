@@ -114,6 +114,16 @@ impl Error {
     pub(super) fn missing(english: impl Into<String>, chinese: impl Into<String>) -> Self {
         Self::Missing(Message::new(english, chinese))
     }
+
+    /// Whether the rule that was drawn under was replaced elsewhere: nothing happened, and the new one serves.
+    pub(super) fn is_superseded(&self) -> bool {
+        let error = match self {
+            Self::Issue(IssueError::Store(error)) => &**error,
+            Self::Use(UseError::Store(error)) | Self::Store(error) => error,
+            _ => return false,
+        };
+        matches!(error, StoreError::Superseded { .. })
+    }
 }
 
 impl Localized for Error {
