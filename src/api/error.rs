@@ -117,12 +117,10 @@ impl Error {
 
     /// Whether the rule that was drawn under was replaced elsewhere: nothing happened, and the new one serves.
     pub(super) fn is_superseded(&self) -> bool {
-        let error = match self {
-            Self::Issue(IssueError::Store(error)) => &**error,
-            Self::Use(UseError::Store(error)) | Self::Store(error) => error,
-            _ => return false,
-        };
-        matches!(error, StoreError::Superseded { .. })
+        if let Self::Issue(IssueError::Store(error)) = self {
+            return matches!(**error, StoreError::Superseded { .. });
+        }
+        matches!(self, Self::Use(UseError::Store(StoreError::Superseded { .. })))
     }
 }
 
