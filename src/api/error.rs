@@ -114,6 +114,14 @@ impl Error {
     pub(super) fn missing(english: impl Into<String>, chinese: impl Into<String>) -> Self {
         Self::Missing(Message::new(english, chinese))
     }
+
+    /// Whether the rule that was drawn under was replaced elsewhere: nothing happened, and the new one serves.
+    pub(super) fn is_superseded(&self) -> bool {
+        if let Self::Issue(IssueError::Store(error)) = self {
+            return matches!(**error, StoreError::Superseded { .. });
+        }
+        matches!(self, Self::Use(UseError::Store(StoreError::Superseded { .. })))
+    }
 }
 
 impl Localized for Error {

@@ -137,24 +137,42 @@ async fn issue(
     claims.may_touch(wanted.key.as_str())?;
     let now = parts.clock.now();
     let unregistered = || Error::IssueUnregistered(wanted.key.clone());
-    let rule = parts.rules.get(wanted.key.as_str()).ok_or_else(unregistered)?;
+    let mut rule = parts.rules.get(wanted.key.as_str()).ok_or_else(unregistered)?;
     if wanted.reserve.is_some() && rule.rule().mode != Mode::Strict {
         let message = Message::new("only strict prefixes can reserve", "只有 strict 前缀可以预留");
         return Err(Invalid::of("reserve_seconds", message).into());
     }
     quota(&request.head.extensions, wanted.count.unwrap_or(1))?;
+    match issue_under(parts, &rule, claims, &wanted, now).await {
+        Err(error) if error.is_superseded() => {
+            // Another node has changed the rule: this one learns it at once, rather than with its next look.
+            rule = Box::pin(parts.rules.reread(&wanted.key)).await?.ok_or_else(unregistered)?;
+            Box::pin(issue_under(parts, &rule, claims, &wanted, now)).await
+        }
+        answer => answer,
+    }
+}
+
+/// Draws under a rule, or under the one that has taken its place by now.
+async fn issue_under(
+    parts: &Parts,
+    rule: &Arc<CompiledRule>,
+    claims: &Arc<Claims>,
+    wanted: &Wanted,
+    now: UnixMillis,
+) -> Result<Response<Body>, Error> {
     let moment = wanted.date.map_or(Moment::Now(now), Moment::Document);
     let wishes = wanted.wishes();
-    let usable = match parts.rules.use_at_once(&rule, moment) {
+    let usable = match parts.rules.use_at_once(rule, moment) {
         Some(usable) => Ok(usable),
         // Only the first number of a rule, or of a later date, has to tell the store.
-        None => Box::pin(parts.rules.ensure_used(Arc::clone(&rule), moment)).await,
+        None => Box::pin(parts.rules.ensure_used(Arc::clone(rule), moment)).await,
     };
     let usable = match usable {
         Ok(usable) => usable,
         // A temporary number says nothing that the store would have to know before.
         Err(UseError::Store(error)) => {
-            let order = order(&rule, rule.local(moment), &claims.subject, now, wishes);
+            let order = order(rule, rule.local(moment), &claims.subject, now, wishes);
             let issued = Box::pin(parts.engine.stand_in(&order, error.into())).await?;
             parts.meter.counter(rule.rule(), issued.source).increment(issued.count());
             return Ok(answer(&issued, wanted.count));

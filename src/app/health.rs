@@ -12,7 +12,7 @@ use crate::{
     auth::Verifier,
     rules::{Following, Footing, Registry},
     server::OpenConnections,
-    store::redis::client::Reachable,
+    store::redis::{client::Reachable, counters::RedisCounters},
     telemetry::Metrics,
     worker::{Standing, Worker},
 };
@@ -34,6 +34,8 @@ pub(super) struct Parts {
     pub(super) following: Option<Arc<Following>>,
     /// Where there is a Redis.
     pub(super) redis: Option<watch::Receiver<Reachable>>,
+    /// Where nodes share their counters.
+    pub(super) shared_counters: Option<RedisCounters>,
     pub(super) verifier: Arc<Verifier>,
     pub(super) metrics: Metrics,
     pub(super) connections: OpenConnections,
@@ -74,11 +76,13 @@ impl Status {
     /// Sets the gauges.
     fn measure(&self) {
         const SECONDS_PER_DAY: f64 = 86_400.0;
-        let Parts { worker, metrics, connections, .. } = &self.parts;
+        let Parts { worker, metrics, connections, shared_counters, .. } = &self.parts;
         let ids = worker.ids();
         let gauges = metrics.gauges();
         gauges.worker_window_seconds.set(ids.window_left().as_secs_f64());
         gauges.connections.set(connections.count() as f64);
+        let remaining = shared_counters.as_ref().and_then(RedisCounters::segment_remaining);
+        gauges.segment_remaining.set(remaining.unwrap_or(0) as f64);
         gauges.snowflake_days_left.set(ids.time_left().as_secs_f64() / SECONDS_PER_DAY);
     }
 

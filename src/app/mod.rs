@@ -105,6 +105,7 @@ impl App {
             rules: Arc::clone(&registry),
             following,
             redis: stores.redis.as_ref().map(|redis| redis.client().reachable()),
+            shared_counters: stores.shared_counters.clone(),
             verifier: Arc::clone(&verifier),
             metrics: metrics.clone(),
             connections: public_server.open_connections(),

@@ -59,7 +59,7 @@ pub(super) struct Stores {
     /// What nodes share.
     pub(super) redis: Option<Arc<RedisStore>>,
     /// The counters that nodes share: at the end, what this node holds of them is given up.
-    shared_counters: Option<RedisCounters>,
+    pub(super) shared_counters: Option<RedisCounters>,
     pub(super) rules: Arc<dyn RuleStore>,
     pub(super) counters: Arc<dyn CounterStore>,
     pub(super) ledgers: Arc<dyn LedgerStore>,

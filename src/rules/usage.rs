@@ -57,6 +57,18 @@ impl Registry {
         Err(contended("mark_used").into())
     }
 
+    /// The rule as the store has it: for whoever was told that the one it drew under was replaced elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    pub async fn reread(&self, key: &PrefixKey) -> Result<Option<Arc<CompiledRule>>, StoreError> {
+        match self.rules.rule(key).await? {
+            Some(record) => self.publish(&record),
+            None => Ok(self.get(key.as_str())),
+        }
+    }
+
     /// Tells the store what it must know before a number of that moment is drawn.
     async fn prepare(&self, key: &PrefixKey, moment: Moment) -> Result<Arc<CompiledRule>, UseError> {
         let _turn = self.turn(key).await;

@@ -86,6 +86,13 @@ enum Step {
         back: u64,
         extent: u64,
     },
+    /// What is asked under from now on.
+    Scheme {
+        scheme: u64,
+    },
+    Fence {
+        scheme: u64,
+    },
     Settle {
         key: u8,
     },
@@ -122,6 +129,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => node.prop_map(|node| Step::AbandonNode { node }),
         1 => (0_u64..60, 0_u64..60).prop_map(|(back, extent)| Step::AbandonRange { back, extent }),
         1 => (0_u8..6).prop_map(|key| Step::Settle { key }),
+        2 => (0_u64..4).prop_map(|scheme| Step::Scheme { scheme }),
+        2 => (0_u64..4).prop_map(|scheme| Step::Fence { scheme }),
         1 => Just(Step::Save),
         1 => Just(Step::Rollback),
         1 => Just(Step::OtherServer),
@@ -193,9 +202,13 @@ impl<'a> World<'a> {
             key: PrefixKey::parse(&format!("C{}", bench.cases)).expect("valid"),
             period: numgen::calendar::Period::none(),
         };
-        bench.authority.enlist(&on).await.expect("enlisted");
-        let limits =
-            Limits { base: SequenceValue(base), floor: SequenceValue(base), max: SequenceValue::MAX };
+        bench.authority.enlist(&on, 0, DEADLINE).await.expect("enlisted");
+        let limits = Limits {
+            base: SequenceValue(base),
+            floor: SequenceValue(base),
+            max: SequenceValue::MAX,
+            scheme: 0,
+        };
         let mut world = Self {
             bench,
             on,
@@ -376,6 +389,8 @@ impl<'a> World<'a> {
             Step::AbandonRange { back, extent } => {
                 self.abandon(Abandon::Range(self.near((back, extent)))).await;
             }
+            Step::Scheme { scheme } => self.limits.scheme = scheme,
+            Step::Fence { scheme } => self.fence(scheme).await,
             Step::Settle { key } => self.settle(key).await,
             Step::Save => {
                 self.saved = (self.expected.clone(), self.marker);
@@ -412,6 +427,14 @@ impl<'a> World<'a> {
         let counter = Authority::in_force(&mut self.expected, &mut self.marker, REPLID, now, fresh);
         let expected = counter.map_or(Abandoned::Unknown, |counter| counter.abandon(&what, now));
         assert_eq!(answer, expected, "{what:?}");
+        self.compare().await;
+    }
+
+    async fn fence(&mut self, scheme: u64) {
+        let answer = self.bench.authority.fence(&self.on, scheme, DEADLINE).await.expect("an answer");
+        let (fresh, now) = (self.fresh().await, self.bench.now_ms);
+        let expected = Authority::fence(&mut self.expected, &mut self.marker, REPLID, now, fresh, scheme);
+        assert_eq!(answer, expected, "for {scheme}");
         self.compare().await;
     }
 

@@ -78,7 +78,12 @@ impl Bench {
             call: 1,
             count: 0,
             claims,
-            limits: Limits { base: SequenceValue(0), floor: SequenceValue(0), max: SequenceValue::MAX },
+            limits: Limits {
+                base: SequenceValue(0),
+                floor: SequenceValue(0),
+                max: SequenceValue::MAX,
+                scheme: 0,
+            },
             seen: None,
             holds: None,
             used: Vec::new(),

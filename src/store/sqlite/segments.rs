@@ -21,8 +21,8 @@ const HELD: &str = "SELECT * FROM segments WHERE from_value IS NOT NULL";
 const ONE: &str = "SELECT * FROM segments WHERE prefix_key = ?1 AND period = ?2";
 const KEEP: &str =
     "INSERT OR REPLACE INTO segments (prefix_key, period, incarnation, ancestors, base, highest,
-        from_value, to_value, issued, used, seen, touched_at_ms)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+        from_value, to_value, issued, used, seen, touched_at_ms, scheme)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
 
 fn row(row: &Row<'_>) -> Result<Kept, Failure> {
     let seen: Option<Digits> = row.get("seen")?;
@@ -46,6 +46,7 @@ fn row(row: &Row<'_>) -> Result<Kept, Failure> {
             base: values::sequence(row, "base")?,
             floor: SequenceValue(0),
             max: values::sequence(row, "highest")?,
+            scheme: values::unsigned(row, "scheme")?,
         },
         state,
     })
@@ -71,6 +72,7 @@ fn keep(workspace: &Workspace, kept: &Kept) -> Result<(), Failure> {
             used.to_string(),
             kept.state.seen.map(Digits),
             workspace.clock.now().0,
+            signed(kept.limits.scheme),
         ],
     )?;
     Ok(())
@@ -123,7 +125,12 @@ mod tests {
             counter: counter("A"),
             incarnation: Incarnation(u128::MAX),
             ancestors: vec![Incarnation(1), Incarnation(2)],
-            limits: Limits { base: SequenceValue(7), floor: SequenceValue(0), max: SequenceValue::MAX },
+            limits: Limits {
+                base: SequenceValue(7),
+                floor: SequenceValue(0),
+                max: SequenceValue::MAX,
+                scheme: 3,
+            },
             state: NodeState {
                 segment: Some(Segment(range(2_001, 3_000))),
                 issued: 12,

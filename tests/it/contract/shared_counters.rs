@@ -4,9 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use numgen::{
     clock::{ManualClock, UnixMillis},
+    counter::Counter,
     lifecycle::Lifecycle,
     secret::Secret,
     store::{
+        Bounds, CounterStore, StoreError, Taken,
         redis::{
             client::{Client, Options},
             counters::{RedisCounters, Settings},
@@ -17,7 +19,7 @@ use numgen::{
 };
 
 use super::{
-    Bench, NOON, Sqlite,
+    Bench, FREE, NOON, Sqlite, counter, plain,
     redis::{MARKERS, SLOTS, before, wait_for_markers},
 };
 use crate::harness::{Hands, Redis, RedisCluster, SharedCluster};
@@ -133,4 +135,60 @@ impl<G: Ground> Bench for SharedCounters<G> {
         self.node.stop().await;
         self.node = Node::start(self.ground.url(), self.disk.path()).await;
     }
+}
+
+/// Two nodes, of which one has not heard of a change of the rule.
+async fn a_scheme_that_is_retired_on_one_node_draws_nothing_on_another<G: Ground>() {
+    let mut bench = SharedCounters::<G>::new().await;
+    let (a, disk) = (&bench.node, tempfile::tempdir().expect("a directory"));
+    let b = Node::start(bench.ground.url(), disk.path()).await;
+    let new = |floor| Bounds { scheme: 1, floor, ..FREE };
+    let draw = async |node: &Node, on: &Counter, bounds| match node
+        .counters
+        .take(on.clone(), bounds, vec![plain(1)])
+        .await
+    {
+        Ok(taken) => {
+            let [Taken::Fresh(values)] = &taken[..] else { panic!("{taken:?}") };
+            Some(values.last().expect("a value"))
+        }
+        Err(StoreError::Superseded { .. }) => None,
+        Err(other) => panic!("{other:?}"),
+    };
+    let months = ["202611", "202612", "202701"].map(|month| counter("RETIRED", month));
+    let mut highest = draw(a, &months[0], FREE).await.expect("in force");
+    for _ in 0..5 {
+        highest = draw(&b, &months[1], FREE).await.expect("in force");
+    }
+    // It has seen the counter of this month, and never draws from it.
+    let floor = a.counters.retire(&months[0].key, 1).await.expect("retired");
+    assert!(floor >= highest, "{floor} is below what was issued");
+    for month in &months {
+        assert_eq!(draw(&b, month, FREE).await, None, "{month}");
+        assert_eq!(draw(a, month, FREE).await, None, "{month}");
+    }
+    let shown = b.counters.counters(&months[0].key).await.expect("read");
+    for state in shown {
+        let ends = state.segments.iter().map(|segment| segment.to).chain([state.last]);
+        assert!(ends.max() <= Some(floor), "above the floor: {state:?}");
+    }
+    // It learns the new rule, and draws again.
+    let all = counter("RETIRED", "");
+    assert_eq!(draw(&b, &all, new(floor)).await.map(|value| value.0), Some(floor.0 + 1));
+    assert_eq!(draw(a, &months[0], new(floor)).await.map(|value| value.0), Some(floor.0 + 1));
+    assert_eq!(draw(&b, &months[0], FREE).await, None);
+    b.stop().await;
+    // Nor does the next process, which comes with what is on disk.
+    bench.reopen().await;
+    assert_eq!(draw(&bench.node, &months[1], FREE).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_redis_a_scheme_that_is_retired_on_one_node_draws_nothing_on_another() {
+    a_scheme_that_is_retired_on_one_node_draws_nothing_on_another::<Redis>().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_cluster_a_scheme_that_is_retired_on_one_node_draws_nothing_on_another() {
+    a_scheme_that_is_retired_on_one_node_draws_nothing_on_another::<SharedCluster>().await;
 }

@@ -31,6 +31,8 @@ pub struct Authority {
     pub base: SequenceValue,
     /// Nothing at or below it is drawn again.
     pub cursor: SequenceValue,
+    /// The highest scheme that was heard of: lower ones draw nothing.
+    pub scheme: u64,
     /// Under which it was blessed; `None`: nobody knows where it stood.
     pub generation: Option<Generation>,
     /// Reports under a generation that has not begun yet.
@@ -183,6 +185,7 @@ impl Authority {
             origin,
             base: origin,
             cursor: origin,
+            scheme: 0,
             generation: None,
             recovery: None,
             rate: Rate::default(),
@@ -204,6 +207,8 @@ impl Authority {
         take: &Take,
     ) -> Reply {
         let mut instance = Instance::look(marker, replid, now, fresh);
+        // What was only fenced begins where whoever asks first says.
+        let blank = slot.take_if(|counter| counter.is_blank());
         let forgotten = match slot {
             // Whoever remembers a counter that is not there remembers one that was lost.
             None => instance.is_settled() && take.remembers(),
@@ -221,6 +226,10 @@ impl Authority {
                 Self::unknown(take.limits.base)
             }
         });
+        if let Some(blank) = blank {
+            (counter.scheme, counter.records) = (blank.scheme, blank.records);
+        }
+        counter.scheme = counter.scheme.max(take.limits.scheme);
         let speaks_of_it = take.generation == Some(instance.generation);
         if counter.generation != Some(instance.generation) {
             counter.hear_report(instance.generation, take, now, speaks_of_it);
@@ -338,6 +347,9 @@ impl Authority {
         if count == 0 {
             return Ok(Vec::new());
         }
+        if limits.scheme < self.scheme {
+            return Err(Outcome::Superseded);
+        }
         // Where nothing was issued yet, the counter may still be told to begin elsewhere.
         let floor = if self.is_untouched() { limits.floor.max(limits.base) } else { limits.floor };
         let mut at = self.cursor.max(floor).0;
@@ -385,6 +397,12 @@ impl Authority {
             .chain(segments)
             .filter(|obstacle| obstacle.range().to >= value)
             .min_by_key(|obstacle| obstacle.range().from.max(value))
+    }
+
+    /// Nobody has had to do with it yet but to fence it.
+    fn is_blank(&self) -> bool {
+        let is_unmoved = self.base == self.origin && self.is_untouched();
+        is_unmoved && self.members.is_empty() && self.recovery.is_none()
     }
 
     fn is_untouched(&self) -> bool {
@@ -578,7 +596,7 @@ impl Authority {
 
     /// The segment that the node is to hold from now on; reserved before it is told.
     fn place(&mut self, take: &Take) -> Option<Segment> {
-        let wants = take.wants?;
+        let wants = take.wants.filter(|_| take.limits.scheme == self.scheme)?;
         let distance = self.distance(wants.size, take.count);
         let near = self.cursor.0.saturating_add(distance / 2).max(self.target.0);
         let (held, offered) =
@@ -658,6 +676,20 @@ pub enum Settled {
     Void,
 }
 
+/// Outcome of [`Authority::fence`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fenced {
+    /// This is the highest value that was issued under lower schemes, or still may be, from a segment.
+    At(SequenceValue),
+    /// The store has forgotten something: it is known in so many ms at the earliest.
+    Settling {
+        /// How long, in ms.
+        wait_ms: u64,
+    },
+    /// As [`Advance::Unknown`].
+    Unknown,
+}
+
 /// Outcome of [`Authority::advance`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Advance {
@@ -725,6 +757,36 @@ impl Authority {
             Entry::Void { turn: voided } => *voided = turn.max(*voided),
         }
         Settled::Void
+    }
+
+    /// Closes the counter to schemes below `scheme`, whether or not it exists, and says how far they have come.
+    pub fn fence(
+        slot: &mut Option<Self>,
+        marker: &mut Option<Marker>,
+        replid: u64,
+        now: u64,
+        fresh: Generation,
+        scheme: u64,
+    ) -> Fenced {
+        let instance = Instance::look(marker, replid, now, fresh);
+        let counter = slot.get_or_insert_with(|| Self::unknown(SequenceValue(0)));
+        counter.scheme = counter.scheme.max(scheme);
+        if counter.generation == Some(instance.generation) {
+            Fenced::At(counter.highest())
+        } else if !instance.is_settled() {
+            Fenced::Settling { wait_ms: instance.settling_ms }
+        } else if counter.is_blank() {
+            Fenced::At(counter.highest())
+        } else {
+            Fenced::Unknown
+        }
+    }
+
+    /// The highest value that was issued, or can be.
+    fn highest(&self) -> SequenceValue {
+        let ahead = self.ahead.iter().map(|ahead| ahead.range.to);
+        let segments = self.members.values().flat_map(Member::segments).map(|segment| segment.0.to);
+        ahead.chain(segments).fold(self.cursor, SequenceValue::max)
     }
 
     /// Moves the cursor up to `to`, once no segment lies at or below it.

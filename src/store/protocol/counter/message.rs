@@ -107,6 +107,8 @@ pub struct Limits {
     pub floor: SequenceValue,
     /// The highest value that may be drawn.
     pub max: SequenceValue,
+    /// Which of the schemes of counters of its prefix key asks: one below the highest that was heard of draws nothing.
+    pub scheme: u64,
 }
 
 /// Which segment a node would like to hold.
@@ -207,6 +209,8 @@ pub enum Outcome {
         /// How many.
         left: u64,
     },
+    /// The scheme was retired; nothing was drawn, and no segment is given any more.
+    Superseded,
 }
 
 /// What the authority answers.

@@ -15,7 +15,12 @@
 //!    earlier one and reports before it draws. The cursor goes on above everything that was reported, and above more than
 //!    could have been lost where somebody is silent.
 //! 4. **No silent hole.** Every value above the base and at or below the cursor was issued, or is listed with its reason.
-//! 5. **No needless hole.** While all nodes beat, the cursor does not pass a segment: it lies ahead and is swapped for one further ahead in time.
+//! 5. **A retired scheme draws nothing.** When a prefix key counts in other periods than before, its rule comes to begin above
+//!    everything that was issued; so nothing may be issued under the old rule once that was read. A counter keeps the highest
+//!    scheme that it has heard of, and a message of a lower one only reports and gives back. Retiring closes first the list of the
+//!    key's counters to lower schemes (a counter is on it, and allowed, before its first message), then *fences* every counter on it, those that
+//!    do not exist yet included, and answers the highest value that was issued or lies in a segment: nodes that are away may issue that.
+//! 6. **No needless hole.** While all nodes beat, the cursor does not pass a segment: it lies ahead and is swapped for one further ahead in time.
 //!
 //! # Order
 //!
@@ -30,7 +35,7 @@ mod recovery;
 mod tests;
 
 pub use authority::{
-    Abandon, Abandoned, Advance, Ahead, Authority, Entry, Hole, Member, Rate, Record, Settled,
+    Abandon, Abandoned, Advance, Ahead, Authority, Entry, Fenced, Hole, Member, Rate, Record, Settled,
 };
 pub use message::{
     ClaimAnswer, ClaimAsk, Generation, Incarnation, Instance, Limits, Marker, Outcome, Reply, SETTLING_MS,

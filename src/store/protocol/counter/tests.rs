@@ -10,7 +10,8 @@ use crate::{
     store::HoleReason,
 };
 
-const LIMITS: Limits = Limits { base: SequenceValue(0), floor: SequenceValue(0), max: SequenceValue::MAX };
+const LIMITS: Limits =
+    Limits { base: SequenceValue(0), floor: SequenceValue(0), max: SequenceValue::MAX, scheme: 0 };
 const SIZE: u64 = 10;
 const BEAT_MS: u64 = 1_000;
 
@@ -344,4 +345,114 @@ fn what_was_handed_back_is_told_to_a_store_that_has_forgotten_it() {
     world.step(Step::Rollback);
     world.heal();
     assert_eq!(world.holes().get(&1), Some(&HoleReason::Returned));
+}
+
+/// A message of a node that is new to the counter, under a scheme.
+fn under(scheme: u64, node: &mut Node, count: u64, wants: Option<Wants>) -> Take {
+    let limits = Limits { scheme, ..LIMITS };
+    node.ask(Ask { count, claims: Vec::new(), limits, wants, next_beat_ms: BEAT_MS, leaves: false })
+}
+
+/// A store that has been there for a while.
+struct Settled {
+    counter: Option<Authority>,
+    marker: Option<Marker>,
+}
+
+impl Settled {
+    const GENERATION: Generation = Generation(7);
+
+    fn new() -> Self {
+        let marker = Marker { generation: Self::GENERATION, replid: 1, since: 0, settled: true };
+        Self { counter: None, marker: Some(marker) }
+    }
+
+    fn node(name: u128) -> Node {
+        Node::new(Incarnation(name), "n".into(), Some(Self::GENERATION), NodeState::default(), Vec::new())
+    }
+
+    fn serve(&mut self, take: &Take) -> Reply {
+        Authority::serve(&mut self.counter, &mut self.marker, 1, 1_000, Generation(9), take)
+    }
+
+    fn draw(&mut self, scheme: u64, node: &mut Node, count: u64) -> (Outcome, Option<Segment>) {
+        let take = under(scheme, node, count, Some(Wants { size: SIZE }));
+        let reply = self.serve(&take);
+        let Reply::Taken { outcome, segment, .. } = &reply else { panic!("{reply:?}") };
+        let answer = (outcome.clone(), *segment);
+        if let Heard::Served { write: Some(state), .. } = node.hear(&take, reply) {
+            node.adopt(state);
+        }
+        answer
+    }
+
+    fn fence(&mut self, scheme: u64) -> Fenced {
+        Authority::fence(&mut self.counter, &mut self.marker, 1, 1_000, Generation(9), scheme)
+    }
+}
+
+fn drawn(from: u64, to: u64) -> Outcome {
+    Outcome::Drawn(vec![ValueRange { from: SequenceValue(from), to: SequenceValue(to) }])
+}
+
+#[test]
+fn a_retired_scheme_draws_nothing_and_gives_its_segment_back() {
+    let (mut store, mut old, mut new) = (Settled::new(), Settled::node(1), Settled::node(2));
+    let (outcome, segment) = store.draw(0, &mut old, 3);
+    assert_eq!(outcome, drawn(1, 3));
+    let Some(Segment(held)) = segment else { panic!("no segment") };
+    let lost = under(0, &mut old, 2, None);
+    store.serve(&lost);
+    assert_eq!(store.fence(1), Fenced::At(held.to), "what lies in a segment may be issued");
+    // Repeated after the fence: what was drawn before it is answered, and lies below the floor.
+    let Reply::Taken { outcome, .. } = store.serve(&lost) else { panic!("not served") };
+    assert_eq!(outcome, drawn(4, 5));
+    old.withdraw();
+    assert_eq!(store.draw(0, &mut old, 1), (Outcome::Superseded, None));
+    assert_eq!(old.state().segment, None);
+    assert_eq!(store.draw(0, &mut old, 0), (Outcome::Drawn(Vec::new()), None), "a sign of life is welcome");
+    let counter = store.counter.as_ref().expect("a counter");
+    assert!(counter.members.values().all(|member| member.segments().next().is_none()), "given back");
+    assert_eq!(counter.cursor, SequenceValue(5));
+    assert_eq!(store.draw(1, &mut new, 1).0, drawn(6, 6));
+    assert_eq!(store.draw(0, &mut old, 1).0, Outcome::Superseded);
+}
+
+#[test]
+fn a_later_scheme_closes_the_counter_by_itself() {
+    let (mut store, mut old, mut new) = (Settled::new(), Settled::node(1), Settled::node(2));
+    store.draw(0, &mut old, 1);
+    store.draw(2, &mut new, 0);
+    assert_eq!(store.draw(1, &mut old, 1).0, Outcome::Superseded);
+    assert_eq!(store.fence(1), store.fence(2), "it is never lowered");
+    assert_eq!(store.draw(1, &mut old, 1).0, Outcome::Superseded);
+}
+
+#[test]
+fn what_does_not_exist_is_fenced_and_begins_where_its_first_caller_says() {
+    let (mut store, mut old, mut new) = (Settled::new(), Settled::node(1), Settled::node(2));
+    assert_eq!(store.fence(1), Fenced::At(SequenceValue(0)));
+    assert_eq!(store.draw(0, &mut old, 1).0, Outcome::Superseded);
+    store.counter = None;
+    store.fence(1);
+    let limits = Limits { base: SequenceValue(1_000), floor: SequenceValue(2_000), scheme: 1, ..LIMITS };
+    let take = Take { limits, ..under(1, &mut new, 1, None) };
+    let Reply::Taken { outcome, .. } = store.serve(&take) else { panic!("not served") };
+    assert_eq!(outcome, drawn(2_001, 2_001));
+    let counter = store.counter.as_ref().expect("a counter");
+    assert_eq!((counter.origin, counter.base), (SequenceValue(1_000), SequenceValue(2_000)));
+    assert_eq!(store.draw(0, &mut old, 1).0, Outcome::Superseded);
+}
+
+#[test]
+fn a_store_that_has_forgotten_does_not_say_how_far_a_scheme_has_come() {
+    let (mut store, mut old) = (Settled::new(), Settled::node(1));
+    store.draw(0, &mut old, 40);
+    store.marker = None;
+    assert_eq!(store.fence(1), Fenced::Settling { wait_ms: SETTLING_MS });
+    store.marker = Some(Marker { generation: Generation(8), replid: 1, since: 0, settled: true });
+    assert_eq!(store.fence(1), Fenced::Unknown, "nobody has reported");
+    store.counter = None;
+    store.marker = None;
+    assert_eq!(store.fence(1), Fenced::Settling { wait_ms: SETTLING_MS }, "it may have been lost");
 }

@@ -8,7 +8,7 @@ local limits = { base = ARGV[7], floor = ARGV[8], max = ARGV[9] }
 local seen, holds = ARGV[10], read_range(ARGV[11])
 local used, surplus, size = read_ranges(ARGV[12]), read_ranges(ARGV[13]), tonumber(ARGV[14])
 local retires, covers, peers = read_ids(ARGV[15]), read_ids(ARGV[16]), read_ids(ARGV[17])
-local next_beat, leaves = tonumber(ARGV[18]), ARGV[19] == '1'
+local next_beat, leaves, scheme = tonumber(ARGV[18]), ARGV[19] == '1', tonumber(ARGV[20])
 
 local function introduce()
   if not counter.members[me] then
@@ -160,6 +160,9 @@ local function draw(wanted)
   if wanted == 0 then
     return {}
   end
+  if scheme < counter.scheme then
+    return nil, 'superseded', ''
+  end
   -- Where nothing was issued yet, the counter may still be told to begin elsewhere.
   local lowest = is_untouched() and later(limits.base, limits.floor) or limits.floor
   local at, left, drawn = later(counter.cursor, lowest), wanted, {}
@@ -217,7 +220,7 @@ end
 
 local function read_claims()
   local claims = {}
-  for i = 20, #ARGV, 7 do
+  for i = 21, #ARGV, 7 do
     claims[#claims + 1] = {
       record = KEYS[5 + #claims], fingerprint = ARGV[i], stamp = ARGV[i + 1], count = tonumber(ARGV[i + 2]),
       turn = tonumber(ARGV[i + 3]), claimed_at = tonumber(ARGV[i + 4]), expires_at = ARGV[i + 5],
@@ -309,7 +312,7 @@ end
 
 -- The segment that the node is to hold from now on; reserved before it is told.
 local function place()
-  if not size then
+  if not size or scheme < counter.scheme then
     return nil
   end
   local member = counter.members[me]

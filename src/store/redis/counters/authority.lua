@@ -117,13 +117,14 @@ local function load()
     return nil
   end
   counter = { members = {}, ahead = {} }
-  local second, drawn, peak, clear
-  counter.origin, counter.base, counter.cursor, counter.generation, clear, counter.target, second, drawn, peak =
-    match(found.core, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
-  if not peak then
+  local second, drawn, peak, clear, scheme
+  counter.origin, counter.base, counter.cursor, counter.generation, clear, counter.target, second, drawn, peak, scheme =
+    match(found.core, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+  if not scheme then
     return redis.error_reply('CORRUPT the state of a counter cannot be read: ' .. KEYS[2])
   end
   counter.second, counter.drawn, counter.peak = tonumber(second), tonumber(drawn), tonumber(peak)
+  counter.scheme = tonumber(scheme)
   for field, text in pairs(found) do
     if #field == 32 then
       counter.members[field] = read_member(text)
@@ -312,6 +313,11 @@ local function is_untouched()
   return counter.cursor == counter.base and #counter.ahead == 0
 end
 
+-- Nobody has had to do with it yet but to fence it.
+local function is_blank()
+  return counter.base == counter.origin and is_untouched() and #members() == 0 and not counter.recovery
+end
+
 -- A counter from which nothing was issued begins above its floor; nothing is skipped then.
 local function begin_above(value)
   if is_untouched() and value > counter.base then
@@ -402,7 +408,7 @@ local function save()
     clear = later(obstacle[1], next)
   end
   write('core', table.concat({ counter.origin, counter.base, counter.cursor, counter.generation, clear,
-    counter.target, number(counter.second), number(counter.drawn), number(counter.peak) }, ' '))
+    counter.target, number(counter.second), number(counter.drawn), number(counter.peak), number(counter.scheme) }, ' '))
   local ahead = {}
   for i, known in ipairs(counter.ahead) do
     ahead[i] = known.range[1] .. known.range[2] .. (known.abandoned and 'a' or 'u') .. known.node .. '\n'

@@ -10,7 +10,7 @@ use crate::{
     prefix_key::PrefixKey,
     store::{
         StoreError,
-        protocol::counter::{Abandon, Abandoned, Advance, Authority, Reply, Settled, Take},
+        protocol::counter::{Abandon, Abandoned, Advance, Authority, Fenced, Reply, Settled, Take},
         redis::client::{Arg, Client, Script},
     },
 };
@@ -36,6 +36,10 @@ static ADVANCE: Script =
     script!("advance", "values.lua", "../workers/marker.lua", "instance.lua", "authority.lua", "advance.lua");
 static ABANDON: Script =
     script!("abandon", "values.lua", "../workers/marker.lua", "instance.lua", "authority.lua", "abandon.lua");
+static FENCE: Script =
+    script!("fence", "values.lua", "../workers/marker.lua", "instance.lua", "authority.lua", "fence.lua");
+static ENLIST: Script = script!("enlist", "enlist.lua");
+static CLOSE: Script = script!("close", "../workers/marker.lua", "close.lua");
 static SHOW: Script = script!("show", "show.lua");
 static SETTLE: Script = script!("settle", "settle.lua");
 
@@ -55,6 +59,18 @@ pub struct Shown {
     pub now_ms: u64,
     /// What is kept of it, but for its idempotency records.
     pub counter: Authority,
+}
+
+/// Outcome of [`RedisAuthority::close`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// These counters of the key were ever enlisted.
+    Listed(Vec<Counter>),
+    /// Closed, but the store has forgotten something: the list is whole in so many ms at the earliest.
+    Settling {
+        /// How long, in ms.
+        wait_ms: u64,
+    },
 }
 
 impl RedisAuthority {
@@ -149,16 +165,63 @@ impl RedisAuthority {
         wire::read_settled(&reply).ok_or_else(|| misread(&SETTLE))
     }
 
-    /// Puts a counter on the list that [`Self::show`] goes through. Comes before its first TAKE, and again after a
+    /// Puts a counter on the list of its key, for somebody who asks under `scheme`. Comes before its first TAKE, and again after a
     /// [`Reply::Recover`], since the list can be lost with the store.
     ///
     /// # Errors
     ///
-    /// As [`Client::query`].
-    pub async fn enlist(&self, counter: &Counter) -> Result<(), StoreError> {
-        let mut command = redis::cmd("SADD");
-        command.arg(periods_key(&counter.key)).arg(counter.period.as_str());
-        self.client.query::<u64>("enlist", &command).await.map(|_new| ())
+    /// `StoreError::Superseded` where the scheme was retired ([`Self::close`]); as [`Client::run`].
+    pub async fn enlist(&self, counter: &Counter, scheme: u64, deadline: Duration) -> Result<(), StoreError> {
+        let args = [scheme.to_string(), counter.period.as_str().to_owned()];
+        let reply: String = self.ask(&ENLIST, &list_keys(&counter.key), &args, deadline).await?;
+        match reply.as_str() {
+            "listed" => Ok(()),
+            "superseded" => {
+                Err(StoreError::Superseded { store: crate::store::redis::STORE, operation: "enlist" })
+            }
+            _ => Err(misread(&ENLIST)),
+        }
+    }
+
+    /// Refuses lower schemes of the key from now on when they want to enlist a counter; answers those that are on the list, once
+    /// a store that has forgotten the list has had the time to be told again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::run`].
+    pub async fn close(
+        &self,
+        key: &PrefixKey,
+        scheme: u64,
+        deadline: Duration,
+    ) -> Result<Closed, StoreError> {
+        let [list, lowest] = list_keys(key);
+        let marker = self.client.marker_key(&list);
+        let args = [scheme.to_string(), fresh()?];
+        let mut reply = self.run(&CLOSE, &[list, lowest, marker], &args, deadline).await?.into_iter();
+        let wait_ms = reply.next().and_then(|text| text.parse().ok()).ok_or_else(|| misread(&CLOSE))?;
+        let counter = |period: String| Counter { key: key.clone(), period: Period::new(&period) };
+        Ok(if wait_ms == 0 {
+            Closed::Listed(reply.map(counter).collect())
+        } else {
+            Closed::Settling { wait_ms }
+        })
+    }
+
+    /// [`Authority::fence`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::run`].
+    pub async fn fence(
+        &self,
+        counter: &Counter,
+        scheme: u64,
+        deadline: Duration,
+    ) -> Result<Fenced, StoreError> {
+        let args = [fresh()?, scheme.to_string()];
+        let reply = self.run(&FENCE, &self.keys(counter), &args, deadline).await?;
+        wire::read_fenced(&reply).ok_or_else(|| misread(&FENCE))
     }
 
     /// Every counter of a prefix key that is on the list and exists, in period order.
@@ -200,6 +263,16 @@ impl RedisAuthority {
         args: &[Text],
         deadline: Duration,
     ) -> Result<Vec<String>, StoreError> {
+        self.ask(script, keys, args, deadline).await
+    }
+
+    async fn ask<T: redis::FromRedisValue>(
+        &self,
+        script: &'static Script,
+        keys: &[String],
+        args: &[Text],
+        deadline: Duration,
+    ) -> Result<T, StoreError> {
         let args: Vec<Arg<'_>> = args.iter().map(Arg::from).collect();
         self.client.run(script, keys, &args, deadline).await
     }
@@ -218,6 +291,13 @@ fn record_key(counter: &Counter, key: &str) -> String {
 
 fn periods_key(key: &PrefixKey) -> String {
     format!("numgen:periods:{key}")
+}
+
+/// The list of a key's counters, and the lowest of its schemes that may still draw: one slot has both.
+fn list_keys(key: &PrefixKey) -> [String; 2] {
+    let list = periods_key(key);
+    let scheme = format!("numgen:scheme:{{{list}}}");
+    [list, scheme]
 }
 
 /// The name of a generation, should one have to begin.

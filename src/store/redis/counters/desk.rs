@@ -114,7 +114,9 @@ impl Desk {
     ) -> Self {
         let pulse = Pulse::default();
         pulse.interval.store(BEAT_MS, Ordering::Relaxed);
-        let limits = Limits { base: bounds.base, floor: bounds.floor, max: bounds.max };
+        // The segment may have been given out under a later scheme than that of the first to ask.
+        let scheme = kept.map_or(0, |kept| kept.limits.scheme).max(bounds.scheme);
+        let limits = Limits { scheme, ..limits(bounds) };
         let work = Work {
             node,
             limits,
@@ -226,6 +228,11 @@ impl Work {
     pub(super) fn note_written(&mut self, state: &NodeState) {
         self.written = state.seen;
     }
+}
+
+/// Within what a caller asks for values.
+pub(super) fn limits(bounds: &Bounds) -> Limits {
+    Limits { base: bounds.base, floor: bounds.floor, max: bounds.max, scheme: bounds.scheme }
 }
 
 /// Those before a process that begins now, the latest last.

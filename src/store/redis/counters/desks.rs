@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    desk::{BEAT_MS, Desk, Standing, Turn, ancestors},
+    desk::{BEAT_MS, Desk, Standing, Turn, ancestors, limits},
     link::AuthorityLink,
 };
 use crate::{
@@ -201,8 +201,10 @@ impl Desks {
     pub(super) fn touch(&self, desk: &Arc<Desk>, bounds: &Bounds) {
         desk.pulse.used_at.store(self.now_ms(), Ordering::Relaxed);
         let mut work = desk.work();
-        (work.limits.base, work.limits.floor, work.limits.max) = (bounds.base, bounds.floor, bounds.max);
-        work.on_outage = bounds.on_outage;
+        if bounds.scheme >= work.limits.scheme {
+            work.limits = limits(bounds);
+            work.on_outage = bounds.on_outage;
+        }
         drop(work);
         if desk.pulse.interval.swap(BEAT_MS, Ordering::Relaxed) > BEAT_MS {
             self.send(Errand::Hasten(Arc::clone(desk)));
@@ -234,25 +236,18 @@ impl Desks {
         &self,
         desk: &Arc<Desk>,
         turn: &mut Turn,
-        ask: Ask,
+        mut ask: Ask,
     ) -> Result<Answer, StoreError> {
         self.settle(desk, turn).await?;
+        if !turn.is_listed {
+            self.enlist(desk, turn, &mut ask).await?;
+        }
         let (take, is_repeat) = {
             let mut work = desk.work();
             let is_repeat = work.node.has_pending_call();
             (work.node.ask(ask), is_repeat)
         };
-        let deadline = self.deadline();
-        let called = if turn.is_listed {
-            self.link.take(&desk.counter, &take, deadline).await
-        } else {
-            // In this order on one connection: whoever is on a registry is on the list.
-            let (listed, called) =
-                tokio::join!(self.link.enlist(&desk.counter), self.link.take(&desk.counter, &take, deadline));
-            turn.is_listed = listed.is_ok();
-            called
-        };
-        let reply = match called {
+        let reply = match self.link.take(&desk.counter, &take, self.deadline()).await {
             Ok(reply) => reply,
             Err(error) => {
                 // What was never sent needs no answer; an earlier attempt may still have one.
@@ -271,6 +266,22 @@ impl Desks {
         self.note_generation(desk, &reply);
         let heard = desk.work().node.hear(&take, reply);
         Ok(self.understand(desk, turn, heard))
+    }
+
+    /// Puts the counter on the list of its key: whoever draws from a counter, or holds a segment of it, is on the list. Where the
+    /// scheme was retired, a sign of life may go on without.
+    async fn enlist(&self, desk: &Arc<Desk>, turn: &mut Turn, ask: &mut Ask) -> Result<(), StoreError> {
+        match self.link.enlist(&desk.counter, ask.limits.scheme, self.deadline()).await {
+            Ok(()) => turn.is_listed = true,
+            Err(StoreError::Superseded { .. }) if ask.count == 0 && ask.claims.is_empty() => ask.wants = None,
+            Err(error) => {
+                if is_away(&error) {
+                    self.lose(desk, Standing::Away);
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     fn understand(&self, desk: &Arc<Desk>, turn: &mut Turn, heard: Heard) -> Answer {

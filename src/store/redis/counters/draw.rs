@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
     batch::{Batch, Misfit},
-    desk::{Desk, Standing, Turn},
+    desk::{Desk, Standing, Turn, limits},
     desks::{Answer, Desks, Errand, is_away, unavailable},
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     rule::OnOutage,
     store::{
         Bounds, StoreError, TakeRequest, Taken,
-        protocol::counter::{ClaimAnswer, Outcome},
+        protocol::counter::{Ask, ClaimAnswer, Outcome},
         redis::STORE,
     },
 };
@@ -51,7 +51,7 @@ impl Desks {
         requests: Vec<TakeRequest>,
     ) -> Result<Vec<Taken>, StoreError> {
         if self.is_retired(&counter.key, bounds.scheme) {
-            return Err(StoreError::Superseded { store: STORE, operation: "take" });
+            return Err(superseded());
         }
         if self.is_leaving.load(Ordering::Acquire) {
             return Err(unavailable("take", Leaving));
@@ -62,7 +62,7 @@ impl Desks {
             let desk = self.desk(&counter, &bounds).await?;
             self.touch(&desk, &bounds);
             if desk.standing() == Standing::Here {
-                match self.draw(&desk, &mut batch, until).await? {
+                match self.draw(&desk, &bounds, &mut batch, until).await? {
                     Drawn::Whole => return Ok(batch.finish()),
                     Drawn::Closed => continue,
                     Drawn::Away => {}
@@ -79,7 +79,13 @@ impl Desks {
     }
 
     /// Draws what is open from the authority.
-    async fn draw(&self, desk: &Arc<Desk>, batch: &mut Batch, until: Instant) -> Result<Drawn, StoreError> {
+    async fn draw(
+        &self,
+        desk: &Arc<Desk>,
+        bounds: &Bounds,
+        batch: &mut Batch,
+        until: Instant,
+    ) -> Result<Drawn, StoreError> {
         let Ok(mut turn) = timeout_at(until, desk.turn()).await else { return Err(late()) };
         if turn.is_closed {
             return Ok(Drawn::Closed);
@@ -87,7 +93,7 @@ impl Desks {
         if desk.standing() != Standing::Here {
             return Ok(Drawn::Away);
         }
-        let drawn = self.converse(desk, &mut turn, batch, until).await;
+        let drawn = self.converse(desk, &mut turn, bounds, batch, until).await;
         if turn.offer.is_some() {
             // The answers do not wait for the disk; the next message does.
             self.send(Errand::Settle(Arc::clone(desk), turn));
@@ -100,6 +106,7 @@ impl Desks {
         &self,
         desk: &Arc<Desk>,
         turn: &mut Turn,
+        bounds: &Bounds,
         batch: &mut Batch,
         until: Instant,
     ) -> Result<Drawn, StoreError> {
@@ -112,7 +119,8 @@ impl Desks {
             if Instant::now() >= until {
                 return Err(late());
             }
-            let ask = desk.ask(count, claims, self.identity.segment_size);
+            // Not those of another caller, who may have heard of a later rule.
+            let ask = Ask { limits: limits(bounds), ..desk.ask(count, claims, self.identity.segment_size) };
             let answer = match self.exchange(desk, turn, ask).await {
                 Err(error) if is_away(&error) && desk.standing() != Standing::Here => return Ok(Drawn::Away),
                 answer => answer?,
@@ -127,6 +135,8 @@ impl Desks {
                 }
                 Answer::Served { outcome: Outcome::Overflow { left }, .. } if is_ours => batch.squeeze(left),
                 Answer::Served { outcome: Outcome::Overflow { .. }, .. } => {}
+                Answer::Served { outcome: Outcome::Superseded, .. } if is_ours => return Err(superseded()),
+                Answer::Served { outcome: Outcome::Superseded, .. } => {}
                 Answer::Served { outcome: Outcome::Blocked { by }, .. } => {
                     // One's own segment is swapped for another before the next message.
                     if by != desk.work().node.incarnation() || turn.offer.is_none() {
@@ -172,6 +182,10 @@ impl Desks {
         let row = {
             let mut work = desk.work();
             work.hand_back_untold();
+            if bounds.scheme < work.limits.scheme {
+                // What the segment holds was given out under a later rule, or will be.
+                return Err(superseded());
+            }
             let mut issued = Vec::new();
             batch.serve_locally(|count| {
                 work.node.state().next().filter(|next| *next > bounds.floor)?;
@@ -219,6 +233,10 @@ fn distribute(batch: &mut Batch, values: &[ValueRange], claims: Vec<ClaimAnswer>
 async fn rest(pause: &mut Duration, until: Instant) {
     sleep_until((Instant::now() + *pause).min(until)).await;
     *pause = (*pause * 2).min(LONGEST_PAUSE);
+}
+
+fn superseded() -> StoreError {
+    StoreError::Superseded { store: STORE, operation: "take" }
 }
 
 fn late() -> StoreError {

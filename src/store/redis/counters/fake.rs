@@ -14,14 +14,16 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{Shown, link::AuthorityLink};
+use super::{Closed, Shown, link::AuthorityLink};
 use crate::{
+    calendar::Period,
     counter::{Counter, SequenceValue},
     prefix_key::PrefixKey,
     store::{
         Claim, StoreError, StoreFuture,
         protocol::counter::{
-            Abandon, Abandoned, Advance, Authority, Generation, Marker, Outcome, Reply, Take,
+            Abandon, Abandoned, Advance, Authority, Fenced, Generation, Instance, Marker, Outcome, Reply,
+            Take,
         },
         redis::{client::Reachable, idempotency::PinOutcome},
         segments::{Kept, SegmentStore},
@@ -46,6 +48,8 @@ pub(super) enum Network {
 pub(super) struct Memory {
     pub(super) counters: BTreeMap<String, (Counter, Option<Authority>)>,
     pub(super) marker: Option<Marker>,
+    /// Of each prefix key: the lowest scheme that may still draw, and the counters on its list.
+    lists: BTreeMap<PrefixKey, (u64, BTreeMap<Period, Counter>)>,
 }
 
 /// The store.
@@ -63,7 +67,7 @@ impl Server {
     pub(super) fn new() -> Arc<Self> {
         let marker = Marker { generation: Generation(1), replid: 0, since: 0, settled: true };
         Arc::new(Self {
-            memory: Mutex::new(Memory { counters: BTreeMap::new(), marker: Some(marker) }),
+            memory: Mutex::new(Memory { marker: Some(marker), ..Memory::default() }),
             replid: AtomicUsize::new(0),
             randomness: AtomicUsize::new(1),
             began: Instant::now(),
@@ -95,13 +99,17 @@ impl Server {
             .expect("a counter")
     }
 
+    fn fresh(&self) -> Generation {
+        Generation(1 + self.randomness.fetch_add(1, Ordering::SeqCst) as u64)
+    }
+
     fn on<T>(
         &self,
         counter: &Counter,
         work: impl FnOnce(&mut Option<Authority>, &mut Option<Marker>, u64, Generation) -> T,
     ) -> T {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        let fresh = Generation(1 + self.randomness.fetch_add(1, Ordering::SeqCst) as u64);
+        let fresh = self.fresh();
         let replid = self.replid.load(Ordering::SeqCst) as u64;
         let memory = &mut *self.memory();
         let (_, slot) = memory.counters.entry(counter.to_string()).or_insert_with(|| (counter.clone(), None));
@@ -204,8 +212,47 @@ impl AuthorityLink for Link {
         Box::pin(self.call("pin", deadline, move || PinOutcome::Draw { turn }))
     }
 
-    fn enlist<'a>(&'a self, _counter: &'a Counter) -> StoreFuture<'a, ()> {
-        Box::pin(std::future::ready(Ok(())))
+    fn enlist<'a>(&'a self, counter: &'a Counter, scheme: u64, deadline: Duration) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            let is_open = self.call("enlist", deadline, || {
+                let memory = &mut *self.server.memory();
+                let (lowest, list) = memory.lists.entry(counter.key.clone()).or_default();
+                list.insert(counter.period.clone(), counter.clone());
+                let is_open = scheme >= *lowest;
+                if is_open {
+                    *lowest = scheme;
+                }
+                is_open
+            });
+            let superseded = StoreError::Superseded { store: "fake", operation: "enlist" };
+            if is_open.await? { Ok(()) } else { Err(superseded) }
+        })
+    }
+
+    fn close<'a>(&'a self, key: &'a PrefixKey, scheme: u64, deadline: Duration) -> StoreFuture<'a, Closed> {
+        Box::pin(self.call("close", deadline, move || {
+            let now = self.server.now_ms();
+            let replid = self.server.replid.load(Ordering::SeqCst) as u64;
+            let fresh = self.server.fresh();
+            let memory = &mut *self.server.memory();
+            let instance = Instance::look(&mut memory.marker, replid, now, fresh);
+            let (lowest, list) = memory.lists.entry(key.clone()).or_default();
+            *lowest = scheme.max(*lowest);
+            if instance.is_settled() {
+                Closed::Listed(list.values().cloned().collect())
+            } else {
+                Closed::Settling { wait_ms: instance.settling_ms }
+            }
+        }))
+    }
+
+    fn fence<'a>(&'a self, counter: &'a Counter, scheme: u64, deadline: Duration) -> StoreFuture<'a, Fenced> {
+        Box::pin(self.call("fence", deadline, move || {
+            let now = self.server.now_ms();
+            self.server.on(counter, |slot, marker, replid, fresh| {
+                Authority::fence(slot, marker, replid, now, fresh, scheme)
+            })
+        }))
     }
 
     fn show<'a>(&'a self, key: &'a PrefixKey, deadline: Duration) -> StoreFuture<'a, Vec<Shown>> {

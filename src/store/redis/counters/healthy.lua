@@ -1,8 +1,8 @@
 -- TAKE.
 -- KEYS: the plain key, the state, the holes, the marker, then the record of each claim.
 -- ARGV: 1 fresh generation, 2 incarnation, 3 node, 4 generation, 5 call, 6 count, 7 base, 8 floor, 9 max, 10 seen, 11 holds,
--- 12 used, 13 surplus, 14 size of the segment it wants, 15 retires, 16 covers, 17 peers, 18 next beat, 19 leaves; then for each
--- claim: fingerprint, stamp, count, turn, claimed at, expires at, lifetime. What is absent is empty.
+-- 12 used, 13 surplus, 14 size of the segment it wants, 15 retires, 16 covers, 17 peers, 18 next beat, 19 leaves, 20 scheme; then for
+-- each claim: fingerprint, stamp, count, turn, claimed at, expires at, lifetime. What is absent is empty.
 
 -- The path of a counter that is well and of a node that has nothing to tell: the values directly above the cursor. It does what
 -- the rest of the script would do, without reading what is not needed for it. Where anything is unusual it leaves no trace.
@@ -12,7 +12,7 @@ local LAPSE_MS = 60000
 -- What there is to draw: for requests without a key, and for keys that were never used; nil where a key may have been used.
 local function wanted()
   local total, seen = tonumber(ARGV[6]), {}
-  if #ARGV == 19 then
+  if #ARGV == 20 then
     return total
   end
   for i = 5, #KEYS do
@@ -20,7 +20,7 @@ local function wanted()
       return nil
     end
     seen[KEYS[i]] = true
-    total = total + tonumber(ARGV[7 * i - 13])
+    total = total + tonumber(ARGV[7 * i - 12])
   end
   return redis.call('EXISTS', unpack(KEYS, 5)) == 0 and total or nil
 end
@@ -28,7 +28,7 @@ end
 -- Draws for each claim from above a cursor, and records it.
 local function draw_claims(answer, cursor)
   for i = 5, #KEYS do
-    local at = 7 * i - 15
+    local at = 7 * i - 14
     local to = plus(cursor, tonumber(ARGV[at + 2]))
     local values = plus(cursor, 1) .. to
     redis.call('SET', KEYS[i], 'D ' .. ARGV[at + 5] .. ' ' .. ARGV[at] .. ' ' .. values .. ' ' .. ARGV[at + 1],
@@ -69,10 +69,10 @@ local function serve_healthy()
   if not core or not member then
     return nil
   end
-  local origin, base, cursor, blessed, clear, target, second, drawn, peak =
-    match(core, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+  local origin, base, cursor, blessed, clear, target, second, drawn, peak, scheme =
+    match(core, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
   local call, held, offered, name = match(member, '^(%S+) %S+ %S+ (%S+) (%S+) %S+ %S+ (.*)$')
-  if blessed ~= generation or ARGV[10] > cursor or tonumber(ARGV[5]) <= tonumber(call) or offered ~= '-'
+  if blessed ~= generation or scheme ~= ARGV[20] or ARGV[10] > cursor or tonumber(ARGV[5]) <= tonumber(call) or offered ~= '-'
     or name ~= ARGV[3] or held ~= (ARGV[11] == '' and '-' or ARGV[11]) then
     return nil
   end
@@ -106,7 +106,7 @@ local function serve_healthy()
   local values = plain > 0 and plus(cursor, 1) .. plain_to or ''
   redis.call('HSET', KEYS[2],
     'core', origin .. ' ' .. base .. ' ' .. to .. ' ' .. blessed .. ' ' .. clear .. ' ' .. target .. ' '
-      .. number(second) .. ' ' .. number(drawn) .. ' ' .. number(peak),
+      .. number(second) .. ' ' .. number(drawn) .. ' ' .. number(peak) .. ' ' .. scheme,
     ARGV[2], ARGV[5] .. ' ' .. number(now) .. ' ' .. ARGV[18] .. ' ' .. held .. ' - - '
       .. (plain > 0 and values or '-') .. ' ' .. name)
   redis.call('SET', KEYS[1], difference(to, origin))

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, watch};
 
-use super::authority::{RedisAuthority, Shown};
+use super::authority::{Closed, RedisAuthority, Shown};
 use crate::{
     counter::{Counter, SequenceValue},
     prefix_key::PrefixKey,
     store::{
         Claim, StoreFuture,
-        protocol::counter::{Abandon, Abandoned, Advance, Reply, Take},
+        protocol::counter::{Abandon, Abandoned, Advance, Fenced, Reply, Take},
         redis::{
             client::{Client, Reachable},
             idempotency::PinOutcome,
@@ -33,8 +33,14 @@ pub(super) trait AuthorityLink: Send + Sync + 'static {
         deadline: Duration,
     ) -> StoreFuture<'a, PinOutcome>;
 
-    /// Puts a counter on the list of its prefix key.
-    fn enlist<'a>(&'a self, counter: &'a Counter) -> StoreFuture<'a, ()>;
+    /// Puts a counter on the list of its prefix key; `StoreError::Superseded` where the scheme was retired.
+    fn enlist<'a>(&'a self, counter: &'a Counter, scheme: u64, deadline: Duration) -> StoreFuture<'a, ()>;
+
+    /// Closes the list of a prefix key to lower schemes; answers who is on it.
+    fn close<'a>(&'a self, key: &'a PrefixKey, scheme: u64, deadline: Duration) -> StoreFuture<'a, Closed>;
+
+    /// Closes a counter to lower schemes.
+    fn fence<'a>(&'a self, counter: &'a Counter, scheme: u64, deadline: Duration) -> StoreFuture<'a, Fenced>;
 
     /// The counters of a prefix key, in period order.
     fn show<'a>(&'a self, key: &'a PrefixKey, deadline: Duration) -> StoreFuture<'a, Vec<Shown>>;
@@ -91,8 +97,16 @@ impl AuthorityLink for RedisLink {
         Box::pin(self.authority.resolve_pin(claim, counter, moved, deadline))
     }
 
-    fn enlist<'a>(&'a self, counter: &'a Counter) -> StoreFuture<'a, ()> {
-        Box::pin(self.authority.enlist(counter))
+    fn enlist<'a>(&'a self, counter: &'a Counter, scheme: u64, deadline: Duration) -> StoreFuture<'a, ()> {
+        Box::pin(self.authority.enlist(counter, scheme, deadline))
+    }
+
+    fn close<'a>(&'a self, key: &'a PrefixKey, scheme: u64, deadline: Duration) -> StoreFuture<'a, Closed> {
+        Box::pin(self.authority.close(key, scheme, deadline))
+    }
+
+    fn fence<'a>(&'a self, counter: &'a Counter, scheme: u64, deadline: Duration) -> StoreFuture<'a, Fenced> {
+        Box::pin(self.authority.fence(counter, scheme, deadline))
     }
 
     fn show<'a>(&'a self, key: &'a PrefixKey, deadline: Duration) -> StoreFuture<'a, Vec<Shown>> {

@@ -14,7 +14,10 @@
 //!    the authority which segment is free. While a write is in doubt nothing is said.
 //! 6. A process is on disk, under the name by which the authority knows it, before it holds a segment: so the next process on the same
 //!    directory can speak for it.
-//! 7. Whoever is dropped in the middle (a caller that has gone, a task that is cancelled) leaves a state from which the next
+//! 7. A scheme that was retired draws nothing, on no node: every counter refuses it by itself, and before its first message, and
+//!    after each loss, a counter is enlisted with its key, which refuses it as well. A node that was
+//!    refused reports and gives back, and is neither drawn from nor asked for a segment. A row on disk keeps the scheme of its segment.
+//! 8. Whoever is dropped in the middle (a caller that has gone, a task that is cancelled) leaves a state from which the next
 //!    message goes on: a call that is repeated, a write that is repeated, values that are handed back.
 //!
 //! Order of reading: `wire.rs` (what is sent and answered), `authority.rs` (the calls), then the scripts: `values.lua` (numbers
@@ -42,12 +45,13 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep},
 };
 
-pub use authority::{RedisAuthority, Shown};
+pub use authority::{Closed, RedisAuthority, Shown};
 
 use self::{
     desk::{Desk, LONGEST_BEAT_MS},
@@ -64,7 +68,10 @@ use crate::{
     rule::OnOutage,
     store::{
         Abandon, Abandoned, Advanced, Bounds, CounterState, CounterStore, StoreError, StoreFuture,
-        TakeRequest, Taken, protocol::counter::Advance, segments::SegmentStore, sqlite::SqliteStore,
+        TakeRequest, Taken,
+        protocol::counter::{Advance, Fenced},
+        segments::SegmentStore,
+        sqlite::SqliteStore,
     },
 };
 
@@ -75,6 +82,9 @@ const ADVANCE_PAUSE: Duration = Duration::from_millis(50);
 /// How long `abandon` waits for the word of a node to run out that was heard of a moment ago: its longest beat, and the grace.
 const ABANDON_PATIENCE: Duration = Duration::from_millis(LONGEST_BEAT_MS + 2_500);
 const ABANDON_PAUSE: Duration = Duration::from_millis(250);
+
+/// Counters that are fenced at once.
+const FENCED_AT_A_TIME: usize = 64;
 
 /// Counters that are given up at once at the end.
 const LEAVING_AT_A_TIME: usize = 256;
@@ -156,10 +166,47 @@ impl RedisCounters {
     }
 
     /// A desk for somebody who does not know the limits of the counter.
-    async fn desk_at(&self, counter: &Counter, base: SequenceValue) -> Result<Arc<Desk>, StoreError> {
+    async fn desk_at(
+        &self,
+        counter: &Counter,
+        base: SequenceValue,
+        scheme: u64,
+    ) -> Result<Arc<Desk>, StoreError> {
         let floor = SequenceValue(0);
-        let bounds = Bounds { base, floor, max: SequenceValue::MAX, scheme: 0, on_outage: OnOutage::Fail };
+        let bounds = Bounds { base, floor, max: SequenceValue::MAX, scheme, on_outage: OnOutage::Fail };
         self.desks.desk(counter, &bounds).await
+    }
+
+    /// Closes the list of a key to lower schemes; answers every counter that any scheme has drawn from.
+    async fn close(&self, key: &PrefixKey, scheme: u64, until: Instant) -> Result<Vec<Counter>, StoreError> {
+        loop {
+            match self.desks.link.close(key, scheme, self.desks.identity.patience).await? {
+                Closed::Listed(listed) => return Ok(listed),
+                Closed::Settling { wait_ms } => pause(Duration::from_millis(wait_ms), until).await?,
+            }
+        }
+    }
+
+    /// Closes one counter to lower schemes; answers the highest value that was issued from it, or may still be.
+    async fn fence(
+        &self,
+        counter: Counter,
+        scheme: u64,
+        until: Instant,
+    ) -> Result<SequenceValue, StoreError> {
+        loop {
+            let fenced = self.desks.link.fence(&counter, scheme, self.desks.identity.patience).await?;
+            match fenced {
+                Fenced::At(highest) => return Ok(highest),
+                Fenced::Settling { wait_ms } => pause(Duration::from_millis(wait_ms), until).await?,
+                Fenced::Unknown => {
+                    // It exists, so that it knows where it began; it waits for a report.
+                    let desk = self.desk_at(&counter, SequenceValue(0), scheme).await?;
+                    self.beat(&desk).await;
+                    pause(ADVANCE_PAUSE, until).await?;
+                }
+            }
+        }
     }
 
     async fn beat(&self, desk: &Arc<Desk>) {
@@ -189,7 +236,7 @@ impl RedisCounters {
                 }
                 // It may be held by this node, or wait for its report.
                 Advance::Held { .. } | Advance::Unknown => {
-                    let desk = self.desk_at(&counter, base).await?;
+                    let desk = self.desk_at(&counter, base, 0).await?;
                     self.beat(&desk).await;
                     sleep(if matches!(answer, Advance::Unknown) { Duration::ZERO } else { ADVANCE_PAUSE })
                         .await;
@@ -197,6 +244,15 @@ impl RedisCounters {
             }
         }
     }
+}
+
+/// Waits so long, if that is not too long.
+async fn pause(pause: Duration, until: Instant) -> Result<(), StoreError> {
+    if Instant::now() + pause > until {
+        return Err(StoreError::Timeout { store: STORE, operation: "retire" });
+    }
+    sleep(pause).await;
+    Ok(())
 }
 
 impl Desks {
@@ -208,7 +264,7 @@ impl Desks {
                 base: kept.limits.base,
                 floor: kept.limits.floor,
                 max: kept.limits.max,
-                scheme: 0,
+                scheme: kept.limits.scheme,
                 on_outage: OnOutage::Segment,
             };
             desks.push(self.open(&kept.counter.clone(), &bounds, Some(kept))?);
@@ -252,8 +308,11 @@ impl CounterStore for RedisCounters {
     fn retire<'a>(&'a self, key: &'a PrefixKey, scheme: u64) -> StoreFuture<'a, SequenceValue> {
         Box::pin(async move {
             self.desks.retire(key, scheme);
-            let shown = self.desks.link.show(key, self.desks.identity.patience).await?;
-            Ok(shown.iter().map(show::highest).max().unwrap_or_default())
+            let until = Instant::now() + self.desks.identity.patience;
+            let listed = self.close(key, scheme, until).await?;
+            let fenced = stream::iter(listed).map(|counter| self.fence(counter, scheme, until));
+            let highest = |highest: SequenceValue, of_one| async move { Ok(highest.max(of_one)) };
+            fenced.buffer_unordered(FENCED_AT_A_TIME).try_fold(SequenceValue::default(), highest).await
         })
     }
 
@@ -277,7 +336,7 @@ impl CounterStore for RedisCounters {
                 match outcome {
                     Abandoned::Alive(_) if !is_late => {}
                     Abandoned::Unknown if !is_late => {
-                        let desk = self.desk_at(&counter, SequenceValue(0)).await?;
+                        let desk = self.desk_at(&counter, SequenceValue(0), 0).await?;
                         self.beat(&desk).await;
                     }
                     Abandoned::Done(_) | Abandoned::Nothing | Abandoned::Alive(_) | Abandoned::Unknown => {

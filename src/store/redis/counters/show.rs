@@ -69,14 +69,6 @@ fn segments(counter: &Authority, now_ms: u64) -> Vec<NodeSegment> {
     segments
 }
 
-/// The highest value that was or can be issued.
-pub(super) fn highest(shown: &Shown) -> SequenceValue {
-    let counter = &shown.counter;
-    let spoken = counter.ahead.iter().map(|ahead| ahead.range.to);
-    let held = counter.members.values().flat_map(|member| member.segments().map(|segment| segment.0.to));
-    spoken.chain(held).chain([counter.cursor]).max().unwrap_or_default()
-}
-
 fn above(range: ValueRange, cursor: SequenceValue) -> Option<ValueRange> {
     let from = range.from.max(SequenceValue(cursor.0.checked_add(1)?));
     (from <= range.to).then_some(ValueRange { from, to: range.to })

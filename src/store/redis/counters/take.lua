@@ -8,6 +8,11 @@ local unreadable = load()
 if unreadable then
   return unreadable
 end
+-- What was only fenced begins where whoever asks first says.
+local fence = 0
+if counter and is_blank() then
+  fence, counter = counter.scheme, nil
+end
 local forgotten
 if counter then
   forgotten = counter.generation == generation and seen > counter.cursor
@@ -20,12 +25,14 @@ if forgotten then
 end
 if not counter then
   counter = { origin = limits.base, base = limits.base, cursor = limits.base, generation = '-',
-    target = ZERO, second = 0, drawn = 0, peak = 0, members = {}, ahead = {} }
+    scheme = fence, target = ZERO, second = 0, drawn = 0, peak = 0, members = {}, ahead = {} }
   if settled() then
     counter.base = later(limits.base, limits.floor)
     counter.cursor, counter.generation = counter.base, generation
   end
 end
+
+counter.scheme = math.max(counter.scheme, scheme)
 
 local function recover(wait_ms)
   save()
@@ -61,7 +68,7 @@ local segment
 if not leaves then
   segment = place()
 end
-if count == 0 and #ARGV == 19 then
+if count == 0 and #ARGV == 20 then
   forget_lapsed()
 end
 save()

@@ -14,6 +14,8 @@ use crate::{
     store::{Claim, HoleReason, SegmentState},
 };
 
+mod schemes;
+
 const SIZE: u64 = 10;
 const FREE: Bounds = Bounds {
     base: SequenceValue(0),

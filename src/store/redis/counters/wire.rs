@@ -15,7 +15,7 @@ use crate::{
     store::{
         HoleReason,
         protocol::counter::{
-            Abandoned, Advance, Ahead, Authority, ClaimAnswer, Generation, Hole, Incarnation, Member,
+            Abandoned, Advance, Ahead, Authority, ClaimAnswer, Fenced, Generation, Hole, Incarnation, Member,
             Outcome, RangeSet, Rate, Record, Recovery, Reply, Segment, Settled, Take,
         },
     },
@@ -77,6 +77,7 @@ pub(super) fn write_take(take: &Take, fresh: Text) -> Vec<Text> {
         incarnations(&take.peers),
         take.next_beat_ms.to_string(),
         Text::from(if take.leaves { "1" } else { "" }),
+        take.limits.scheme.to_string(),
     ];
     for claim in &take.claims {
         let lifetime = claim.expires_at.0.saturating_sub(claim.claimed_at.0);
@@ -156,6 +157,7 @@ pub(super) fn read_reply(take: &Take, reply: &[Text]) -> Option<Reply> {
                 "drawn" => Outcome::Drawn(read_ranges(of)?),
                 "blocked" => Outcome::Blocked { by: read_incarnation(of)? },
                 "overflow" => Outcome::Overflow { left: number(of)? },
+                "superseded" => Outcome::Superseded,
                 _ => return None,
             },
             claims: claims.iter().map(|claim| read_claim(claim)).collect::<Option<_>>()?,
@@ -203,6 +205,17 @@ pub(super) fn read_settled(reply: &[Text]) -> Option<Settled> {
     })
 }
 
+/// What FENCE was answered.
+pub(super) fn read_fenced(reply: &[Text]) -> Option<Fenced> {
+    let texts: Vec<&str> = reply.iter().map(Text::as_str).collect();
+    Some(match texts.as_slice() {
+        ["at", highest] => Fenced::At(value(highest)?),
+        ["settling", wait_ms] => Fenced::Settling { wait_ms: number(wait_ms)? },
+        ["unknown"] => Fenced::Unknown,
+        _ => return None,
+    })
+}
+
 /// What ADVANCE was answered.
 pub(super) fn read_advance(reply: &[Text]) -> Option<Advance> {
     let texts: Vec<&str> = reply.iter().map(Text::as_str).collect();
@@ -237,7 +250,8 @@ pub(super) fn read_state(reply: &[Vec<Text>]) -> Option<(u64, Authority)> {
     let mut fields: BTreeMap<&str, &str> =
         state.chunks_exact(2).map(|pair| (pair[0].as_str(), pair[1].as_str())).collect();
     let core: Vec<&str> = fields.remove("core")?.split(' ').collect();
-    let [origin, base, cursor, generation, _clear, target, second, drawn, peak] = core.as_slice() else {
+    let [origin, base, cursor, generation, _clear, target, second, drawn, peak, scheme] = core.as_slice()
+    else {
         return None;
     };
     let _roster = fields.remove("roster");
@@ -247,6 +261,7 @@ pub(super) fn read_state(reply: &[Vec<Text>]) -> Option<(u64, Authority)> {
         origin: value(origin)?,
         base: value(base)?,
         cursor: value(cursor)?,
+        scheme: number(scheme)?,
         generation: optional(generation, read_generation)?,
         recovery,
         rate: Rate { second: number(second)?, drawn: number(drawn)?, peak: number(peak)? },
