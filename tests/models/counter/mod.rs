@@ -30,7 +30,8 @@ use numgen::{
 };
 
 const NODES: usize = 2;
-const LIMITS: Limits = Limits { base: SequenceValue(0), floor: SequenceValue(0), max: SequenceValue::MAX };
+const LIMITS: Limits =
+    Limits { base: SequenceValue(0), floor: SequenceValue(0), max: SequenceValue::MAX, scheme: 0 };
 const BEAT_MS: u64 = 1_000;
 
 /// How much is skipped, at least, where somebody is silent.
@@ -381,7 +382,7 @@ impl World {
                 process.blocked = model.faults == 0;
                 self.values += u8::try_from(take.count).expect("few");
             }
-            Outcome::Overflow { .. } => {}
+            Outcome::Overflow { .. } | Outcome::Superseded => {}
         }
     }
 
