@@ -316,12 +316,9 @@ impl World {
             if let Some(recovery) = before.recovery.as_ref().filter(|one| Some(one.generation) == in_force) {
                 known.extend(recovery.known.union(&recovery.reported));
             }
-            if take.generation == in_force {
-                known.extend(take.peers.iter().chain(&take.retires).chain(&take.covers));
-            }
+            known.extend(take.peers.iter().chain(&take.retires).chain(&take.covers));
         }
-        let reported = take.seen.filter(|_| take.generation == in_force);
-        let highest = reported.max(before.counter.as_ref().map(|counter| {
+        let highest = take.seen.max(before.counter.as_ref().map(|counter| {
             counter.recovery.as_ref().map_or(counter.cursor, |recovery| recovery.highest.max(counter.cursor))
         }));
         let reach = highest.map_or(0, |highest| highest.0) + LEAST_SKIP;

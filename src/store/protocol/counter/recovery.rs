@@ -30,18 +30,23 @@ pub struct Recovery {
 
 impl Authority {
     /// Notes what a node knows. It counts as a report only where the node has adopted the generation (`speaks_of_it`): before
-    /// that it might still believe a reply of the earlier one.
+    /// that it might still believe a reply of the earlier one, so that it is one more to be waited for.
     pub(super) fn hear_report(&mut self, generation: Generation, take: &Take, now: u64, speaks_of_it: bool) {
         if self.recovery.as_ref().is_none_or(|recovery| recovery.generation != generation) {
             let known = self.members.keys().copied().collect();
             let highest = self.cursor;
             self.recovery = Some(Recovery { generation, reported: BTreeSet::new(), known, highest });
         }
-        let Some(recovery) = self.recovery.as_mut().filter(|_| speaks_of_it) else { return };
-        recovery.reported.insert(take.incarnation);
-        recovery.reported.extend(&take.covers);
+        let Some(recovery) = self.recovery.as_mut() else { return };
+        // Who has not heard of any generation was never given anything.
+        recovery.known.extend(take.generation.map(|_| take.incarnation));
         recovery.known.extend(take.peers.iter().chain(&take.retires));
         recovery.highest = take.seen.map_or(recovery.highest, |seen| seen.max(recovery.highest));
+        if !speaks_of_it {
+            return;
+        }
+        recovery.reported.insert(take.incarnation);
+        recovery.reported.extend(&take.covers);
         let member = self.members.entry(take.incarnation).or_insert_with(|| Member::new(take));
         (member.beat, member.next_beat_ms) = (now, take.next_beat_ms);
         // An offer of the earlier generation is in a reply that the node throws away.

@@ -456,3 +456,31 @@ fn a_store_that_has_forgotten_does_not_say_how_far_a_scheme_has_come() {
     store.marker = None;
     assert_eq!(store.fence(1), Fenced::Settling { wait_ms: SETTLING_MS }, "it may have been lost");
 }
+
+#[test]
+fn who_speaks_too_late_and_of_another_generation_is_skipped_for() {
+    let mut world = World::new(2);
+    world.ask(0, 5, true);
+    // Everything is lost, and node 1, which happens to know of nobody, is the only one to report in time.
+    (world.counter, world.marker) = (None, None);
+    world.replid += 1;
+    for _ in 0..2 {
+        let process = &mut world.processes[1];
+        let beat = Ask {
+            count: 0,
+            claims: Vec::new(),
+            limits: LIMITS,
+            wants: None,
+            next_beat_ms: BEAT_MS,
+            leaves: false,
+        };
+        let take = Take { peers: Vec::new(), ..process.node.ask(beat) };
+        let reply = world.serve(&take);
+        world.deliver(Envelope { to: 1, take, reply });
+    }
+    world.now += SETTLING_MS;
+    // The message that ends the settling is not a report, and yet it tells of somebody.
+    world.ask(0, 0, false);
+    let cursor = world.counter.as_ref().expect("a counter").cursor;
+    assert!(cursor > SequenceValue(5), "{cursor:?}");
+}

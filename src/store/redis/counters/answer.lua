@@ -102,7 +102,8 @@ end
 
 -- ----------------------------------------------------------------------------------------------- recovery
 
--- Notes what a node knows. It counts as a report only where the node has adopted the generation.
+-- Notes what a node knows. It counts as a report only where the node has adopted the generation; before, it is one more to be
+-- waited for.
 local function hear_report(speaks_of_it)
   if not counter.recovery or counter.recovery.generation ~= generation then
     counter.recovery = { generation = generation, highest = counter.cursor, known = {}, reported = {} }
@@ -110,15 +111,17 @@ local function hear_report(speaks_of_it)
       counter.recovery.known[id] = true
     end
   end
-  if not speaks_of_it then
-    return
-  end
   local recovery = counter.recovery
-  recovery.reported[me] = true
-  for _, id in ipairs(covers) do recovery.reported[id] = true end
+  -- Who has not heard of any generation was never given anything.
+  if spoken ~= '' then recovery.known[me] = true end
   for _, id in ipairs(peers) do recovery.known[id] = true end
   for _, id in ipairs(retires) do recovery.known[id] = true end
   recovery.highest = later(seen, recovery.highest)
+  if not speaks_of_it then
+    return
+  end
+  recovery.reported[me] = true
+  for _, id in ipairs(covers) do recovery.reported[id] = true end
   introduce()
   -- An offer of the earlier generation is in a reply that the node throws away.
   reserve(me, holds, nil, nil)
