@@ -50,7 +50,7 @@ cat >"$work/webdis.json" <<JSON
  "pool_size": 10, "daemonize": false, "websockets": false, "verbosity": 1, "logfile": "$work/webdis.log"}
 JSON
 wait_for "$redis_port"
-webdis "$work/webdis.json" >/dev/null 2>&1 &
+(cd "$work" && exec webdis webdis.json) >/dev/null 2>&1 &
 webdis=$!
 pids+=("$webdis")
 wait_for "$webdis_port"

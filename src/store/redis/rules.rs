@@ -32,7 +32,10 @@ const CHANNEL: &str = "numgen:rules";
 
 macro_rules! script {
     ($name:literal, $file:literal) => {
-        Script::new($name, concat!(include_str!("rules/prelude.lua"), include_str!($file)))
+        Script::new(
+            $name,
+            concat!(include_str!("marker.lua"), include_str!("rules/prelude.lua"), include_str!($file)),
+        )
     };
 }
 

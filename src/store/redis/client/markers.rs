@@ -10,7 +10,7 @@ use super::{
 };
 
 static BLESS: Script =
-    Script::new("bless", concat!(include_str!("../workers/marker.lua"), include_str!("bless.lua")));
+    Script::new("bless", concat!(include_str!("../marker.lua"), include_str!("bless.lua")));
 
 /// Scripts that are sent together.
 const TOGETHER: usize = 512;

@@ -25,7 +25,7 @@ macro_rules! script {
 static TAKE: Script = script!(
     "take",
     "values.lua",
-    "../workers/marker.lua",
+    "../marker.lua",
     "instance.lua",
     "healthy.lua",
     "authority.lua",
@@ -33,13 +33,13 @@ static TAKE: Script = script!(
     "take.lua"
 );
 static ADVANCE: Script =
-    script!("advance", "values.lua", "../workers/marker.lua", "instance.lua", "authority.lua", "advance.lua");
+    script!("advance", "values.lua", "../marker.lua", "instance.lua", "authority.lua", "advance.lua");
 static ABANDON: Script =
-    script!("abandon", "values.lua", "../workers/marker.lua", "instance.lua", "authority.lua", "abandon.lua");
+    script!("abandon", "values.lua", "../marker.lua", "instance.lua", "authority.lua", "abandon.lua");
 static FENCE: Script =
-    script!("fence", "values.lua", "../workers/marker.lua", "instance.lua", "authority.lua", "fence.lua");
+    script!("fence", "values.lua", "../marker.lua", "instance.lua", "authority.lua", "fence.lua");
 static ENLIST: Script = script!("enlist", "enlist.lua");
-static CLOSE: Script = script!("close", "../workers/marker.lua", "close.lua");
+static CLOSE: Script = script!("close", "../marker.lua", "close.lua");
 static SHOW: Script = script!("show", "show.lua");
 static SETTLE: Script = script!("settle", "settle.lua");
 

@@ -1,27 +1,15 @@
--- What every script of the register begins with.
+-- What every script of the register begins with. Follows marker.lua.
 -- KEYS[1] marker   [2] prefix_configs: prefix key -> rule, which operators read and write   [3] records: prefix key -> record
 -- [4] changes: prefix keys by the change that touched them last   [5] state: change, live, swept_ms, cursor, lost_cursor, restoring
 -- [6] direct: names under which prefix_configs holds something else than the rule of the record
 -- ARGV[1] a new random generation, for a marker that is not blessed
 -- A record has three lines: the rule (empty while deleted), revision and use, the history.
 local marker, mirror, records, changes, state, direct = unpack(KEYS)
-local SETTLING_MS = 5000
-
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local now_ms = unix_ms()
 
 -- The generation in force, and for how long it still settles.
 local function bless()
-  local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
-  local known = redis.call('HMGET', marker, 'generation', 'replid', 'since')
-  local generation, since = known[1], tonumber(known[3])
-  if not generation or known[2] ~= replid then
-    generation, since = ARGV[1], now_ms
-    redis.call('HSET', marker, 'generation', generation, 'replid', replid, 'since', string.format('%.0f', now_ms))
-  end
-  local age_ms = now_ms - (since or 0)
-  if age_ms >= 0 and age_ms < SETTLING_MS then return generation, SETTLING_MS - age_ms end
-  return generation, 0
+  return observe(marker, ARGV[1], now_ms)
 end
 
 -- The rule of a record as prefix_configs should show it; false while there is none.

@@ -18,7 +18,8 @@ const ROWS: &str = "numgen:temporary:{temporary}:rows";
 /// Every number, whatever its status.
 const ALL: &str = "numgen:temporary:{temporary}:all";
 
-static UPLOAD: Script = Script::new("upload_temporary", include_str!("upload.lua"));
+static UPLOAD: Script =
+    Script::new("upload_temporary", concat!(include_str!("../marker.lua"), include_str!("upload.lua")));
 static SWAP: Script = Script::new("swap_temporary", include_str!("swap.lua"));
 static LIST: Script = Script::new("list_temporary", include_str!("list.lua"));
 

@@ -1,15 +1,7 @@
--- Keeps rows, and answers the generation under which they are kept.
+-- Keeps rows, and answers the generation under which they are kept. Follows marker.lua.
 -- KEYS[1] marker   [2] rows   [3] all   [4] open   [5] assigned   [6] void: the numbers of each status in the order of texts
 -- ARGV[1] a new random generation, for a marker that is not blessed   then for each row: number, status, revision, content
-local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
-local known = redis.call('HMGET', KEYS[1], 'generation', 'replid')
-local generation = known[1]
-if not generation or known[2] ~= replid then
-  generation = ARGV[1]
-  local time = redis.call('TIME')
-  local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-  redis.call('HSET', KEYS[1], 'generation', generation, 'replid', replid, 'since', string.format('%.0f', now_ms))
-end
+local generation = observe(KEYS[1], ARGV[1], unix_ms())
 local index = { open = KEYS[4], assigned = KEYS[5], void = KEYS[6] }
 for i = 2, #ARGV, 4 do
   local number, status, revision, content = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3]

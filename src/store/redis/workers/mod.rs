@@ -23,7 +23,10 @@ const LAYOUT: &str = "numgen:layout";
 
 macro_rules! script {
     ($name:literal, $file:literal) => {
-        Script::new($name, concat!(include_str!("marker.lua"), include_str!("slot.lua"), include_str!($file)))
+        Script::new(
+            $name,
+            concat!(include_str!("../marker.lua"), include_str!("slot.lua"), include_str!($file)),
+        )
     };
 }
 
