@@ -3,7 +3,8 @@
 //! Invariants: a link that is broken stays broken; it is noticed within [`HEARTBEAT`] + [`PATIENCE`] even if the server says
 //! nothing (stopped, half-open); everything that was in flight then is answered at once, as unknown.
 //!
-//! All calls of a process share one link per server: they are pipelined, and answered in their order.
+//! All calls of a process share one link per server. It has one connection of its own, and one on each other runtime that calls
+//! (`nearby.rs`); over each of them calls are pipelined, and answered in their order.
 
 use std::{
     io,
@@ -12,17 +13,14 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use redis::{
     AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, ProtocolVersion, RedisConnectionInfo, RedisError,
     ServerErrorKind, Value,
     aio::{MultiplexedConnection, PubSub},
 };
 use rustix::net::sockopt;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    runtime::Handle,
-};
+use tokio::{net::TcpStream, runtime::Handle};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +28,7 @@ use super::{
     ears::Ears,
     failure::{ConnectError, Refusal},
     info::Info,
+    nearby::Nearby,
     tls,
 };
 use crate::{
@@ -70,6 +69,8 @@ pub(super) struct Access {
 pub(super) struct Link {
     address: Address,
     connection: MultiplexedConnection,
+    /// More of them, each on a runtime that calls.
+    nearby: Arc<Nearby>,
     hearing: Hearing,
     ears: Arc<Ears>,
     info: Info,
@@ -92,7 +93,7 @@ enum Stream {
 
 /// Whether a link lives, and of what it died.
 #[derive(Debug, Default)]
-struct Fate {
+pub(super) struct Fate {
     broken: CancellationToken,
     cause: OnceLock<Arc<Refusal>>,
 }
@@ -103,7 +104,14 @@ impl Fate {
         let _first = self.cause.set(Arc::new(cause));
         self.broken.cancel();
     }
+
+    pub(super) fn is_sealed(&self) -> bool {
+        self.broken.is_cancelled()
+    }
 }
+
+/// What moves the bytes of a connection.
+pub(super) type Driver = BoxFuture<'static, ()>;
 
 impl Access {
     /// Access as the URL says. Connections live on this runtime.
@@ -178,9 +186,9 @@ impl Access {
         login
     }
 
+    /// Logs in and looks at the server; the connection lives on its runtime from here on.
     async fn greet(&self, address: &Address, protocol: ProtocolVersion) -> Result<Link, Refusal> {
-        let (login, mut config) = (self.login(protocol), AsyncConnectionConfig::new());
-        config = config.set_response_timeout(None).set_pipeline_buffer_size(QUEUE);
+        let mut config = AsyncConnectionConfig::new();
         if protocol == ProtocolVersion::RESP3 {
             let ears = Arc::clone(&self.ears);
             config = config.set_push_sender(move |push| {
@@ -188,41 +196,60 @@ impl Access {
                 Ok::<_, std::convert::Infallible>(())
             });
         }
-        match self.reach(address).await? {
-            Stream::Plain(stream) => self.drive(address, &login, config, stream).await,
-            Stream::Tls(stream) => self.drive(address, &login, config, stream).await,
-        }
+        let (mut connection, driver) = self.log_in(address, protocol, config).await?;
+        let fate = Arc::new(Fate::default());
+        let moving = drive(driver, connection.clone(), address.clone(), &fate, &self.lifecycle);
+        self.lifecycle.spawn_on(&self.runtime, moving);
+        let info = look(&mut connection).await.map_err(|error| Refusal::of(address, &error))?;
+        let nearby = Nearby::new(self.clone(), address.clone(), protocol, &info, &fate);
+        let hearing = if protocol == ProtocolVersion::RESP3 { Hearing::Pushed } else { Hearing::Apart };
+        let ears = Arc::clone(&self.ears);
+        Ok(Link { address: address.clone(), connection, nearby, hearing, ears, info, fate })
     }
 
-    /// Logs in and looks at the server; the connection lives on its runtime from here on.
-    async fn drive<S>(
+    /// A connection on which nothing was asked yet, and what moves its bytes.
+    pub(super) async fn log_in(
         &self,
         address: &Address,
-        login: &RedisConnectionInfo,
+        protocol: ProtocolVersion,
         config: AsyncConnectionConfig,
-        stream: S,
-    ) -> Result<Link, Refusal>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    ) -> Result<(MultiplexedConnection, Driver), Refusal> {
+        let login = self.login(protocol);
+        let config = config.set_response_timeout(None).set_pipeline_buffer_size(QUEUE);
         let refused = |error: RedisError| Refusal::of(address, &error);
-        let (connection, driver) =
-            MultiplexedConnection::new_with_config(login, stream, config).await.map_err(refused)?;
-        let mut link = Link {
-            address: address.clone(),
-            connection,
-            hearing: if login.protocol() == ProtocolVersion::RESP3 {
-                Hearing::Pushed
-            } else {
-                Hearing::Apart
-            },
-            ears: Arc::clone(&self.ears),
-            info: Info::default(),
-            fate: Arc::new(Fate::default()),
+        Ok(match self.reach(address).await? {
+            Stream::Plain(stream) => {
+                let (connection, driver) =
+                    MultiplexedConnection::new_with_config(&login, stream, config).await.map_err(refused)?;
+                (connection, Box::pin(driver))
+            }
+            Stream::Tls(stream) => {
+                let (connection, driver) =
+                    MultiplexedConnection::new_with_config(&login, stream, config).await.map_err(refused)?;
+                (connection, Box::pin(driver))
+            }
+        })
+    }
+}
+
+/// Moves bytes until the connection ends, the server falls silent, or nobody wants the link any more.
+pub(super) fn drive(
+    driver: Driver,
+    connection: MultiplexedConnection,
+    address: Address,
+    fate: &Arc<Fate>,
+    lifecycle: &Lifecycle,
+) -> impl Future<Output = ()> + Send + 'static {
+    let (fate, lifecycle) = (Arc::clone(fate), lifecycle.clone());
+    let pulse = pulse(connection, address.clone());
+    async move {
+        let cause = tokio::select! {
+            () = driver => Refusal::Broken { address },
+            cause = pulse => cause,
+            () = fate.broken.cancelled() => Refusal::Broken { address },
+            () = lifecycle.draining() => Refusal::Broken { address },
         };
-        self.lifecycle.spawn_on(&self.runtime, link.drive(driver, self.lifecycle.clone()));
-        link.info = look(&mut link.connection.clone()).await.map_err(refused)?;
-        Ok(link)
+        fate.end(cause);
     }
 }
 
@@ -254,12 +281,17 @@ impl Link {
 
     /// Sends a command and waits for its reply. An error that is no reply leaves open whether it was executed.
     pub(super) async fn send(&self, command: &Cmd) -> Result<Value, RedisError> {
-        self.connection.clone().send_packed_command(command).await?.extract_error()
+        self.nearest().send_packed_command(command).await?.extract_error()
+    }
+
+    /// The connection on the runtime of the caller, where there is one.
+    fn nearest(&self) -> MultiplexedConnection {
+        self.nearby.here().unwrap_or_else(|| self.connection.clone())
     }
 
     /// Sends commands one directly behind the other, and waits for the reply to the last one.
     pub(super) async fn send_together(&self, commands: &Pipeline) -> Result<Value, RedisError> {
-        let replies = self.connection.clone().send_packed_commands(commands, 0, commands.len()).await?;
+        let replies = self.nearest().send_packed_commands(commands, 0, commands.len()).await?;
         replies.into_iter().last().unwrap_or(Value::Nil).extract_error()
     }
 
@@ -293,25 +325,6 @@ impl Link {
     /// Hears a channel from now on (RESP3).
     pub(super) async fn subscribe(&self, channel: &str) -> Result<(), RedisError> {
         self.connection.clone().subscribe(channel).await
-    }
-
-    /// Moves bytes until the connection ends, the server falls silent, or nobody wants the link any more.
-    fn drive(
-        &self,
-        driver: impl Future<Output = ()> + Send + 'static,
-        lifecycle: Lifecycle,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        let (fate, address) = (Arc::clone(&self.fate), self.address.clone());
-        let pulse = pulse(self.connection.clone(), address.clone());
-        async move {
-            let cause = tokio::select! {
-                () = driver => Refusal::Broken { address },
-                cause = pulse => cause,
-                () = fate.broken.cancelled() => Refusal::Broken { address },
-                () = lifecycle.draining() => Refusal::Broken { address },
-            };
-            fate.end(cause);
-        }
     }
 }
 
@@ -351,7 +364,7 @@ async fn pulse(mut connection: MultiplexedConnection, address: Address) -> Refus
     Refusal::Broken { address }
 }
 
-async fn look(connection: &mut MultiplexedConnection) -> Result<Info, RedisError> {
+pub(super) async fn look(connection: &mut MultiplexedConnection) -> Result<Info, RedisError> {
     let reply = connection.send_packed_command(&redis::cmd("INFO")).await?.extract_error()?;
     Ok(Info::parse(&redis::from_redis_value::<String>(reply)?))
 }

@@ -5,9 +5,9 @@
 //! - every call ends at its deadline, reconnection included;
 //! - nothing is sent twice. A call that was sent and not answered is `StoreError::Timeout`; `StoreError::Unavailable` was not
 //!   executed. Only what the server itself answers with "not here" or "not now" is sent again;
-//! - connections live on the runtime that made the client; calls come from any.
+//! - connections live on the runtime that made the client, and one more on each runtime from which calls come.
 //!
-//! Order of reading: `link.rs` (one connection), `line.rs` (keeps one), `place.rs` (where it leads), `script.rs`, `slots.rs`,
+//! Order of reading: `link.rs` (one server), `nearby.rs` (its other connections), `line.rs` (keeps one), `place.rs` (where it leads), `script.rs`, `slots.rs`,
 //! `failure.rs`.
 
 mod cluster;
@@ -19,6 +19,7 @@ mod line;
 mod link;
 mod listen;
 mod markers;
+mod nearby;
 mod place;
 mod route;
 mod script;

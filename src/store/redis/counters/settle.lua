@@ -10,5 +10,5 @@ if record then
   end
   turn = math.max(turn, tonumber(string.match(record, '^V (%d+)$') or 0))
 end
-redis.call('SET', KEYS[1], string.format('V %.0f', turn), 'PX', ARGV[3])
+redis.call('SET', KEYS[1], string.format('V %d', turn), 'PX', ARGV[3])
 return { 'void' }

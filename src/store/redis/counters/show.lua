@@ -5,5 +5,5 @@ if #state == 0 then
   return {}
 end
 local time = redis.call('TIME')
-return { { string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)) }, state,
+return { { string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000)) }, state,
   redis.call('ZRANGE', KEYS[3], 0, -1) }

@@ -10,9 +10,13 @@ local floor, format, match, sub = math.floor, string.format, string.match, strin
 -- value + n, for n from 0 to 2^53; nil above MAX.
 local function plus(value, n)
   local low = tonumber(sub(value, 11)) + n
+  if low < LIMB then
+    local sum = sub(value, 1, 10) .. format('%010d', low)
+    return sum <= MAX and sum or nil
+  end
   -- fmod is exact where a division would round.
   local rest = math.fmod(low, LIMB)
-  local sum = format('%010.0f%010.0f', tonumber(sub(value, 1, 10)) + (low - rest) / LIMB, rest)
+  local sum = format('%010d%010d', tonumber(sub(value, 1, 10)) + (low - rest) / LIMB, rest)
   return sum <= MAX and sum or nil
 end
 
@@ -20,9 +24,9 @@ end
 local function before(value)
   local high, low = tonumber(sub(value, 1, 10)), tonumber(sub(value, 11))
   if low > 0 then
-    return format('%010.0f%010.0f', high, low - 1)
+    return format('%010d%010d', high, low - 1)
   end
-  return format('%010.0f%010.0f', high - 1, LIMB - 1)
+  return format('%010d%010d', high - 1, LIMB - 1)
 end
 
 -- high - low, where high is not below low.
@@ -33,12 +37,15 @@ end
 
 -- The same exactly, as text, however far.
 local function difference(high, low)
-  local upper = tonumber(sub(high, 1, 10)) - tonumber(sub(low, 1, 10))
   local lower = tonumber(sub(high, 11)) - tonumber(sub(low, 11))
+  if sub(high, 1, 10) == sub(low, 1, 10) then
+    return format('%d', lower)
+  end
+  local upper = tonumber(sub(high, 1, 10)) - tonumber(sub(low, 1, 10))
   if lower < 0 then
     upper, lower = upper - 1, lower + LIMB
   end
-  return upper > 0 and format('%.0f%010.0f', upper, lower) or format('%.0f', lower)
+  return upper > 0 and format('%d%010d', upper, lower) or format('%d', lower)
 end
 
 local function later(a, b)
@@ -46,5 +53,5 @@ local function later(a, b)
 end
 
 local function number(n)
-  return format('%.0f', n)
+  return format('%d', n)
 end
