@@ -24,18 +24,18 @@
 //!
 //! # Order
 //!
-//! `message` is what is said; `authority` and its `recovery` are the store's side; `node` is the other; `range_set` the arithmetic.
+//! `message` is what is said; `authority` is the store's side; `node` is the other; `range_set` the arithmetic.
 
 mod authority;
 mod message;
 mod node;
 mod range_set;
-mod recovery;
 #[cfg(test)]
 mod tests;
 
 pub use authority::{
-    Abandon, Abandoned, Advance, Ahead, Authority, Entry, Fenced, Hole, Member, Rate, Record, Settled,
+    Abandon, Abandoned, Advance, Ahead, Authority, Entry, Fenced, Hole, Member, Rate, Record, Recovery,
+    Settled,
 };
 pub use message::{
     ClaimAnswer, ClaimAsk, Generation, Incarnation, Instance, Limits, Marker, Outcome, Reply, SETTLING_MS,
@@ -43,4 +43,3 @@ pub use message::{
 };
 pub use node::{Ask, Heard, Node, NodeState};
 pub use range_set::RangeSet;
-pub use recovery::Recovery;

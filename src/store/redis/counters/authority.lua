@@ -1,4 +1,4 @@
--- The counter, as in `protocol/counter/authority.rs`: the same names, the same order. Ranges are {from, to}.
+-- The counter, as in `protocol/counter/authority/`: the same names, the same order. Ranges are {from, to}.
 
 local GRACE_MS, DIGITS = 2000, 20
 

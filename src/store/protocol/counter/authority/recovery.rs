@@ -2,12 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use super::{
-    authority::{Authority, Member},
-    message::{Generation, Incarnation, Take},
-    range_set::RangeSet,
+use super::{Authority, Member};
+use crate::{
+    counter::SequenceValue,
+    store::{
+        HoleReason,
+        protocol::counter::{
+            message::{Generation, Incarnation, Take},
+            range_set::RangeSet,
+        },
+    },
 };
-use crate::{counter::SequenceValue, store::HoleReason};
 
 /// The least that is skipped where somebody is silent.
 const LEAST_SKIP: u64 = 10_000;

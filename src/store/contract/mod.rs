@@ -1,0 +1,71 @@
+//! What a store promises: small traits, one for each thing that must survive the process.
+//!
+//! Contract of every call: it is *atomic* (all of it happened, or nothing), *durable before it is answered*
+//! (a power cut after the answer does not undo it), and bounded in time (`StoreError::Timeout`; the outcome of a
+//! call that timed out is unknown to the caller). One suite (`tests/it/contract.rs`) holds every implementation to it.
+//!
+//! Order: `idempotency` first, since counters and ledgers take claims; `counters` before `ledger`, which shares its limits. `rules` and
+//! `workers` stand alone.
+
+mod counters;
+mod idempotency;
+mod ledger;
+mod rules;
+mod workers;
+
+use std::{future::Future, pin::Pin};
+
+pub use counters::{
+    ADVANCE_LIMIT, Advanced, Bounds, CounterState, CounterStore, Hole, HoleReason, NodeSegment, SegmentState,
+    TakeRequest,
+};
+pub use idempotency::{Claim, IdempotencyStore, Recorded, Taken};
+pub use ledger::{
+    Certificate, IssueRequest, LedgerQuery, LedgerRow, LedgerState, LedgerStore, RenderNumber, Transition,
+    Transitioned,
+};
+pub use rules::{RuleRecord, RuleStore, Swap};
+pub use workers::WorkerStore;
+
+/// What every store method returns: one allocation per store call, none per request of a combined batch.
+pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// Why a store could not answer. The message names the store and the operation, never its content or its URL.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No answer within the deadline; whether it happened is unknown.
+    #[error("{store} did not answer {operation} in time")]
+    Timeout {
+        /// Which store.
+        store: &'static str,
+        /// Which call.
+        operation: &'static str,
+    },
+    /// The store cannot be reached or refuses to work; nothing happened.
+    #[error("{store} is unavailable during {operation}")]
+    Unavailable {
+        /// Which store.
+        store: &'static str,
+        /// Which call.
+        operation: &'static str,
+        /// What the driver said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The rule that was drawn under was replaced by another process; nothing happened.
+    #[error("{store} refused {operation}: the rule was replaced meanwhile")]
+    Superseded {
+        /// Which store.
+        store: &'static str,
+        /// Which call.
+        operation: &'static str,
+    },
+    /// Something stored does not make sense; a person must look.
+    #[error("{store} holds something that is not understood: {what}")]
+    Corrupt {
+        /// Which store.
+        store: &'static str,
+        /// What was found, without secrets.
+        what: String,
+    },
+}

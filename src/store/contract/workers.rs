@@ -1,0 +1,19 @@
+//! The marks of worker slots.
+
+use super::StoreFuture;
+use crate::store::protocol::window::{AcquireRequest, Acquired, Extension, Holding, IdMillis, Renewed};
+
+/// Keeps the marks of worker slots. Invariant: windows of one slot are disjoint; [`crate::store::protocol::window`] says how.
+pub trait WorkerStore: Send + Sync + 'static {
+    /// Records layout, epoch and data centre on first use; answers what is recorded. A worker that disagrees must not issue.
+    fn pin_layout<'a>(&'a self, layout: &'a str) -> StoreFuture<'a, String>;
+
+    /// Hands out a free slot: its window begins at the mark that was found. Ask again, under the same nonce, until it is answered.
+    fn acquire(&self, request: AcquireRequest) -> StoreFuture<'_, Acquired>;
+
+    /// Moves the mark of the present holding on, and puts the holding back where the store may have forgotten it.
+    fn renew(&self, holding: Holding, extension: Extension) -> StoreFuture<'_, Renewed>;
+
+    /// mark = max(start, last), free at once. Only after issuing has stopped; does nothing for another holding.
+    fn release(&self, holding: Holding, last: IdMillis) -> StoreFuture<'_, ()>;
+}
