@@ -398,6 +398,49 @@ fn calls_come_from_any_runtime() {
     assert_eq!(server.cli(&["GET", "k"]).trim(), "300");
 }
 
+/// Connections of clients, by their number and with their last command, but for the one that asks.
+fn connections(server: &Redis) -> Vec<(u64, String)> {
+    let list = server.cli(&["CLIENT", "LIST"]);
+    let others = list.lines().filter(|line| line.starts_with("id=") && !line.contains("cmd=client"));
+    let word = |line: &str, name: &str| {
+        line.split(' ').find_map(|word| word.strip_prefix(name)).expect("a word of CLIENT LIST").to_owned()
+    };
+    others.map(|line| (word(line, "id=").parse().expect("a number"), word(line, "cmd="))).collect()
+}
+
+#[test]
+fn a_runtime_that_calls_gets_a_connection_whose_fate_the_others_share() {
+    let server = Redis::start_with(&["--save", ""]);
+    let lifecycle = Lifecycle::new();
+    let main = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let client = main.block_on(client(&server.url(), &lifecycle));
+    let http = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    http.block_on(async {
+        let mut reachable = client.reachable();
+        reachable.wait_for(|reachable| *reachable == Reachable::Yes).await.unwrap();
+        let [(own, _)] = connections(&server)[..] else { panic!("one connection") };
+        let opened = async {
+            loop {
+                echo(&client, SECOND).await.unwrap();
+                let nearby = |(id, command): &(u64, String)| *id != own && command == "evalsha";
+                if let Some((nearby, _)) = connections(&server).into_iter().find(nearby) {
+                    return nearby;
+                }
+            }
+        };
+        let nearby = tokio::time::timeout(5 * SECOND, opened).await.expect("one for the runtime that calls");
+        server.cli(&["CLIENT", "KILL", "ID", &nearby.to_string()]);
+        // Both are opened anew, so quickly that nobody else may notice.
+        let renewed = async {
+            while connections(&server).iter().any(|(id, _)| [own, nearby].contains(id)) {
+                tokio::time::sleep(SECOND / 50).await;
+            }
+        };
+        tokio::time::timeout(2 * SECOND, renewed).await.expect("a broken connection is noticed");
+        echo(&client, SECOND).await.unwrap();
+    });
+}
+
 #[test]
 fn check_says_what_redis_forgets_and_refuses_one_that_evicts() {
     let server = Redis::start_with(&["--save", "", "--maxmemory-policy", "volatile-lru"]);
