@@ -8,6 +8,7 @@ mod counters;
 mod idempotency;
 mod load;
 mod outage;
+mod policy;
 mod recovery;
 mod windows;
 
