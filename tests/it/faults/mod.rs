@@ -4,6 +4,7 @@
 //! where nothing was wrong, real-time order; and every value at or below the counter issued, held or listed.
 
 mod accounts;
+mod clocks;
 mod counters;
 mod idempotency;
 mod load;
@@ -236,6 +237,13 @@ fn report(line: &str) {
 #[track_caller]
 fn settled() -> Redis {
     let redis = Redis::start();
+    settle(&redis);
+    redis
+}
+
+/// Writes what nodes would have written there long ago.
+#[track_caller]
+fn settle(redis: &Redis) {
     let replid = redis.info("replication", "master_replid");
     let marker = "numgen:generation:{numgen}";
     redis.cli(&[
@@ -248,7 +256,6 @@ fn settled() -> Redis {
         "since",
         "1700000000000",
     ]);
-    redis
 }
 
 /// A rule that counts.
