@@ -6,6 +6,7 @@
 mod accounts;
 mod clocks;
 mod counters;
+mod failover;
 mod idempotency;
 mod load;
 mod outage;
