@@ -260,8 +260,13 @@ impl Link {
 
     /// Sends commands one directly behind the other, and waits for the reply to the last one.
     pub(super) async fn send_together(&self, commands: &Pipeline) -> Result<Value, RedisError> {
-        let replies = self.connection.clone().send_packed_commands(commands, 0, commands.len()).await?;
+        let replies = self.send_all(commands).await?;
         replies.into_iter().last().unwrap_or(Value::Nil).extract_error()
+    }
+
+    /// The same for all replies, those that are errors too.
+    async fn send_all(&self, commands: &Pipeline) -> Result<Vec<Value>, RedisError> {
+        self.connection.clone().send_packed_commands(commands, 0, commands.len()).await
     }
 
     /// Asks what the server can answer at once; waits no longer than a connection may take.
@@ -269,12 +274,12 @@ impl Link {
         self.soon(self.send(command)).await
     }
 
-    /// The same for several commands.
-    pub(super) async fn send_together_soon(&self, commands: &Pipeline) -> Result<Value, Refusal> {
-        self.soon(self.send_together(commands)).await
+    /// The same for several commands, one directly behind the other; replies may be errors.
+    pub(super) async fn send_all_soon(&self, commands: &Pipeline) -> Result<Vec<Value>, Refusal> {
+        self.soon(self.send_all(commands)).await
     }
 
-    async fn soon(&self, reply: impl Future<Output = Result<Value, RedisError>>) -> Result<Value, Refusal> {
+    async fn soon<T>(&self, reply: impl Future<Output = Result<T, RedisError>>) -> Result<T, Refusal> {
         match tokio::time::timeout(CONNECT_TIMEOUT, reply).await {
             Ok(reply) => reply.map_err(|error| Refusal::of(&self.address, &error)),
             Err(_elapsed) => Err(Refusal::Silent { address: self.address.clone() }),
