@@ -304,7 +304,7 @@ fn calls(cluster: &RedisCluster, command: &str) -> u64 {
     let of = |master: &Redis| {
         let said = master.info("commandstats", &format!("cmdstat_{command}"));
         let calls = said.strip_prefix("calls=").and_then(|rest| rest.split(',').next());
-        calls.map_or(0, |calls| calls.parse::<u64>().unwrap())
+        calls.map_or(0, |calls| calls.parse::<u64>().expect("a number"))
     };
     cluster.masters().map(of).sum()
 }

@@ -1,7 +1,7 @@
 //! Blesses the markers of a server as soon as it is connected, so that what has to settle settles once, and not again and
 //! again at the first touch of each counter.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use redis::Value;
 
@@ -19,6 +19,9 @@ static BLESS: Script =
 /// Markers that are seen to together: calls that come meanwhile wait behind them.
 const TOGETHER: usize = 128;
 
+/// How long a server is left alone that did not answer in time.
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// The marker of a slot of a cluster; `None`: the one where there are no slots.
 pub(super) fn key_of(slot: Option<u16>) -> String {
     match slot {
@@ -27,7 +30,8 @@ pub(super) fn key_of(slot: Option<u16>) -> String {
     }
 }
 
-/// Writes the markers that are missing or belong to another `master_replid`. What fails is left to whoever comes first.
+/// Writes the markers that are missing or belong to another `master_replid`, until all are in force or the link is broken: a slot
+/// that was left out would begin to settle when its first counter is drawn from.
 ///
 /// Mostly there is nothing to write, and thousands of markers to look at whenever a node comes or comes back, while others draw
 /// numbers: a look costs a server 1 us, the script fifty times that.
@@ -36,11 +40,12 @@ pub(super) async fn bless(link: &Arc<Link>, slots: Option<Vec<u16>>) {
     debug_assert!(slots.len() <= SLOTS, "no slot twice");
     for part in slots.chunks(TOGETHER) {
         let keys: Vec<String> = part.iter().map(|slot| key_of(*slot)).collect();
-        if let Err(error) = bless_some(link, &keys).await {
+        while let Err(error) = bless_some(link, &keys).await {
             tracing::debug!(error = %error, "markers were not blessed");
-        }
-        if link.is_broken() {
-            return;
+            if link.is_broken() {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }
