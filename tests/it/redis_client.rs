@@ -299,6 +299,16 @@ async fn sentinels_are_followed_to_the_new_master() {
     assert_eq!(watched.server(old).cli(&["GET", "k"]).trim(), after.to_string());
 }
 
+/// How often the masters of a cluster were told a command.
+fn calls(cluster: &RedisCluster, command: &str) -> u64 {
+    let of = |master: &Redis| {
+        let said = master.info("commandstats", &format!("cmdstat_{command}"));
+        let calls = said.strip_prefix("calls=").and_then(|rest| rest.split(',').next());
+        calls.map_or(0, |calls| calls.parse::<u64>().expect("a number"))
+    };
+    cluster.masters().map(of).sum()
+}
+
 async fn count(client: &Client, key: &str) -> Result<u64, StoreError> {
     let keys = [key.to_owned()];
     client
@@ -333,6 +343,15 @@ async fn a_cluster_is_followed_through_moves_and_failover() {
     let generation: String =
         client.query("marker", redis::cmd("HGET").arg(&marker).arg("generation")).await.unwrap();
     assert_eq!(generation.len(), 16);
+
+    // Who comes next looks at them and writes nothing: others draw numbers meanwhile.
+    let before = [calls(&cluster, "hmget"), calls(&cluster, "evalsha")];
+    let next = client_with(&cluster.url(), &lifecycle, None, Metrics::new()).await;
+    Stopwatch::wait_until(20 * SECOND, "every marker is looked at", || {
+        calls(&cluster, "hmget") >= before[0] + 16_384
+    });
+    assert_eq!(calls(&cluster, "evalsha"), before[1]);
+    drop(next);
 
     // ASK: the slot is under way, the key is not there yet.
     let slot = cluster.cli(&["CLUSTER", "KEYSLOT", "moving"]).trim().to_owned();
