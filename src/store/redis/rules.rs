@@ -77,6 +77,7 @@ impl RedisStore {
         ];
         let mut all = args;
         all.insert(0, Arg::Text(&generation));
+        self.client.at_hand(script.name, MIRROR).await?;
         self.client.run(script, &keys, &all, self.timeout).await
     }
 

@@ -19,6 +19,7 @@ mod line;
 mod link;
 mod listen;
 mod markers;
+mod patience;
 mod place;
 mod route;
 mod script;

@@ -1,0 +1,44 @@
+//! What callers and operators are told while Redis is away, and after it has restarted.
+
+use std::{thread, time::Duration};
+
+use serde_json::json;
+
+use super::{Fleet, NORMAL_WITHIN, Story, counting, settled};
+use crate::harness::{Fault, Proxy, Stopwatch};
+
+/// Far below the storage timeout, which is 2 s in these tests.
+const AT_ONCE: Duration = Duration::from_millis(1_000);
+
+#[test]
+fn what_nothing_stands_in_for_is_refused_at_once_while_redis_is_away() {
+    let redis = settled();
+    let proxy = Proxy::to(redis.port());
+    let fleet = Fleet::start(&proxy.redis_url(), 1);
+    fleet.register("N", &counting());
+    fleet.draw(0, "N", 1, &mut Story::default());
+    proxy.set(Fault::Refuse);
+    thread::sleep(Duration::from_millis(1_500));
+    let mut caller = fleet.caller(0);
+    let rule = counting();
+    let read = |target| ("GET", target, None);
+    for (method, target, body) in [
+        read("/sequences/N"),
+        ("POST", "/sequences/N/advance", Some(json!({ "to": 5_000 }))),
+        ("POST", "/prefix-configs/NEW", Some(rule.clone())),
+        ("PUT", "/prefix-configs/N", Some(json!({ "format": "M-{SEQ:9}", "mode": "continuous" }))),
+        ("DELETE", "/prefix-configs/N", None),
+    ] {
+        let watch = Stopwatch::start();
+        let answer = caller.send(method, target, &[], body.as_ref());
+        let took = watch.elapsed();
+        answer.expect_problem(503, "StorageUnavailable");
+        assert!(took < AT_ONCE, "{method} {target} took {took:?}");
+    }
+    // They work again as soon as Redis is back.
+    proxy.set(Fault::None);
+    Stopwatch::wait_until(NORMAL_WITHIN, "rules can be changed", || {
+        caller.send("PUT", "/prefix-configs/NEW", &[], Some(&rule)).status == 200
+    });
+    caller.get("/sequences/N").expect(200);
+}
