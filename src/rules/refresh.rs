@@ -172,8 +172,8 @@ impl Follower {
     fn take_in(&mut self, news: &RuleNews) {
         if news.lineage == Lineage::New {
             if !self.mark.generation.is_empty() {
-                tracing::warn!(
-                    "the register of rules was emptied, restored or taken over: comparing it with the local copy"
+                tracing::info!(
+                    "the register of rules restarted, failed over or was emptied: comparing it with the local copy"
                 );
             }
             self.theirs = Some(HashMap::new());

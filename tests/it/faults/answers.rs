@@ -5,7 +5,7 @@ use std::{thread, time::Duration};
 use serde_json::json;
 
 use super::{Fleet, NORMAL_WITHIN, Story, counting, settled};
-use crate::harness::{Fault, Proxy, Stopwatch};
+use crate::harness::{Data, Fault, Proxy, Stopwatch};
 
 /// Far below the storage timeout, which is 2 s in these tests.
 const AT_ONCE: Duration = Duration::from_millis(1_000);
@@ -41,4 +41,22 @@ fn what_nothing_stands_in_for_is_refused_at_once_while_redis_is_away() {
         caller.send("PUT", "/prefix-configs/NEW", &[], Some(&rule)).status == 200
     });
     caller.get("/sequences/N").expect(200);
+}
+
+#[test]
+fn a_restart_that_keeps_its_data_is_not_said_to_have_forgotten() {
+    let mut redis = settled();
+    let fleet = Fleet::start(&redis.url(), 1);
+    fleet.register("N", &counting());
+    let mut story = Story::default();
+    fleet.draw(0, "N", 1, &mut story);
+    fleet.wait_segments("N");
+    redis.kill();
+    redis.start_again(Data::Kept);
+    fleet.wait_normal("N", "an orderly restart", &mut story);
+    let log = fleet.node(0).log();
+    let said: Vec<_> = log.lines().filter(|line| line.contains("settling")).collect();
+    assert!(said.iter().any(|line| line.contains("Redis restarted, failed over or was emptied")), "{log}");
+    assert!(said.iter().all(|line| !line.contains("WARN")), "{said:?}");
+    assert!(!log.contains("forgotten"), "{log}");
 }
