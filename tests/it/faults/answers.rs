@@ -4,7 +4,7 @@ use std::{thread, time::Duration};
 
 use serde_json::json;
 
-use super::{Fleet, NORMAL_WITHIN, Story, counting, settled};
+use super::{Fleet, NORMAL_WITHIN, Story, counting, flaking, settled};
 use crate::harness::{Data, Fault, Proxy, Stopwatch};
 
 /// Far below the storage timeout, which is 2 s in these tests.
@@ -41,6 +41,38 @@ fn what_nothing_stands_in_for_is_refused_at_once_while_redis_is_away() {
         caller.send("PUT", "/prefix-configs/NEW", &[], Some(&rule)).status == 200
     });
     caller.get("/sequences/N").expect(200);
+}
+
+#[test]
+fn a_caller_is_told_why_nothing_stands_in_for_its_numbers() {
+    let redis = settled();
+    let proxy = Proxy::to(redis.port());
+    let fleet = Fleet::start(&proxy.redis_url(), 1);
+    fleet.register("N", &json!({ "format": "N-{SEQ:9}", "mode": "continuous", "on_outage": "segment" }));
+    fleet.register("F", &flaking());
+    let mut story = Story::default();
+    fleet.draw(0, "N", 1, &mut story);
+    fleet.draw(0, "F", 1, &mut story);
+    fleet.wait_segments("N");
+    proxy.set(Fault::Refuse);
+    thread::sleep(Duration::from_millis(1_500));
+    let mut caller = fleet.caller(0);
+    let mut told = |target: &str, headers: &[(&str, &str)]| {
+        let problem = caller.send("GET", target, headers, None).expect_problem(503, "StorageUnavailable");
+        problem["detail"].as_str().expect("a text").to_owned()
+    };
+    for target in ["/numbers/N?count=5000", "/numbers/N", "/numbers/F"] {
+        let said = told(target, &[("idempotency-key", "cart-1")]);
+        assert!(
+            said.contains("idempotency keys is away") && said.contains("the same key"),
+            "{target}: {said}"
+        );
+    }
+    let said = told("/numbers/N?count=5000", &[]);
+    assert!(said.contains("has not 5000 left") && said.contains("ask for fewer"), "{said}");
+    let said = told("/numbers/N?count=5000", &[("accept-language", "zh-CN")]);
+    assert!(said.contains("不足 5000 个"), "{said}");
+    caller.get("/numbers/N?count=500").expect(200);
 }
 
 #[test]
