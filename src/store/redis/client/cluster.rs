@@ -110,12 +110,9 @@ impl Cluster {
         }
     }
 
-    /// Why there is no link to the owner of a slot.
-    pub(super) fn why_not(&self, slot: u16) -> Option<Arc<Refusal>> {
-        match self.map.borrow().owner(slot) {
-            Ok(line) => line.link().err(),
-            Err(refusal) => Some(refusal),
-        }
+    /// The link to the owner of a slot, or why there is none.
+    pub(super) fn link(&self, slot: u16) -> Result<Arc<Link>, Arc<Refusal>> {
+        self.map.borrow().owner(slot)?.link()
     }
 
     /// The line to a node that another one named.

@@ -8,7 +8,10 @@
 use std::{
     io,
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -50,6 +53,9 @@ const PATIENCE: Duration = Duration::from_millis(1_250);
 /// Every how many heartbeats it is looked at again: settings change while a server runs.
 const LOOK_EVERY: u32 = 20;
 
+/// Keys that people write to directly begin so.
+const WATCHED: &str = "prefix_configs";
+
 /// Calls that may wait for the socket.
 const QUEUE: usize = 1_024;
 
@@ -73,6 +79,7 @@ pub(super) struct Link {
     hearing: Hearing,
     ears: Arc<Ears>,
     info: Info,
+    is_watched: AtomicBool,
     fate: Arc<Fate>,
 }
 
@@ -218,6 +225,7 @@ impl Access {
             },
             ears: Arc::clone(&self.ears),
             info: Info::default(),
+            is_watched: AtomicBool::new(false),
             fate: Arc::new(Fate::default()),
         };
         self.lifecycle.spawn_on(&self.runtime, link.drive(driver, self.lifecycle.clone()));
@@ -293,6 +301,31 @@ impl Link {
     /// Hears a channel from now on (RESP3).
     pub(super) async fn subscribe(&self, channel: &str) -> Result<(), RedisError> {
         self.connection.clone().subscribe(channel).await
+    }
+
+    /// Has the server report writes by others to watched keys from now on (RESP3). A server that does not allow it is asked all
+    /// the more often.
+    pub(super) async fn watch(&self) {
+        if self.hearing != Hearing::Pushed {
+            return;
+        }
+        let mut watch = redis::cmd("CLIENT");
+        watch.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(WATCHED);
+        match self.send_soon(&watch).await {
+            Ok(_) => {
+                self.is_watched.store(true, Ordering::Release);
+                // What was written before is not reported.
+                self.ears.raise_alarm();
+            }
+            Err(refusal) => {
+                tracing::info!(error = %refusal, "Redis does not report direct writes: looking for them")
+            }
+        }
+    }
+
+    /// Whether the server reports writes by others.
+    pub(super) fn is_watched(&self) -> bool {
+        self.is_watched.load(Ordering::Acquire) && !self.is_broken()
     }
 
     /// Moves bytes until the connection ends, the server falls silent, or nobody wants the link any more.

@@ -26,6 +26,7 @@ mod script;
 mod sentinel;
 mod slots;
 mod tls;
+mod vigil;
 mod watchman;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
@@ -54,6 +55,7 @@ pub use self::{
     failure::ConnectError,
     inspect::{Durability, InspectError, ServerReport, inspect},
     script::{Arg, Script},
+    vigil::Vigil,
 };
 
 /// The tag of the one marker where there are no slots.

@@ -73,9 +73,14 @@ impl Route {
 
     /// Why there is none.
     pub(super) fn why_not(&self, key: &[u8]) -> Option<Arc<Refusal>> {
+        self.link(key).err()
+    }
+
+    /// The link to the server of a key.
+    pub(super) fn link(&self, key: &[u8]) -> Result<Arc<Link>, Arc<Refusal>> {
         match self {
-            Self::Whole(line) => line.link().err(),
-            Self::Sharded { cluster, .. } => cluster.why_not(slot_of(key)),
+            Self::Whole(line) => line.link(),
+            Self::Sharded { cluster, .. } => cluster.link(slot_of(key)),
         }
     }
 
