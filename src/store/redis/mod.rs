@@ -9,6 +9,7 @@ pub mod client;
 pub mod counters;
 pub mod idempotency;
 mod rules;
+mod survey;
 mod temporary;
 pub mod workers;
 
@@ -21,6 +22,8 @@ use std::{
 use crate::clock::UnixMillis;
 
 use self::client::Client;
+
+pub use survey::{Survey, survey};
 
 /// The name of this store in errors and metrics.
 const STORE: &str = "redis";

@@ -23,11 +23,11 @@ use crate::{
 };
 
 /// The hash that the outside knows.
-const MIRROR: &str = "prefix_configs";
+pub(super) const MIRROR: &str = "prefix_configs";
 const RECORDS: &str = "numgen:rules:{prefix_configs}";
 const CHANGES: &str = "numgen:rules:{prefix_configs}:changes";
-const STATE: &str = "numgen:rules:{prefix_configs}:state";
-const DIRECT: &str = "numgen:rules:{prefix_configs}:direct";
+pub(super) const STATE: &str = "numgen:rules:{prefix_configs}:state";
+pub(super) const DIRECT: &str = "numgen:rules:{prefix_configs}:direct";
 /// Where changes are called out.
 const CHANNEL: &str = "numgen:rules";
 

@@ -240,6 +240,13 @@ pub(super) async fn masters(access: &Access, seeds: &[Address]) -> Result<Vec<Ad
     Ok(masters)
 }
 
+/// The master of a slot, by the first seed that can be reached.
+pub(super) async fn owner(access: &Access, seeds: &[Address], slot: u16) -> Result<Address, Refusal> {
+    let ranges = first_view(access, seeds).await?.ranges;
+    let owner = ranges.into_iter().find(|(first, last, _)| (*first..=*last).contains(&slot));
+    owner.map(|(_, _, master)| master).ok_or(Refusal::Unowned { slot })
+}
+
 async fn first_view(access: &Access, nodes: &[Address]) -> Result<View, Refusal> {
     let mut refusal = Refusal::New;
     for address in nodes {

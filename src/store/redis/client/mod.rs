@@ -13,6 +13,7 @@
 mod cluster;
 mod ears;
 mod failure;
+mod glance;
 mod info;
 mod inspect;
 mod line;
@@ -53,6 +54,7 @@ use crate::{
 
 pub use self::{
     failure::ConnectError,
+    glance::Glance,
     inspect::{Durability, InspectError, ServerReport, inspect},
     script::{Arg, Script},
     vigil::Vigil,
