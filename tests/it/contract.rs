@@ -74,7 +74,7 @@ macro_rules! contract {
     };
     (@journal $bench:ident) => {
         contract!(@run $bench journal: what_is_appended_stays,
-            rows_are_pending_until_the_instance_that_asks_has_them);
+            rows_are_pending_until_the_instance_that_asks_has_them, what_was_resolved_long_ago_is_forgotten);
     };
     (@run $bench:ident $part:ident: $($promise:ident),+) => {
         mod $part {

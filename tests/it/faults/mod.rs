@@ -4,6 +4,7 @@
 //! where nothing was wrong, real-time order; and every value at or below the counter issued, held or listed.
 
 mod accounts;
+mod answers;
 mod clocks;
 mod counters;
 mod failover;

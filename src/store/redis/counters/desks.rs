@@ -58,7 +58,7 @@ pub(super) enum Errand {
     Settle(Arc<Desk>, OwnedMutexGuard<Turn>),
     /// The authority does not answer, or waits for reports.
     Seek(Arc<Desk>),
-    /// The store has forgotten: everything under this marker is to report.
+    /// The store may have forgotten: everything under this marker is to report.
     Report(Arc<str>),
 }
 
@@ -379,7 +379,8 @@ impl Desks {
         // A reply that was late may bring an old one: then the next message is answered with the present one.
         let mut generations = self.generations.write().unwrap_or_else(PoisonError::into_inner);
         if generations.insert(Arc::clone(&desk.marker), *generation).is_some() {
-            tracing::warn!(generation = %generation, marker = &*desk.marker, "the store has forgotten: reporting to it");
+            let (generation, marker) = (tracing::field::display(generation), &*desk.marker);
+            tracing::info!(generation, marker, "Redis restarted, failed over or was emptied: settling");
             self.send(Errand::Report(Arc::clone(&desk.marker)));
         }
     }

@@ -359,6 +359,8 @@ async fn a_counter_that_rests_is_given_up_and_taken_up_again() {
     assert_eq!(node.state().await.segments, []);
     let row = node.disk.row(&counter()).expect("a row");
     assert_eq!((row.state.segment, row.state.seen), (None, Some(SequenceValue(1))));
+    let left = node.disk.left.lock().expect("no panic").clone();
+    assert_eq!(left, [(counter(), row.incarnation)], "the authority has confirmed it");
     assert_eq!(node.next().await, 2);
     sleep(Duration::from_secs(120)).await;
     let state = node.state().await;
@@ -400,7 +402,9 @@ async fn at_the_end_everything_is_given_back() {
     let (b, _) = Process::warm(&server, "b").await;
     a.counters.leave(Duration::from_secs(1)).await;
     let disk = a.crash().await;
-    assert_eq!(disk.row(&counter()).expect("a row").state.segment, None);
+    let row = disk.row(&counter()).expect("a row");
+    assert_eq!(row.state.segment, None);
+    assert_eq!(*disk.left.lock().expect("no panic"), [(counter(), row.incarnation)]);
     for expected in 3..60 {
         assert_eq!(b.next().await, expected, "nothing is in the way");
     }
