@@ -23,9 +23,8 @@ use crate::{
     lifecycle::Lifecycle,
     prefix_key::PrefixKey,
     store::{
-        StoreError,
+        Reachable, StoreError,
         protocol::counter::{Incarnation, Outcome},
-        redis::client::Reachable,
     },
 };
 
