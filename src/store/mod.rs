@@ -5,7 +5,7 @@
 //! and hands out integers.
 //!
 //! Order: `contract` says what a store promises; `protocol`, `draw`, `ledger` and `temporary` are what stores have in common, without any
-//! database; `memory`, `sqlite` and `redis` are the stores.
+//! database; `memory`, `sqlite`, `redis` and `postgres` are the stores.
 
 mod calls;
 mod contract;
@@ -13,7 +13,9 @@ mod copied;
 mod draw;
 mod ledger;
 pub mod memory;
+pub mod postgres;
 pub mod protocol;
+mod reachable;
 pub mod redis;
 mod segments;
 mod shared;
@@ -32,6 +34,7 @@ pub use protocol::counter::{Abandon, Abandoned};
 pub use protocol::window::{
     AcquireRequest, Acquired, Extension, Generation, Holding, IdMillis, Nonce, Renewed,
 };
+pub use reachable::Reachable;
 pub use shared::{DirectWrite, Lineage, More, RuleCopies, RuleCopy, RuleMark, RuleNews, SharedRules};
 pub use temporary::{
     Action, Decision, Fate, Instance, Journal, Making, RowSwap, Stamp, Status, TemporaryNumber,

@@ -55,6 +55,7 @@ pub use self::{
     inspect::{Durability, InspectError, ServerReport, inspect},
     script::{Arg, Script},
 };
+pub use crate::store::Reachable;
 
 /// The tag of the one marker where there are no slots.
 const MARKER_TAG: &str = "numgen";
@@ -73,20 +74,6 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// Where calls are counted.
     pub metrics: Metrics,
-}
-
-/// Whether Redis can be asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reachable {
-    /// Every server that is needed is connected.
-    Yes,
-    /// A server is away, or must not be used.
-    No {
-        /// Since when, on [`Clock::monotonic`].
-        since: Duration,
-        /// Which, and why: one sentence for a person.
-        reason: Arc<str>,
-    },
 }
 
 /// A handle to Redis. Cheap to clone; the connection ends with the last clone.
