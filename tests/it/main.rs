@@ -16,6 +16,7 @@ mod limits;
 mod nodes;
 mod observe;
 mod openapi;
+mod postgres;
 mod process;
 mod readme;
 mod redaction;
