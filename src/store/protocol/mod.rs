@@ -5,4 +5,5 @@
 //! duplicate, and the differential tests that hold the store's scripts to it, call by call.
 
 pub mod counter;
+pub mod grant;
 pub mod window;

@@ -139,6 +139,16 @@ impl Node {
         self.incarnation
     }
 
+    /// The generation that was heard of last.
+    pub fn generation(&self) -> Option<Generation> {
+        self.generation
+    }
+
+    /// How many other processes use the counter.
+    pub fn peers(&self) -> usize {
+        self.peers.len()
+    }
+
     /// Whether the last call was not answered yet; the next [`Self::ask`] repeats it.
     pub fn has_pending_call(&self) -> bool {
         self.pending.is_some()

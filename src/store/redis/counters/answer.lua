@@ -329,8 +329,9 @@ local function place()
     return member.offered
   end
   local ahead = distance(size, count)
+  local at = later(counter.cursor, limits.floor)
   if member.held then
-    local near = later(plus(counter.cursor, floor(ahead / 2)) or MAX, counter.target)
+    local near = later(plus(at, floor(ahead / 2)) or MAX, counter.target)
     local suits = member.held[1] > near and member.held[2] <= limits.max
     for _, known in ipairs(counter.ahead) do
       suits = suits and not overlap(known.range, member.held)
@@ -339,7 +340,7 @@ local function place()
       return member.held
     end
   end
-  local from = plus(later(plus(counter.cursor, ahead) or MAX, counter.target), 1)
+  local from = plus(later(plus(at, ahead) or MAX, counter.target), 1)
   local segment = from and room_from(from)
   if segment then
     member.offered, member.by = segment, call

@@ -72,7 +72,7 @@ local function serve_healthy()
   local origin, base, cursor, blessed, clear, target, second, drawn, peak, scheme =
     match(core, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
   local call, held, offered, name = match(member, '^(%S+) %S+ %S+ (%S+) (%S+) %S+ %S+ (.*)$')
-  if blessed ~= generation or scheme ~= ARGV[20] or ARGV[10] > cursor or tonumber(ARGV[5]) <= tonumber(call) or offered ~= '-'
+  if blessed ~= generation or scheme ~= ARGV[20] or ARGV[10] > cursor or ARGV[8] > cursor or tonumber(ARGV[5]) <= tonumber(call) or offered ~= '-'
     or name ~= ARGV[3] or held ~= (ARGV[11] == '' and '-' or ARGV[11]) then
     return nil
   end
@@ -83,7 +83,7 @@ local function serve_healthy()
   end
   second, drawn, peak = tonumber(second), tonumber(drawn), tonumber(peak)
   if count > 0 then
-    if to >= clear or to > ARGV[9] or ARGV[8] > cursor or base == cursor and ARGV[7] > cursor then
+    if to >= clear or to > ARGV[9] or base == cursor and ARGV[7] > cursor then
       return nil
     end
     local this_second = floor(now / 1000)

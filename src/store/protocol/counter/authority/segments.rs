@@ -95,7 +95,9 @@ impl Authority {
     pub(super) fn place(&mut self, take: &Take) -> Option<Segment> {
         let wants = take.wants.filter(|_| take.limits.scheme == self.scheme)?;
         let distance = self.distance(wants.size, take.count);
-        let near = self.cursor.0.saturating_add(distance / 2).max(self.target.0);
+        // A cursor below the floor is about to jump there: what lies in between is not this store's to give.
+        let at = self.cursor.max(take.limits.floor).0;
+        let near = at.saturating_add(distance / 2).max(self.target.0);
         let (held, offered) =
             self.members.get(&take.incarnation).map(|member| (member.held, member.offered))?;
         let suits = |segment: &Segment| {
@@ -109,7 +111,7 @@ impl Authority {
         if let Some(segment) = held.filter(suits) {
             return Some(segment);
         }
-        let from = self.cursor.0.saturating_add(distance).max(self.target.0).checked_add(1)?;
+        let from = at.saturating_add(distance).max(self.target.0).checked_add(1)?;
         let segment = self.room_from(SequenceValue(from), wants.size, take.limits.max)?;
         let member = self.members.get_mut(&take.incarnation)?;
         member.offered = Some((segment, take.call));
