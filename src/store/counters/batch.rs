@@ -19,6 +19,8 @@ pub(super) struct Batch {
     pins: Vec<Pin>,
     /// Requests that the last message asked for.
     asked: Vec<usize>,
+    /// The next message asks for so many values at most.
+    room: Option<u64>,
     /// Requests with a key that found no room: each is asked for by itself, since it may have been served before.
     alone: Vec<usize>,
 }
@@ -47,7 +49,7 @@ impl Batch {
             None => Pin::Needless,
         };
         let pins = requests.iter().map(open).collect();
-        Self { requests, answers, pins, asked: Vec::new(), alone: Vec::new() }
+        Self { requests, answers, pins, asked: Vec::new(), room: None, alone: Vec::new() }
     }
 
     /// Keys that are to be pinned before they are asked for: (position, key, the turn that has moved on).
@@ -91,8 +93,11 @@ impl Batch {
     pub(super) fn next(&mut self) -> Option<(u64, Vec<ClaimAsk>)> {
         self.asked.clear();
         let open = |index: &usize| self.answers.get(*index).is_some_and(Option::is_none);
+        let mut room = self.room.take();
         let crowd = (0..self.requests.len()).filter(open).filter(|index| !self.alone.contains(index));
-        self.asked.extend(crowd);
+        self.asked.extend(
+            crowd.filter(|index| room.as_mut().is_none_or(|room| fits(self.requests.get(*index), room))),
+        );
         if self.asked.is_empty() {
             self.asked.extend(self.alone.iter().copied().find(open));
         }
@@ -112,6 +117,26 @@ impl Batch {
             }
         }
         Some((count, claims))
+    }
+
+    /// There are only `left` values for now: the next message asks for what fits. Answers whether anything does.
+    pub(super) fn narrow(&mut self, left: u64) -> bool {
+        let mut room = left;
+        let mut asked = self.asked.iter();
+        let is_less = !asked.all(|index| fits(self.requests.get(*index), &mut room));
+        let is_any = self.asked.iter().any(|index| fits(self.requests.get(*index), &mut left.clone()));
+        self.room = (is_less && is_any).then_some(left);
+        self.room.is_some()
+    }
+
+    /// The same for requests without a key alone: how many values they want together.
+    pub(super) fn next_plain(&mut self) -> Option<u64> {
+        let open = |index: &usize| self.answers.get(*index).is_some_and(Option::is_none);
+        let plain = |index: &usize| self.requests.get(*index).is_some_and(|request| request.claim.is_none());
+        self.asked = (0..self.requests.len()).filter(open).filter(plain).collect();
+        let counts = self.asked.iter().filter_map(|index| self.requests.get(*index));
+        let count = counts.map(|request| u64::from(request.count)).sum();
+        (count > 0).then_some(count)
     }
 
     /// Hands out what was drawn for requests without a key.
@@ -195,6 +220,14 @@ impl Batch {
             *answer = Some(Taken::Overflow);
         }
     }
+}
+
+/// Whether a request without a key finds room; takes it.
+fn fits(request: Option<&TakeRequest>, room: &mut u64) -> bool {
+    let Some(request) = request.filter(|request| request.claim.is_none()) else { return false };
+    let rest = room.checked_sub(request.count.into());
+    *room = rest.unwrap_or(*room);
+    rest.is_some()
 }
 
 /// Values that are still to be handed out.

@@ -12,7 +12,12 @@ use crate::{
     rule::OnOutage,
     store::{
         Bounds,
-        protocol::counter::{Ask, ClaimAsk, Incarnation, Limits, Node, NodeState, Segment, Wants},
+        protocol::{
+            counter::{
+                Ask, ClaimAsk, Generation, Incarnation, Limits, Node, NodeState, RangeSet, Segment, Wants,
+            },
+            grant::{Book, Draw, Pace},
+        },
         segments::Kept,
     },
 };
@@ -65,6 +70,10 @@ pub(super) struct Turn {
     pub(super) in_doubt: bool,
     /// The counter is on the list of its prefix key.
     pub(super) is_listed: bool,
+    /// The generation in which the authority has served this node: before that, it only listens.
+    pub(super) joined: Option<Generation>,
+    /// The call that is under way asked for nothing: it was sent in place of one that had no grant.
+    pub(super) is_substitute: bool,
     /// The counter was given up: another desk takes its place.
     pub(super) is_closed: bool,
 }
@@ -78,6 +87,13 @@ pub(super) struct Work {
     /// Issued from the segment for callers that were not told yet; whoever has the pen and finds some knows that these were never
     /// told.
     pub(super) untold: Vec<ValueRange>,
+    /// The grants of the authority, where it needs some.
+    pub(super) book: Book,
+    pub(super) pace: Pace,
+    /// Draws for once that were not answered: what they have drawn is nobody's.
+    pub(super) unsettled: Vec<Draw>,
+    /// What was drawn for once, as long as somebody may hand it back.
+    pub(super) direct: RangeSet,
     /// The cursor at the last beat.
     beaten: Option<SequenceValue>,
     /// The cursor in the last state that was written.
@@ -99,6 +115,8 @@ pub(super) struct Pulse {
     pub(super) back_at: AtomicU64,
     /// This process has a row on disk: from now on it may hold a segment.
     pub(super) is_written: AtomicBool,
+    /// Somebody is at work to get the next grant.
+    pub(super) is_fetching: AtomicBool,
     /// Somebody is at work to reach the authority again.
     pub(super) is_sought: AtomicBool,
 }
@@ -123,6 +141,10 @@ impl Desk {
             on_outage: bounds.on_outage,
             ancestors: kept.map_or_else(Vec::new, ancestors),
             untold: Vec::new(),
+            book: Book::default(),
+            pace: Pace::default(),
+            unsettled: Vec::new(),
+            direct: RangeSet::new(),
             beaten: None,
             written: None,
         };

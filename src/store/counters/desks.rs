@@ -16,7 +16,8 @@ use tokio::{
 
 use super::{
     desk::{BEAT_MS, Desk, Standing, Turn, ancestors, limits},
-    link::AuthorityLink,
+    grants::Terms,
+    link::{AuthorityLink, GrantLink},
 };
 use crate::{
     counter::Counter,
@@ -57,6 +58,8 @@ pub(super) enum Errand {
     Settle(Arc<Desk>, OwnedMutexGuard<Turn>),
     /// The authority does not answer, or waits for reports.
     Seek(Arc<Desk>),
+    /// The next grant is to be asked for.
+    Fetch(Arc<Desk>),
     /// The store may have forgotten: everything under this marker is to report.
     Report(Arc<str>),
 }
@@ -70,6 +73,13 @@ pub(super) enum Answer {
         /// For each request with one; none where an earlier call was repeated.
         claims: Vec<ClaimAnswer>,
     },
+    /// So many values are left in the grant, too few, and there may be another.
+    Short {
+        /// How many.
+        left: u64,
+    },
+    /// There is no grant: nothing was asked for.
+    Ungranted,
     /// Nothing was learnt, or this node had to learn the generation: ask again.
     Again,
     /// The store has forgotten, this node has reported: ask again after so long.
@@ -80,6 +90,8 @@ pub(super) enum Answer {
 pub(super) struct Desks {
     pub(super) link: Arc<dyn AuthorityLink>,
     pub(super) disk: Arc<dyn SegmentStore>,
+    /// Who grants values to the authority; `None`: all are its own.
+    pub(super) grants: Option<Arc<dyn GrantLink>>,
     pub(super) identity: Identity,
     desks: RwLock<HashMap<Counter, Arc<Desk>>>,
     /// The generation that was heard of last under each marker: a counter that is new here needs no round trip to learn it.
@@ -106,6 +118,7 @@ impl Desks {
     pub(super) fn new(
         link: Arc<dyn AuthorityLink>,
         disk: Arc<dyn SegmentStore>,
+        grants: Option<Arc<dyn GrantLink>>,
         identity: Identity,
     ) -> (Self, mpsc::UnboundedReceiver<Errand>) {
         let (errands, received) = mpsc::unbounded_channel();
@@ -113,6 +126,7 @@ impl Desks {
             reachable: link.reachable(),
             link,
             disk,
+            grants,
             identity,
             desks: RwLock::default(),
             generations: RwLock::default(),
@@ -241,11 +255,18 @@ impl Desks {
         if !turn.is_listed {
             self.enlist(desk, turn, &mut ask).await?;
         }
-        let (take, is_repeat) = {
+        let (take, is_repeat, terms) = {
             let mut work = desk.work();
             let is_repeat = work.node.has_pending_call();
-            (work.node.ask(ask), is_repeat)
+            let terms = self.terms(&mut work, turn, &mut ask);
+            if terms == Terms::None {
+                return Ok(Answer::Ungranted);
+            }
+            (work.node.ask(ask), is_repeat, terms)
         };
+        if !is_repeat {
+            turn.is_substitute = terms == Terms::Substitute;
+        }
         let reply = match self.link.take(&desk.counter, &take, self.deadline()).await {
             Ok(reply) => reply,
             Err(error) => {
@@ -264,7 +285,7 @@ impl Desks {
         desk.pulse.heard_at.store(self.now_ms(), Ordering::Relaxed);
         self.note_generation(desk, &reply);
         let heard = desk.work().node.hear(&take, reply);
-        Ok(self.understand(desk, turn, heard))
+        Ok(self.understand(desk, turn, heard, terms))
     }
 
     /// Puts the counter on the list of its key: whoever draws from a counter, or holds a segment of it, is on the list. Where the
@@ -283,12 +304,17 @@ impl Desks {
         Ok(())
     }
 
-    fn understand(&self, desk: &Arc<Desk>, turn: &mut Turn, heard: Heard) -> Answer {
+    fn understand(&self, desk: &Arc<Desk>, turn: &mut Turn, heard: Heard, terms: Terms) -> Answer {
         match heard {
             Heard::Served { outcome, claims, write } => {
-                turn.offer = write.map(|state| state.segment);
+                // Without a grant no segment was asked for, and the one that is held is kept.
+                turn.offer = write.filter(|_| terms.may_draw()).map(|state| state.segment);
                 self.found(desk);
-                Answer::Served { outcome, claims }
+                self.look_ahead(desk, turn);
+                match terms.read(outcome, turn.is_substitute) {
+                    Ok(outcome) => Answer::Served { outcome, claims },
+                    Err(instead) => instead,
+                }
             }
             Heard::Recover { wait_ms } => {
                 // The list may have been lost too.

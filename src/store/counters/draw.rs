@@ -12,6 +12,7 @@ use super::{
     batch::{Batch, Misfit},
     desk::{Desk, Standing, Turn, limits},
     desks::{Answer, Desks, Errand, is_away},
+    grants::Provided,
 };
 use crate::{
     counter::{Counter, ValueRange},
@@ -37,6 +38,8 @@ enum Drawn {
     Whole,
     /// The counter is away, or waits for reports.
     Away,
+    /// It is there, and was granted nothing to draw from.
+    Ungranted,
     /// The desk was closed meanwhile.
     Closed,
 }
@@ -60,15 +63,20 @@ impl Desks {
         loop {
             let desk = self.desk(&counter, &bounds).await?;
             self.touch(&desk, &bounds);
+            let mut is_granted = true;
             if desk.standing() == Standing::Here {
                 match self.draw(&desk, &bounds, &mut batch, until).await? {
                     Drawn::Whole => return Ok(batch.finish()),
                     Drawn::Closed => continue,
                     Drawn::Away => {}
+                    Drawn::Ungranted => is_granted = false,
                 }
             }
             self.draw_locally(&desk, &mut batch, &bounds).await?;
-            if batch.is_answered() || !self.is_worth_waiting(&desk, &batch, until) {
+            if !batch.is_answered() && bounds.on_outage != OnOutage::Fail {
+                self.draw_for_once(&desk, &bounds, &mut batch, until).await?;
+            }
+            if batch.is_answered() || !is_granted || !self.is_worth_waiting(&desk, &batch, until) {
                 return Ok(batch.finish());
             }
             if timeout_at(until, desk.back()).await.is_err() {
@@ -118,8 +126,10 @@ impl Desks {
             if Instant::now() >= until {
                 return Err(self.late("take"));
             }
+            let wanted = claims.iter().fold(count, |sum, claim| sum.saturating_add(claim.count));
             // Not those of another caller, who may have heard of a later rule.
             let ask = Ask { limits: limits(bounds), ..desk.ask(count, claims, self.identity.segment_size) };
+            let drawn_to = self.granted_to(desk, limits(bounds));
             let answer = match self.exchange(desk, turn, ask).await {
                 Err(error) if is_away(&error) && desk.standing() != Standing::Here => return Ok(Drawn::Away),
                 answer => answer?,
@@ -145,6 +155,19 @@ impl Desks {
                     }
                 }
                 Answer::Again => rest(&mut pause, until).await,
+                Answer::Short { .. } if !is_ours => {}
+                // Another run begins elsewhere: this one is used up first.
+                Answer::Short { left } if desk.work().book.has_next() && batch.narrow(left) => {}
+                Answer::Short { left } => match self.provide(desk, limits(bounds), wanted, drawn_to).await? {
+                    Provided::More => {}
+                    Provided::Exhausted => batch.squeeze(left),
+                    Provided::Nothing => return Ok(Drawn::Ungranted),
+                },
+                Answer::Ungranted => match self.provide(desk, limits(bounds), wanted, None).await? {
+                    Provided::More => {}
+                    Provided::Exhausted => batch.squeeze(0),
+                    Provided::Nothing => return Ok(Drawn::Ungranted),
+                },
                 Answer::Recover(wait) => {
                     if self.is_bridged(desk) || Instant::now() + wait > until {
                         self.await_reports(desk, wait);
@@ -222,11 +245,11 @@ impl Desks {
         desk.standing() != Standing::Away && back_at < until && !batch.is_begun() && !self.is_bridged(desk)
     }
 
-    fn superseded(&self) -> StoreError {
+    pub(super) fn superseded(&self) -> StoreError {
         StoreError::Superseded { store: self.link.store(), operation: "take" }
     }
 
-    fn misfit(&self, misfit: &Misfit) -> StoreError {
+    pub(super) fn misfit(&self, misfit: &Misfit) -> StoreError {
         StoreError::Corrupt { store: self.link.store(), what: misfit.to_string() }
     }
 }

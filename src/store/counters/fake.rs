@@ -14,16 +14,19 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{AuthorityLink, Closed, PinOutcome, Shown};
+use super::{AuthorityLink, Closed, GrantLink, Lot, PinOutcome, Shown};
 use crate::{
     calendar::Period,
-    counter::{Counter, SequenceValue},
+    counter::{Counter, SequenceValue, ValueRange},
     prefix_key::PrefixKey,
     store::{
         Claim, Reachable, StoreError, StoreFuture,
-        protocol::counter::{
-            Abandon, Abandoned, Advance, Authority, Fenced, Generation, Incarnation, Instance, Marker,
-            Outcome, Reply, Take,
+        protocol::{
+            counter::{
+                Abandon, Abandoned, Advance, Authority, Fenced, Generation, Incarnation, Instance, Marker,
+                Outcome, Reply, Take,
+            },
+            grant::{Draw, Drawn, Granted, Line, Need, Raised, Recipient, Standing, State},
         },
         segments::{Kept, SegmentStore},
     },
@@ -362,5 +365,149 @@ impl SegmentStore for Disk {
 
     fn prune(&self, _: Duration, _: u32) -> StoreFuture<'_, u64> {
         Box::pin(std::future::ready(Ok(0)))
+    }
+}
+
+/// Who grants values of one counter to the authorities of several data centres.
+pub(super) struct Bank {
+    pub(super) line: Mutex<Line>,
+    /// The generations of which it has heard, in their order, by data centre.
+    heard: Mutex<Vec<Recipient>>,
+    pub(super) returned: Mutex<Vec<ValueRange>>,
+    pub(super) fetches: AtomicUsize,
+}
+
+impl Bank {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            line: Mutex::default(),
+            heard: Mutex::default(),
+            returned: Mutex::default(),
+            fetches: AtomicUsize::new(0),
+        })
+    }
+}
+
+/// The way of one data centre there.
+pub(super) struct Teller {
+    pub(super) bank: Arc<Bank>,
+    datacenter: u32,
+    network: Mutex<Network>,
+    reachable: watch::Sender<Reachable>,
+}
+
+impl Teller {
+    pub(super) fn of(bank: &Arc<Bank>, datacenter: u32) -> Arc<Self> {
+        let (network, reachable) = (Mutex::new(Network::Whole), watch::Sender::new(Reachable::Yes));
+        Arc::new(Self { bank: Arc::clone(bank), datacenter, network, reachable })
+    }
+
+    pub(super) fn set(&self, network: Network) {
+        *self.network.lock().expect("no panic") = network;
+        self.reachable.send_replace(match network {
+            Network::Down => Reachable::No { since: Duration::ZERO, reason: "down".into() },
+            Network::Whole | Network::Deaf | Network::BlackHole => Reachable::Yes,
+        });
+    }
+
+    async fn call<T>(
+        &self,
+        operation: &'static str,
+        deadline: Duration,
+        work: impl FnOnce(&mut Line) -> T,
+    ) -> Result<T, StoreError> {
+        let network = *self.network.lock().expect("no panic");
+        sleep(Duration::from_millis(2)).await;
+        match network {
+            Network::Whole => Ok(work(&mut self.bank.line.lock().expect("no panic"))),
+            Network::Deaf => {
+                work(&mut self.bank.line.lock().expect("no panic"));
+                sleep(deadline).await;
+                Err(StoreError::Timeout { store: "bank", operation })
+            }
+            Network::BlackHole => {
+                sleep(deadline).await;
+                Err(StoreError::Timeout { store: "bank", operation })
+            }
+            Network::Down => Err(StoreError::Unavailable { store: "bank", operation, source: "down".into() }),
+        }
+    }
+}
+
+impl GrantLink for Teller {
+    fn fetch<'a>(
+        &'a self,
+        _counter: &'a Counter,
+        _marker: &'a str,
+        need: &'a Need,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Granted> {
+        Box::pin(self.call("fetch", deadline, |line| {
+            self.bank.fetches.fetch_add(1, Ordering::SeqCst);
+            let to = Recipient { datacenter: self.datacenter, generation: need.generation };
+            let mut heard = self.bank.heard.lock().expect("no panic");
+            if !heard.contains(&to) {
+                heard.push(to);
+            }
+            let last = heard.iter().rfind(|known| known.datacenter == self.datacenter);
+            let standing = if last == Some(&to) { Standing::Present } else { Standing::Over };
+            let latest = line.rows.iter().filter(|row| row.to == to).map(|row| row.grant.id).max();
+            line.fetch(to, standing, latest, 1, need)
+        }))
+    }
+
+    fn draw<'a>(
+        &'a self,
+        _counter: &'a Counter,
+        draw: &'a Draw,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Option<Drawn>> {
+        Box::pin(self.call("draw", deadline, |line| line.granted_to.map(|_| line.draw(draw))))
+    }
+
+    fn give_back<'a>(
+        &'a self,
+        _counter: &'a Counter,
+        values: &'a [ValueRange],
+        deadline: Duration,
+    ) -> StoreFuture<'a, ()> {
+        Box::pin(self.call("give_back", deadline, move |_line| {
+            self.bank.returned.lock().expect("no panic").extend(values);
+        }))
+    }
+
+    fn retire<'a>(
+        &'a self,
+        _key: &'a PrefixKey,
+        scheme: u64,
+        deadline: Duration,
+    ) -> StoreFuture<'a, SequenceValue> {
+        Box::pin(self.call("retire", deadline, move |line| {
+            line.scheme = scheme.max(line.scheme);
+            line.granted_to.unwrap_or_default()
+        }))
+    }
+
+    fn raise<'a>(
+        &'a self,
+        _counter: &'a Counter,
+        to: SequenceValue,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Raised> {
+        Box::pin(self.call("raise", deadline, move |line| line.raise(self.datacenter, to)))
+    }
+
+    fn lots<'a>(&'a self, _key: &'a PrefixKey, deadline: Duration) -> StoreFuture<'a, Vec<Lot>> {
+        Box::pin(self.call("lots", deadline, |line| {
+            let others = line.rows.iter().filter(|row| row.to.datacenter != self.datacenter);
+            let others = others.filter(|row| !matches!(row.state, State::Closed { .. }));
+            let direct = line.drawn.iter().map(|(_, range)| *range);
+            let elsewhere = others.map(|row| row.grant.range).chain(direct).collect();
+            vec![Lot { period: Period::new("2026"), elsewhere, returned: Vec::new() }]
+        }))
+    }
+
+    fn reachable(&self) -> watch::Receiver<Reachable> {
+        self.reachable.subscribe()
     }
 }

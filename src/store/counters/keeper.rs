@@ -143,6 +143,13 @@ impl Keeper {
                     }
                 });
             }
+            Errand::Fetch(desk) => {
+                let (desks, permits) = (Arc::clone(&self.desks), Arc::clone(&self.permits));
+                self.lifecycle.spawn(async move {
+                    let _permit = permits.acquire().await;
+                    desks.fetch_ahead(&desk).await;
+                });
+            }
             Errand::Report(marker) => self.beat_all(|desk| desk.marker == marker),
         }
     }
@@ -298,7 +305,7 @@ impl Desks {
         for _ in 0..ROUNDS {
             match self.heartbeat(desk, turn).await? {
                 Answer::Served { .. } if turn.offer.is_none() => return Ok(()),
-                Answer::Served { .. } | Answer::Again => {}
+                Answer::Served { .. } | Answer::Short { .. } | Answer::Ungranted | Answer::Again => {}
                 Answer::Recover(wait) => {
                     self.await_reports(desk, wait);
                     return Ok(());
@@ -352,7 +359,7 @@ impl Desks {
             let answer = self.heartbeat(desk, &mut turn).await;
             drop((turn, permit));
             match answer {
-                Ok(Answer::Served { .. }) => break,
+                Ok(Answer::Served { .. } | Answer::Short { .. } | Answer::Ungranted) => break,
                 Ok(Answer::Again) if again < ROUNDS => again += 1,
                 Ok(Answer::Recover(wait)) => {
                     (pause, again) = (FIRST_PAUSE, 0);

@@ -7,11 +7,14 @@ use tokio::sync::{broadcast, watch};
 use super::PinOutcome;
 use crate::{
     calendar::Period,
-    counter::{Counter, SequenceValue},
+    counter::{Counter, SequenceValue, ValueRange},
     prefix_key::PrefixKey,
     store::{
         Claim, Reachable, StoreFuture,
-        protocol::counter::{Abandon, Abandoned, Advance, Authority, Fenced, Reply, Take},
+        protocol::{
+            counter::{Abandon, Abandoned, Advance, Authority, Fenced, Reply, Take},
+            grant::{Draw, Drawn, Granted, Need, Raised},
+        },
     },
 };
 
@@ -93,4 +96,65 @@ pub trait AuthorityLink: Send + Sync + 'static {
 
     /// Names of counters in whose way a segment lies that its node should swap.
     fn swaps(&self) -> broadcast::Receiver<String>;
+}
+
+/// A counter as the one who grants its values sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lot {
+    /// Its period.
+    pub period: Period,
+    /// Granted to other data centres, or drawn for once: issued elsewhere, or about to be.
+    pub elsewhere: Vec<ValueRange>,
+    /// Drawn for once and handed back, and since when, in ms.
+    pub returned: Vec<(ValueRange, u64)>,
+}
+
+/// The calls of whoever grants values to this node's authority, and to this node while that is away. Every one may be made again.
+pub trait GrantLink: Send + Sync + 'static {
+    /// Asks for the next grant; `marker` names the memory whose generation it is for.
+    fn fetch<'a>(
+        &'a self,
+        counter: &'a Counter,
+        marker: &'a str,
+        need: &'a Need,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Granted>;
+
+    /// Draws for once; `None`: what the authority has issued of this counter is not known here.
+    fn draw<'a>(
+        &'a self,
+        counter: &'a Counter,
+        draw: &'a Draw,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Option<Drawn>>;
+
+    /// Takes back what was drawn for once and will not be issued.
+    fn give_back<'a>(
+        &'a self,
+        counter: &'a Counter,
+        values: &'a [ValueRange],
+        deadline: Duration,
+    ) -> StoreFuture<'a, ()>;
+
+    /// Grants nothing to schemes below from now on; answers the highest value that was granted of any counter of the key.
+    fn retire<'a>(
+        &'a self,
+        key: &'a PrefixKey,
+        scheme: u64,
+        deadline: Duration,
+    ) -> StoreFuture<'a, SequenceValue>;
+
+    /// Grants only above `to` from now on.
+    fn raise<'a>(
+        &'a self,
+        counter: &'a Counter,
+        to: SequenceValue,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Raised>;
+
+    /// The counters of a prefix key.
+    fn lots<'a>(&'a self, key: &'a PrefixKey, deadline: Duration) -> StoreFuture<'a, Vec<Lot>>;
+
+    /// Whether it can be asked.
+    fn reachable(&self) -> watch::Receiver<Reachable>;
 }

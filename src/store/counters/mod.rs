@@ -27,6 +27,7 @@ mod desks;
 mod draw;
 #[cfg(test)]
 mod fake;
+mod grants;
 mod keeper;
 mod link;
 mod pin;
@@ -48,7 +49,7 @@ use tokio::{
 
 pub(in crate::store) use pin::{hex, key_of};
 pub use {
-    link::{AuthorityLink, Closed, Shown},
+    link::{AuthorityLink, Closed, GrantLink, Lot, Shown},
     pin::{PinOutcome, claim_ask},
 };
 
@@ -66,7 +67,10 @@ use crate::{
     store::{
         Abandon, Abandoned, Advanced, Bounds, CounterState, CounterStore, StoreError, StoreFuture,
         TakeRequest, Taken,
-        protocol::counter::{Advance, Fenced},
+        protocol::{
+            counter::{Advance, Fenced},
+            grant::Raised,
+        },
         segments::SegmentStore,
         sqlite::SqliteStore,
     },
@@ -116,18 +120,34 @@ impl SharedCounters {
         settings: Settings,
         lifecycle: &Lifecycle,
     ) -> Result<Self, StoreError> {
-        Self::over(link, disk, settings, lifecycle).await
+        Self::over(link, disk, None, settings, lifecycle).await
+    }
+
+    /// The same where the authority draws only what `grants` grants it, and this node draws there while the authority is away.
+    ///
+    /// # Errors
+    ///
+    /// The local disk's.
+    pub async fn start_under_grants(
+        link: Arc<dyn AuthorityLink>,
+        grants: Arc<dyn GrantLink>,
+        disk: Arc<SqliteStore>,
+        settings: Settings,
+        lifecycle: &Lifecycle,
+    ) -> Result<Self, StoreError> {
+        Self::over(link, disk, Some(grants), settings, lifecycle).await
     }
 
     async fn over(
         link: Arc<dyn AuthorityLink>,
         disk: Arc<dyn SegmentStore>,
+        grants: Option<Arc<dyn GrantLink>>,
         settings: Settings,
         lifecycle: &Lifecycle,
     ) -> Result<Self, StoreError> {
         let Settings { node, segment_size, timeout } = settings;
         let identity = Identity { node, segment_size, patience: timeout };
-        let (desks, errands) = Desks::new(link, disk, identity);
+        let (desks, errands) = Desks::new(link, disk, grants, identity);
         let desks = Arc::new(desks);
         desks.take_up().await?;
         lifecycle.spawn(Keeper::new(Arc::clone(&desks), errands, lifecycle.clone()).keep());
@@ -232,6 +252,11 @@ impl SharedCounters {
             return Ok(Advanced::Below(base));
         }
         let until = Instant::now() + ADVANCE_PATIENCE.min(self.desks.identity.patience);
+        if let Some(grants) = &self.desks.grants
+            && let Raised::Held { datacenter } = grants.raise(&counter, to, self.desks.call()).await?
+        {
+            return Ok(Advanced::Held { node: format!("data centre {datacenter}") });
+        }
         loop {
             let answer = self.desks.link.advance(&counter, to, self.desks.identity.patience).await?;
             let is_late = Instant::now() + ADVANCE_PAUSE > until;
@@ -293,14 +318,19 @@ impl CounterStore for SharedCounters {
             let Some(desk) = self.desks.find(&counter) else { return Ok(()) };
             desk.work().node.hand_back(values.iter());
             self.beat(&desk).await;
-            Ok(())
+            self.desks.give_back(&desk, &values.iter().collect::<Vec<_>>()).await
         })
     }
 
     fn counters<'a>(&'a self, key: &'a PrefixKey) -> StoreFuture<'a, Vec<CounterState>> {
         Box::pin(async move {
             let shown = self.desks.link.show(key, self.desks.identity.patience).await?;
-            Ok(shown.into_iter().filter_map(show::state).collect())
+            let mut states: Vec<_> = shown.into_iter().filter_map(show::state).collect();
+            if let Some(grants) = &self.desks.grants {
+                let lots = grants.lots(key, self.desks.identity.patience).await?;
+                states.iter_mut().for_each(|state| show::under_grants(state, &lots));
+            }
+            Ok(states)
         })
     }
 
@@ -308,10 +338,14 @@ impl CounterStore for SharedCounters {
         Box::pin(async move {
             self.desks.retire(key, scheme);
             let until = Instant::now() + self.desks.identity.patience;
+            let granted = match &self.desks.grants {
+                Some(grants) => grants.retire(key, scheme, self.desks.identity.patience).await?,
+                None => SequenceValue::default(),
+            };
             let listed = self.close(key, scheme, until).await?;
             let fenced = stream::iter(listed).map(|counter| self.fence(counter, scheme, until));
             let highest = |highest: SequenceValue, of_one| async move { Ok(highest.max(of_one)) };
-            fenced.buffer_unordered(FENCED_AT_A_TIME).try_fold(SequenceValue::default(), highest).await
+            fenced.buffer_unordered(FENCED_AT_A_TIME).try_fold(granted, highest).await
         })
     }
 

@@ -1,11 +1,11 @@
 //! A counter as an operator sees it.
 
-use super::link::Shown;
+use super::link::{Lot, Shown};
 use crate::{
     clock::UnixMillis,
     counter::{SequenceValue, ValueRange},
     store::{
-        CounterState, Hole, NodeSegment, SegmentState,
+        CounterState, Hole, HoleReason, NodeSegment, SegmentState,
         protocol::counter::{Authority, RangeSet},
     },
 };
@@ -33,6 +33,24 @@ pub(super) fn state(shown: Shown) -> Option<CounterState> {
         holes: holes.collect(),
         segments: segments(&counter, now_ms),
     })
+}
+
+/// Puts right what the authority cannot know: what it was told to pass over was granted elsewhere, and is no hole; what was drawn for
+/// once and handed back is one.
+pub(super) fn under_grants(state: &mut CounterState, lots: &[Lot]) {
+    let Some(lot) = lots.iter().find(|lot| lot.period == state.period) else { return };
+    let elsewhere: RangeSet = lot.elsewhere.iter().copied().collect();
+    let holes = std::mem::take(&mut state.holes);
+    for hole in holes {
+        let range = ValueRange { from: hole.from, to: hole.to };
+        let kept = elsewhere.missing(range);
+        state.holes.extend(kept.iter().map(|part| Hole { from: part.from, to: part.to, ..hole.clone() }));
+    }
+    for &(range, since) in lot.returned.iter().filter(|(range, _)| range.to <= state.last) {
+        let since = UnixMillis(i64::try_from(since).unwrap_or(i64::MAX));
+        state.holes.push(Hole { from: range.from, to: range.to, reason: HoleReason::Returned, since });
+    }
+    state.holes.sort_by_key(|hole| hole.from);
 }
 
 /// What lies ahead of the cursor, by node.

@@ -14,6 +14,7 @@ use crate::{
     store::{Claim, HoleReason, SegmentState},
 };
 
+mod granted;
 mod schemes;
 
 const SIZE: u64 = 10;
@@ -74,8 +75,9 @@ impl Process {
         link.set(network);
         let settings =
             Settings { node: node.to_owned(), segment_size: SIZE, timeout: Duration::from_secs(5) };
-        let counters =
-            SharedCounters::over(link.clone(), disk.clone(), settings, &lifecycle).await.expect("started");
+        let counters = SharedCounters::over(link.clone(), disk.clone(), None, settings, &lifecycle)
+            .await
+            .expect("started");
         Self { counters, link, disk: Arc::clone(disk), lifecycle }
     }
 

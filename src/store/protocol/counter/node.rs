@@ -144,6 +144,13 @@ impl Node {
         self.generation
     }
 
+    /// The highest value that it knows to be drawn, held or issued.
+    pub fn highest(&self) -> SequenceValue {
+        let held = self.state.segment.map(|Segment(range)| range.to);
+        let known = [self.seen, held, self.state.used.last(), self.untold.last()];
+        known.into_iter().flatten().max().unwrap_or_default()
+    }
+
     /// How many other processes use the counter.
     pub fn peers(&self) -> usize {
         self.peers.len()

@@ -102,6 +102,18 @@ impl Book {
         is_another
     }
 
+    /// Whether nothing is left up to the limit of the rule.
+    pub fn is_exhausted(&self, generation: Option<Generation>, rule: Limits) -> bool {
+        generation.is_some()
+            && self.generation == generation
+            && self.exhausted.is_some_and(|max| max >= rule.max)
+    }
+
+    /// Whether another run follows the first.
+    pub fn has_next(&self) -> bool {
+        self.runs.len() > 1
+    }
+
     /// The cursor of the Redis has come there: runs below it are over.
     pub fn pass(&mut self, cursor: SequenceValue) {
         while self.runs.len() > 1 && self.runs.front().is_some_and(|run| run.to <= cursor) {
@@ -114,12 +126,13 @@ impl Book {
         if self.generation != generation || generation.is_none() {
             return generation.is_some();
         }
-        if self.exhausted.is_some_and(|max| max >= rule.max) {
+        if self.is_exhausted(generation, rule) {
             return false;
         }
         let Some(latest) = self.latest else { return true };
         let from = cursor.max(rule.floor);
-        let left = self.runs.iter().map(|run| run.to.0.saturating_sub(from.0.max(run.from.0 - 1))).sum::<u64>();
+        let left =
+            self.runs.iter().map(|run| run.to.0.saturating_sub(from.0.max(run.from.0 - 1))).sum::<u64>();
         left <= latest.range.count() / 5
     }
 

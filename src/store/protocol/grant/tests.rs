@@ -139,15 +139,15 @@ impl World {
         let limits = limits.unwrap_or(Limits { max: SequenceValue(0), ..RULE });
         let (count, wants) = if is_granted { (count, Some(Wants { size: SIZE })) } else { (0, None) };
         let repeats = process.node.has_pending_call();
-        let ask =
-            Ask { count, claims: Vec::new(), limits, wants, next_beat_ms: 500, leaves: false };
+        let ask = Ask { count, claims: Vec::new(), limits, wants, next_beat_ms: 500, leaves: false };
         let take = process.node.ask(ask);
         let redis = &mut self.servers[process.server];
         let mut served = take.clone();
         if !segments_inside && is_granted && take.count == 0 {
             served.limits.max = SequenceValue::MAX;
         }
-        let reply = Authority::serve(&mut redis.slot, &mut redis.marker, redis.replid, self.now, fresh, &served);
+        let reply =
+            Authority::serve(&mut redis.slot, &mut redis.marker, redis.replid, self.now, fresh, &served);
         if is_lost {
             return;
         }
@@ -184,7 +184,8 @@ impl World {
         let (above_known, above_granted) = (self.keeps(Guard::AboveKnown), self.keeps(Guard::AboveGranted));
         let fresh = Generation(self.name());
         let process = &mut self.processes[index];
-        let Some(generation) = process.node.generation().filter(|_| process.joined == process.node.generation())
+        let Some(generation) =
+            process.node.generation().filter(|_| process.joined == process.node.generation())
         else {
             return;
         };
@@ -202,7 +203,11 @@ impl World {
             after: process.book.latest(generation),
             cursor: process.node.seen().unwrap_or_default(),
             known,
-            seen: if above_known && above_granted { known.max(process.book.highest()) } else { SequenceValue(0) },
+            seen: if above_known && above_granted {
+                known.max(process.book.highest())
+            } else {
+                SequenceValue(0)
+            },
             limits: RULE,
             size: 8,
             count: 1,
@@ -450,9 +455,8 @@ fn a_line_is_not_moved_over_what_another_data_centre_may_issue() {
 fn runs_that_touch_are_one_and_a_gap_is_used_up_first() {
     let mut book = Book::default();
     let generation = Some(Generation(7));
-    let limits = |book: &Book, generation| {
-        book.limits(generation, RULE).map(|limits| (limits.floor.0, limits.max.0))
-    };
+    let limits =
+        |book: &Book, generation| book.limits(generation, RULE).map(|limits| (limits.floor.0, limits.max.0));
     let Granted::Grants(first) = grants(&[(1, 1, 100), (3, 101, 200), (5, 301, 400)]) else { return };
     assert!(book.is_low(generation, SequenceValue(0), RULE), "nothing is known");
     book.enter(Generation(7), &first);
