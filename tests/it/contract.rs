@@ -6,6 +6,7 @@ mod counters;
 mod idempotency;
 mod journal;
 mod ledger;
+mod postgres;
 mod redis;
 mod rules;
 mod shared_counters;
@@ -26,6 +27,7 @@ use numgen::{
 
 use self::{
     bench::{Bench, Memory, Sqlite},
+    postgres::{Postgres, PostgresWorkers},
     redis::{OneRedis, OneRedisWorkers, SixRedis, SixRedisWorkers},
     shared_counters::{CountersOnCluster, CountersOnRedis},
 };
@@ -95,6 +97,8 @@ contract!(counters_on_redis: CountersOnRedis; counters);
 contract!(counters_on_cluster: CountersOnCluster; counters);
 contract!(windows_on_redis: OneRedisWorkers; workers);
 contract!(windows_on_cluster: SixRedisWorkers; workers);
+contract!(on_postgres: Postgres; rules idempotency temporary);
+contract!(windows_on_postgres: PostgresWorkers; workers);
 
 // ------------------------------------------------------------------------------------------ shorthands
 

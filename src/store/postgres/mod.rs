@@ -7,17 +7,21 @@
 //!   same arguments by whoever wants to know.
 //!
 //! Order of reading: `transaction.rs` (one call), `failure.rs` (what its failure means), `watchman.rs` (whether there is a database),
-//! `schema.rs` and `durability.rs` (what it asks first), `values.rs` (columns), then one file for each trait.
+//! `schema.rs` and `durability.rs` (what it asks first), `memory.rs` (whether it may have forgotten), `values.rs` (columns), then one file for each trait.
 
 pub mod counters;
 mod durability;
 mod failure;
 mod idempotency;
+mod memory;
+mod rules;
 mod schema;
+mod temporary;
 mod transaction;
 mod url;
 mod values;
 mod watchman;
+pub mod workers;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
