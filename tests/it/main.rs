@@ -17,6 +17,7 @@ mod nodes;
 mod observe;
 mod openapi;
 mod postgres;
+mod postgres_counters;
 mod process;
 mod readme;
 mod redaction;
