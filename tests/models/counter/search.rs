@@ -3,8 +3,8 @@
 use stateright::{Checker, HasDiscoveries, Model};
 
 use super::{
-    Action::{AskBadly, Execute},
-    Counter, Fault, Guard, Time,
+    Action::{Ask, AskBadly, Execute, Fail, GoOver, WaitSettled},
+    Counter, Fault, Guard, Question, Time,
     model::{GOT_PAST, LISTED, NEEDLESS, RECOVERED, SWAPPED, TWICE},
 };
 
@@ -12,8 +12,16 @@ use super::{
 const STATES: &str = "NUMGEN_MODEL_STATES";
 const FEW: usize = 60_000;
 
-const CALM: Counter =
-    Counter { size: 1, values: 3, faults: 0, kinds: &[], time: Time::Stands, opening: &[], without: None };
+const CALM: Counter = Counter {
+    size: 1,
+    values: 3,
+    faults: 0,
+    kinds: &[],
+    time: Time::Stands,
+    question: Question::Everything,
+    opening: &[],
+    without: None,
+};
 
 /// As deep as there are states, or as far as `most` of them.
 fn search(model: Counter, until: HasDiscoveries, most: Option<usize>) -> impl Checker<Counter> {
@@ -87,10 +95,12 @@ fn more_faults_are_survived() {
 
 #[test]
 fn each_guard_carries_something() {
-    use Fault::{Crash, Empty, Flush, Rollback, Slow, SlowBeat};
+    use Fault::{Crash, Empty, Flush, Rollback, Slow, SlowBeat, Split};
     use Time::{Settles, Stands};
     // On its way to a store that is about to be lost, and executed there.
     let under_way = &[AskBadly(Slow, 0, 1), Execute(0)];
+    // A node has gone over to the new store, which has skipped for the other node, and back.
+    let strayed = &[Fail(Split, 0), GoOver(0), Ask(0, 0), Ask(0, 0), WaitSettled, Ask(0, 0), GoOver(0)];
     let all: [(Guard, &'static str, Counter); _] = [
         (Guard::CallNumber, LISTED, without(1, 1, &[Slow], Stands)),
         (
@@ -116,14 +126,59 @@ fn each_guard_carries_something() {
             Counter { opening: under_way, ..without(2, 3, &[Slow, Empty], Settles) },
         ),
         (Guard::SkipForSilent, TWICE, without(2, 1, &[Rollback], Settles)),
+        (Guard::SkipByLot, TWICE, without(2, 2, &[Rollback], Settles)),
+        (Guard::LeftForGood, TWICE, Counter { opening: strayed, ..without(2, 1, &[Split], Settles) }),
+        (Guard::SeenUnderGeneration, TWICE, Counter { opening: strayed, ..without(2, 1, &[Split], Settles) }),
     ];
     for (guard, what, model) in all {
-        let checker =
-            search(Counter { without: Some(guard), ..model }, HasDiscoveries::AllOf([what].into()), None);
+        let question = if what == TWICE { Question::Twice } else { Question::Everything };
+        let checker = search(
+            Counter { without: Some(guard), question, ..model },
+            HasDiscoveries::AllOf([what].into()),
+            None,
+        );
         println!("   {:?}", checker.assert_any_discovery(what).into_actions());
     }
 }
 
 fn without(values: u8, faults: u8, kinds: &'static [Fault], time: Time) -> Counter {
     Counter { values, faults, kinds, time, ..CALM }
+}
+
+#[test]
+#[ignore = "measure"]
+fn measure() {
+    use Fault::*;
+    let get = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
+    let all = [
+        Slow,
+        SlowBeat,
+        Doubled,
+        Crash,
+        Leave,
+        LeaveUnheard,
+        Flush,
+        Restart,
+        Empty,
+        Rollback,
+        Split,
+        SplitLagging,
+        Insist,
+    ];
+    let kinds = get("KINDS", "");
+    let kinds: Vec<Fault> = kinds
+        .split(',')
+        .filter_map(|name| all.iter().find(|fault| format!("{fault:?}") == name).copied())
+        .collect();
+    let model = Counter {
+        size: get("SIZE", "1").parse().expect("size"),
+        values: get("VALUES", "1").parse().expect("values"),
+        faults: get("FAULTS", "1").parse().expect("faults"),
+        kinds: Box::leak(kinds.into_boxed_slice()),
+        time: Time::Settles,
+        question: if get("Q", "T") == "T" { Question::Twice } else { Question::Everything },
+        ..CALM
+    };
+    let most: usize = get("MOST", "3000000").parse().expect("most");
+    holds(model, &[], Some(most));
 }

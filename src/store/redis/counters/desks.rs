@@ -24,7 +24,7 @@ use crate::{
     store::{
         Bounds, StoreError,
         protocol::counter::{
-            Ask, ClaimAnswer, Generation, Heard, Incarnation, Node, NodeState, Outcome, Reply,
+            Ask, ClaimAnswer, Followed, Generations, Heard, Incarnation, Node, NodeState, Outcome, Reply,
         },
         redis::{STORE, client::Reachable},
         segments::{Kept, SegmentStore},
@@ -77,6 +77,11 @@ pub(super) enum Answer {
     Recover(Duration),
 }
 
+/// The store is one that this node has left for another.
+#[derive(Debug, thiserror::Error)]
+#[error("this store was left for another that took over from it")]
+struct LeftBehind;
+
 /// See the module.
 pub(super) struct Desks {
     pub(super) link: Arc<dyn AuthorityLink>,
@@ -84,7 +89,7 @@ pub(super) struct Desks {
     pub(super) identity: Identity,
     desks: RwLock<HashMap<Counter, Arc<Desk>>>,
     /// The generation that was heard of last under each marker: a counter that is new here needs no round trip to learn it.
-    generations: RwLock<HashMap<Arc<str>, Generation>>,
+    generations: RwLock<HashMap<Arc<str>, Generations>>,
     /// The lowest scheme of each key that may still be drawn from.
     schemes: RwLock<HashMap<PrefixKey, u64>>,
     reachable: watch::Receiver<Reachable>,
@@ -180,11 +185,17 @@ impl Desks {
         getrandom::fill(&mut name).map_err(|error| unavailable("random", error))?;
         let incarnation = Incarnation(u128::from_be_bytes(name));
         let marker: Arc<str> = self.link.marker(counter).into();
-        let generation =
-            self.generations.read().unwrap_or_else(PoisonError::into_inner).get(&marker).copied();
+        let generations =
+            self.generations.read().unwrap_or_else(PoisonError::into_inner).get(&marker).cloned();
         let (before, state) =
             kept.as_ref().map_or_else(Default::default, |kept| (ancestors(kept), kept.state.clone()));
-        let node = Node::new(incarnation, self.identity.node.clone(), generation, state, before);
+        let node = Node::new(
+            incarnation,
+            self.identity.node.clone(),
+            generations.unwrap_or_default(),
+            state,
+            before,
+        );
         let desk = Desk::new(counter.clone(), marker, node, bounds, kept.as_ref());
         desk.pulse.used_at.store(self.now_ms(), Ordering::Relaxed);
         let mut desks = self.desks.write().unwrap_or_else(PoisonError::into_inner);
@@ -264,7 +275,11 @@ impl Desks {
         };
         desk.pulse.heard_at.store(self.now_ms(), Ordering::Relaxed);
         self.note_generation(desk, &reply);
-        let heard = desk.work().node.hear(&take, reply);
+        let heard = desk.work().hear(&take, reply);
+        if heard == Heard::Left {
+            self.lose(desk, Standing::Away);
+            return Err(unavailable("take", LeftBehind));
+        }
         Ok(self.understand(desk, turn, heard))
     }
 
@@ -296,7 +311,7 @@ impl Desks {
                 turn.is_listed = false;
                 if wait_ms == 0 { Answer::Again } else { Answer::Recover(Duration::from_millis(wait_ms)) }
             }
-            Heard::Ignored => Answer::Again,
+            Heard::Left | Heard::Ignored => Answer::Again,
         }
     }
 
@@ -371,14 +386,16 @@ impl Desks {
         let (Reply::Taken { generation, .. } | Reply::Recover { generation, .. }) = reply else { return };
         let known = {
             let generations = self.generations.read().unwrap_or_else(PoisonError::into_inner);
-            generations.get(&desk.marker).copied()
+            generations.get(&desk.marker).and_then(Generations::present)
         };
         if known == Some(*generation) {
             return;
         }
-        // A reply that was late may bring an old one: then the next message is answered with the present one.
         let mut generations = self.generations.write().unwrap_or_else(PoisonError::into_inner);
-        if generations.insert(Arc::clone(&desk.marker), *generation).is_some() {
+        let generations = generations.entry(Arc::clone(&desk.marker)).or_default();
+        let is_first = generations.present().is_none();
+        // A reply that was late, or another store, may bring an old one.
+        if generations.follow(*generation) == Followed::Newly && !is_first {
             tracing::warn!(generation = %generation, marker = &*desk.marker, "the store has forgotten: reporting to it");
             self.send(Errand::Report(Arc::clone(&desk.marker)));
         }
