@@ -75,7 +75,7 @@ impl Model for Counter {
         if self.faults == 0 || self.without == Some(Guard::Settling) {
             return vec![empty, begun];
         }
-        let play = |world: World, action: &Action| whole.next_state(&world, action.clone()).expect("a world");
+        let play = |world: World, action: &Action| self.next_state(&world, action.clone()).expect("a world");
         vec![self.opening.iter().fold(begun, play)]
     }
 
