@@ -116,7 +116,10 @@ local function hear_report(speaks_of_it)
   if spoken ~= '' then recovery.known[me] = true end
   for _, id in ipairs(peers) do recovery.known[id] = true end
   for _, id in ipairs(retires) do recovery.known[id] = true end
-  recovery.highest = later(seen, recovery.highest)
+  -- Who has reported and speaks of another one has gone on to another store, whose numbers are none of this one's.
+  if speaks_of_it or not recovery.reported[me] then
+    recovery.highest = later(seen, recovery.highest)
+  end
   if not speaks_of_it then
     return
   end

@@ -46,7 +46,10 @@ impl Authority {
         // Who has not heard of any generation was never given anything.
         recovery.known.extend(take.generation.map(|_| take.incarnation));
         recovery.known.extend(take.peers.iter().chain(&take.retires));
-        recovery.highest = take.seen.map_or(recovery.highest, |seen| seen.max(recovery.highest));
+        // Who has reported and speaks of another one has gone on to another store, whose numbers are none of this one's.
+        if speaks_of_it || !recovery.reported.contains(&take.incarnation) {
+            recovery.highest = take.seen.map_or(recovery.highest, |seen| seen.max(recovery.highest));
+        }
         if !speaks_of_it {
             return;
         }
