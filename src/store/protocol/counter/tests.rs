@@ -361,12 +361,31 @@ fn what_was_issued_while_a_reply_was_under_way_is_told() {
 }
 
 #[test]
+fn a_store_that_was_stood_in_for_does_not_answer_calls_again() {
+    let mut world = World::new(2);
+    // Node 0 is drawn ten values that it does not hear of; that much is saved.
+    world.ask(0, 10, false);
+    world.step(Step::Save);
+    // Another store stands in, which begins where nobody knows better, and gives them to node 1.
+    world.step(Step::Empty);
+    world.now += SETTLING_MS;
+    // The first only repeats its report.
+    (0..2).for_each(|_| world.ask(1, 10, true));
+    assert!(world.issued.contains(&1));
+    // The first comes back, with the answer to a call that is still open.
+    world.step(Step::Rollback);
+    world.now += SETTLING_MS;
+    world.ask(0, 0, true);
+    world.heal();
+}
+
+#[test]
 fn what_was_handed_back_is_told_to_a_store_that_has_forgotten_it() {
     let mut world = World::new(2);
-    world.ask(0, 1, false);
+    // What the last call was answered is listed after a loss anyway.
+    (0..2).for_each(|_| world.ask(0, 1, true));
     world.step(Step::Save);
-    world.step(Step::GiveUp { node: 0 });
-    world.ask(0, 0, true);
+    world.processes[0].node.hand_back([ValueRange { from: SequenceValue(1), to: SequenceValue(1) }]);
     world.ask(0, 0, true);
     assert_eq!(world.holes().get(&1), Some(&HoleReason::Returned));
     world.step(Step::Rollback);
