@@ -13,6 +13,7 @@
 mod cidr;
 mod client;
 mod data_dir;
+mod database_url;
 mod duration;
 mod error;
 mod http;
@@ -37,6 +38,7 @@ pub use self::{
     cidr::Cidr,
     client::{Client, ClientConfig},
     data_dir::{DataDir, DataDirError, existing_signing_secret},
+    database_url::{DatabaseHost, DatabaseUrl, InvalidDatabaseUrl, Verification},
     duration::parse_duration,
     error::{ConfigError, Mistake, Origin, Warning},
     http::{Http, Origins},

@@ -92,7 +92,7 @@ pub enum InvalidRedisUrl {
 }
 
 impl Address {
-    fn parse(text: &str, default_port: u16) -> Option<Self> {
+    pub(super) fn parse(text: &str, default_port: u16) -> Option<Self> {
         let (host, port) = match text.strip_prefix('[') {
             Some(v6) => v6.split_once(']')?,
             None => text.split_at(text.find(':').unwrap_or(text.len())),
@@ -188,6 +188,7 @@ fn parse_login(login: &str) -> Result<Login, InvalidRedisUrl> {
     Ok((given(decoded(user)?), given(decoded(password)?).map(Secret::new)))
 }
 
+/// Percent-encoded UTF-8.
 fn decoded(text: &str) -> Result<String, InvalidRedisUrl> {
     let well_formed = text
         .split('%')

@@ -5,7 +5,7 @@
 //! and hands out integers.
 //!
 //! Order: `contract` says what a store promises; `protocol`, `draw`, `ledger` and `temporary` are what stores have in common, without any
-//! database; `counters` is a node's part in counters that are shared; `memory`, `sqlite` and `redis` are the stores.
+//! database; `counters` is a node's part in counters that are shared; `memory`, `sqlite`, `redis` and `postgres` are the stores.
 
 mod calls;
 mod contract;
@@ -14,6 +14,7 @@ pub mod counters;
 mod draw;
 mod ledger;
 pub mod memory;
+pub mod postgres;
 pub mod protocol;
 mod reachable;
 pub mod redis;

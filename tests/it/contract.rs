@@ -6,6 +6,7 @@ mod counters;
 mod idempotency;
 mod journal;
 mod ledger;
+mod postgres;
 mod redis;
 mod rules;
 mod shared_counters;
@@ -26,8 +27,9 @@ use numgen::{
 
 use self::{
     bench::{Bench, Memory, Sqlite},
+    postgres::{Postgres, PostgresWorkers},
     redis::{OneRedis, OneRedisWorkers, SixRedis, SixRedisWorkers},
-    shared_counters::{CountersOnCluster, CountersOnRedis},
+    shared_counters::{CountersOnCluster, CountersOnPostgres, CountersOnRedis},
 };
 
 /// When every bench starts, and the zero of its ID timestamps.
@@ -93,8 +95,11 @@ contract!(on_redis: OneRedis; rules idempotency temporary);
 contract!(on_cluster: SixRedis; rules idempotency temporary);
 contract!(counters_on_redis: CountersOnRedis; counters);
 contract!(counters_on_cluster: CountersOnCluster; counters);
+contract!(counters_on_postgres: CountersOnPostgres; counters);
 contract!(windows_on_redis: OneRedisWorkers; workers);
 contract!(windows_on_cluster: SixRedisWorkers; workers);
+contract!(on_postgres: Postgres; rules idempotency temporary);
+contract!(windows_on_postgres: PostgresWorkers; workers);
 
 // ------------------------------------------------------------------------------------------ shorthands
 

@@ -17,6 +17,7 @@ mod limits;
 mod nodes;
 mod observe;
 mod openapi;
+mod postgres;
 mod process;
 mod readme;
 mod redaction;

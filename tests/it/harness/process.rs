@@ -13,6 +13,10 @@ pub(crate) struct Process(Child);
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Signal {
     Terminate,
+    /// Ends PostgreSQL in an orderly way, without waiting for its clients.
+    Interrupt,
+    /// Ends PostgreSQL with all its children at once.
+    Quit,
     /// Freezes it where it stands, as a suspended virtual machine or a long garbage collection would.
     Stop,
     Continue,
@@ -34,6 +38,8 @@ impl Process {
     pub(crate) fn signal(&self, signal: Signal) {
         let name = match signal {
             Signal::Terminate => "TERM",
+            Signal::Interrupt => "INT",
+            Signal::Quit => "QUIT",
             Signal::Stop => "STOP",
             Signal::Continue => "CONT",
         };

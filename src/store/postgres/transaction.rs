@@ -1,0 +1,222 @@
+//! One call of the store: one transaction, one deadline.
+//!
+//! Invariants:
+//! - a call ends at its deadline, whatever it waits for: a connection, a lock, an answer;
+//! - what failed before COMMIT was sent is rolled back for certain, and is done again while time is left, where that may help;
+//! - what is not answered after that is `StoreError::Timeout`: it may have happened, and is never sent again from here;
+//! - a connection goes back to the pool only after its transaction has ended; any other is closed, and the server rolls back.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, pool::PoolConnection};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{
+    PostgresStore, STORE, Shared,
+    failure::{Failure, Meaning, meaning, meaning_of_commit, said, unavailable, unknown},
+};
+use crate::store::{Reachable, StoreError};
+
+/// Two transactions that stood in each other's way wait up to this long before they try again; it doubles with every time.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// A transaction whose process says nothing any more is rolled back by the server so long after its deadline: a paused process must
+/// not keep others from a row.
+const IDLE_GRACE_MS: u128 = 1_000;
+
+/// Cancelled statements: `statement_timeout` ends the wait for a synchronous standby too, and COMMIT then looks as if it had been
+/// replicated. Without it the wait ends with the connection, and the outcome is unknown. Fails in a failed transaction, in which
+/// COMMIT alone would answer like a success.
+const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
+
+impl PostgresStore {
+    /// Runs `work` in a transaction (READ COMMITTED, unless it sets another level first) and commits. `work` may run more than once,
+    /// each time in a transaction of its own. It captures nothing: what it needs is in `arguments`.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`: it may have happened. Every other error: it did not.
+    pub(super) async fn transact<A, T, W>(
+        &self,
+        operation: &'static str,
+        arguments: &A,
+        work: W,
+    ) -> Result<T, StoreError>
+    where
+        A: Sync + ?Sized,
+        T: Send,
+        W: for<'c> Fn(&'c mut PgConnection, &'c A) -> BoxFuture<'c, Result<T, Failure>> + Send + Sync,
+    {
+        self.transact_within(self.shared.timeout, operation, arguments, work).await
+    }
+
+    /// The same with a deadline of its own.
+    pub(super) async fn transact_within<A, T, W>(
+        &self,
+        timeout: Duration,
+        operation: &'static str,
+        arguments: &A,
+        work: W,
+    ) -> Result<T, StoreError>
+    where
+        A: Sync + ?Sized,
+        T: Send,
+        W: for<'c> Fn(&'c mut PgConnection, &'c A) -> BoxFuture<'c, Result<T, Failure>> + Send + Sync,
+    {
+        let until = Instant::now() + timeout;
+        let result = self.shared.repeat(operation, until, arguments, &work).await;
+        self.shared.calls.counted(STORE, operation, result)
+    }
+}
+
+impl Shared {
+    async fn repeat<A, T, W>(
+        &self,
+        operation: &'static str,
+        until: Instant,
+        arguments: &A,
+        work: &W,
+    ) -> Result<T, StoreError>
+    where
+        A: Sync + ?Sized,
+        T: Send,
+        W: for<'c> Fn(&'c mut PgConnection, &'c A) -> BoxFuture<'c, Result<T, Failure>> + Send + Sync,
+    {
+        let mut pause = CONFLICT_PAUSE;
+        loop {
+            let mut session = self.session(operation, until).await?;
+            let outcome = session.run(operation, until, arguments, work).await;
+            let error = match outcome {
+                Ok(result) => {
+                    session.keep();
+                    return Ok(result);
+                }
+                Err(Meaning::Final(error)) => {
+                    session.roll_back(until).await;
+                    return Err(error);
+                }
+                Err(Meaning::Conflict(error)) => {
+                    session.roll_back(until).await;
+                    error
+                }
+                Err(Meaning::Lost(error)) => error,
+            };
+            drop(session);
+            let nap = jittered(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            if Instant::now() + nap >= until {
+                return Err(error);
+            }
+            sleep(nap).await;
+        }
+    }
+
+    /// A connection, as soon as the store is ready and one is free.
+    async fn session(&self, operation: &'static str, until: Instant) -> Result<Session, StoreError> {
+        let mut reachable = self.reachable.clone();
+        let ready = async {
+            // The sender lives as long as the watchman; without it nothing is ever ready again.
+            if reachable.wait_for(|state| *state == Reachable::Yes).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            self.pool.acquire().await
+        };
+        match timeout_at(until, ready).await {
+            Ok(Ok(connection)) => Ok(Session { connection: Some(connection) }),
+            Ok(Err(error)) => Err(unavailable(operation, &said(&error))),
+            Err(_elapsed) => Err(match &*self.reachable.borrow() {
+                Reachable::Yes => unknown(operation),
+                Reachable::No { reason, .. } => unavailable(operation, reason),
+            }),
+        }
+    }
+}
+
+/// A connection inside a transaction. Dropped in between it is closed.
+struct Session {
+    connection: Option<PoolConnection<Postgres>>,
+}
+
+impl Session {
+    async fn run<A, T, W>(
+        &mut self,
+        operation: &'static str,
+        until: Instant,
+        arguments: &A,
+        work: &W,
+    ) -> Result<T, Meaning>
+    where
+        A: Sync + ?Sized,
+        T: Send,
+        W: for<'c> Fn(&'c mut PgConnection, &'c A) -> BoxFuture<'c, Result<T, Failure>> + Send + Sync,
+    {
+        let connection = self.connection()?;
+        let worked = timeout_at(until, async {
+            execute(connection, begin(until)).await?;
+            work(connection, arguments).await
+        });
+        let result = match worked.await {
+            Ok(Ok(result)) => result,
+            Ok(Err(failure)) => return Err(meaning(operation, failure)),
+            Err(_elapsed) => return Err(Meaning::Final(unknown(operation))),
+        };
+        match timeout_at(until, execute(connection, COMMIT.to_owned())).await {
+            Ok(Ok(())) => Ok(result),
+            Ok(Err(error)) => Err(meaning_of_commit(operation, error)),
+            Err(_elapsed) => Err(Meaning::Final(unknown(operation))),
+        }
+    }
+
+    fn connection(&mut self) -> Result<&mut PgConnection, Meaning> {
+        match &mut self.connection {
+            Some(connection) => Ok(&mut **connection),
+            None => Err(Meaning::Final(unavailable("begin", "the connection was given back"))),
+        }
+    }
+
+    /// Gives the connection back to the pool: its transaction has ended.
+    fn keep(&mut self) {
+        drop(self.connection.take());
+    }
+
+    /// Ends the transaction, and keeps the connection where that works; what is not answered is closed.
+    async fn roll_back(&mut self, until: Instant) {
+        let Some(connection) = &mut self.connection else { return };
+        if let Ok(Ok(())) = timeout_at(until, execute(connection, "ROLLBACK".to_owned())).await {
+            self.keep();
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            drop(connection.detach());
+        }
+    }
+}
+
+/// One message, one round trip: the transaction and its limits.
+fn begin(until: Instant) -> String {
+    let left_ms = until.saturating_duration_since(Instant::now()).as_millis().max(1);
+    format!(
+        "BEGIN; SET LOCAL statement_timeout = {left_ms}; SET LOCAL lock_timeout = {left_ms}; \
+         SET LOCAL idle_in_transaction_session_timeout = {}",
+        left_ms + IDLE_GRACE_MS
+    )
+}
+
+/// Sends statements of this file, without arguments.
+async fn execute(connection: &mut PgConnection, statements: String) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(AssertSqlSafe(statements)).execute(connection).await.map(drop)
+}
+
+/// Between half of it and all of it.
+fn jittered(pause: Duration) -> Duration {
+    let mut bits = [0; 1];
+    // Without randomness everybody waits equally long: slower, not wrong.
+    let _ = getrandom::fill(&mut bits);
+    pause.mul_f64(0.5 + f64::from(bits[0]) / 510.0)
+}
