@@ -6,6 +6,7 @@ mod counters;
 mod idempotency;
 mod journal;
 mod ledger;
+mod postgres;
 mod redis;
 mod rules;
 mod shared_counters;
@@ -26,6 +27,7 @@ use numgen::{
 
 use self::{
     bench::{Bench, Memory, Sqlite},
+    postgres::{Optimistic, RowLocks},
     redis::{OneRedis, OneRedisWorkers, SixRedis, SixRedisWorkers},
     shared_counters::{ClusterCounters, SharedCounters},
 };
@@ -91,6 +93,8 @@ contract!(on_memory: Memory; rules idempotency counters ledger workers temporary
 contract!(on_sqlite: Sqlite; rules idempotency counters ledger workers temporary journal);
 contract!(on_redis: OneRedis; rules idempotency temporary);
 contract!(on_cluster: SixRedis; rules idempotency temporary);
+contract!(on_postgres: RowLocks; idempotency counters ledger);
+contract!(on_postgres_optimistic: Optimistic; counters ledger);
 contract!(counters_on_redis: SharedCounters; counters);
 contract!(counters_on_cluster: ClusterCounters; counters);
 contract!(windows_on_redis: OneRedisWorkers; workers);

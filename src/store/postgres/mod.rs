@@ -12,6 +12,7 @@
 mod durability;
 mod failure;
 mod idempotency;
+mod ledger;
 mod schema;
 mod transaction;
 mod url;
@@ -62,12 +63,14 @@ pub struct PostgresStore {
 }
 
 struct Shared {
+    clock: Arc<dyn Clock>,
     pool: PgPool,
     reachable: watch::Receiver<Reachable>,
     messages: broadcast::Sender<Message>,
     calls: Calls,
     timeout: Duration,
     locking: StrictLocking,
+    books: ledger::Books,
 }
 
 /// A message of one node to all: a channel and a word.
@@ -102,10 +105,12 @@ impl PostgresStore {
         let (state, reachable) = watch::channel(watchman::nobody_yet(&*settings.clock));
         let messages = broadcast::Sender::new(BACKLOG);
         let Settings { clock, timeout, locking, .. } = settings;
+        let name = url.to_string();
         let post =
-            watchman::Post { options, name: url.to_string(), state, messages: messages.clone(), clock };
+            watchman::Post { options, name, state, messages: messages.clone(), clock: Arc::clone(&clock) };
         lifecycle.spawn(post.keep(pool.clone(), lifecycle.clone()));
-        let shared = Shared { pool, reachable, messages, calls, timeout, locking };
+        let books = ledger::Books::new(lifecycle.clone())?;
+        let shared = Shared { clock, pool, reachable, messages, calls, timeout, locking, books };
         Ok(Self { shared: Arc::new(shared) })
     }
 

@@ -23,7 +23,7 @@ macro_rules! step {
 }
 
 /// Every step, in order.
-const STEPS: &[Step] = &[step!(1, "0001_base")];
+const STEPS: &[Step] = &[step!(1, "0001_base"), step!(2, "0002_ledger")];
 
 /// The lock of the runner: "numgen" in ASCII.
 const LOCK: i64 = 0x6e75_6d67_656e;
