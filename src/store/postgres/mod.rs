@@ -14,6 +14,7 @@ mod durability;
 mod failure;
 mod idempotency;
 mod inspect;
+mod ledger;
 mod memory;
 mod rules;
 mod schema;
@@ -75,6 +76,7 @@ pub struct PostgresStore {
 }
 
 struct Shared {
+    clock: Arc<dyn Clock>,
     pool: PgPool,
     reachable: watch::Receiver<Reachable>,
     verdict: watch::Receiver<Verdict>,
@@ -82,6 +84,7 @@ struct Shared {
     calls: Calls,
     timeout: Duration,
     locking: StrictLocking,
+    books: ledger::Books,
 }
 
 /// A message of one node to all: a channel and a word.
@@ -117,10 +120,11 @@ impl PostgresStore {
         let (sent, verdict) = watch::channel(Verdict::None);
         let messages = broadcast::Sender::new(BACKLOG);
         let Settings { clock, timeout, locking, .. } = settings;
-        let (name, heard) = (url.to_string(), messages.clone());
-        let post = watchman::Post { options, name, state, verdict: sent, messages: heard, clock };
+        let (name, heard, watch) = (url.to_string(), messages.clone(), Arc::clone(&clock));
+        let post = watchman::Post { options, name, state, verdict: sent, messages: heard, clock: watch };
         lifecycle.spawn(post.keep(pool.clone(), lifecycle.clone()));
-        let shared = Shared { pool, reachable, verdict, messages, calls, timeout, locking };
+        let books = ledger::Books::new(lifecycle.clone())?;
+        let shared = Shared { clock, pool, reachable, verdict, messages, calls, timeout, locking, books };
         Ok(Self { shared: Arc::new(shared) })
     }
 
