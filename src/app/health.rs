@@ -12,7 +12,7 @@ use crate::{
     auth::Verifier,
     rules::{Following, Footing, Registry},
     server::OpenConnections,
-    store::redis::{client::Reachable, counters::RedisCounters},
+    store::{Reachable, counters::SharedCounters},
     telemetry::Metrics,
     worker::{Standing, Worker},
 };
@@ -35,7 +35,7 @@ pub(super) struct Parts {
     /// Where there is a Redis.
     pub(super) redis: Option<watch::Receiver<Reachable>>,
     /// Where nodes share their counters.
-    pub(super) shared_counters: Option<RedisCounters>,
+    pub(super) shared_counters: Option<SharedCounters>,
     pub(super) verifier: Arc<Verifier>,
     pub(super) metrics: Metrics,
     pub(super) connections: OpenConnections,
@@ -81,7 +81,7 @@ impl Status {
         let gauges = metrics.gauges();
         gauges.worker_window_seconds.set(ids.window_left().as_secs_f64());
         gauges.connections.set(connections.count() as f64);
-        let remaining = shared_counters.as_ref().and_then(RedisCounters::segment_remaining);
+        let remaining = shared_counters.as_ref().and_then(SharedCounters::segment_remaining);
         gauges.segment_remaining.set(remaining.unwrap_or(0) as f64);
         gauges.snowflake_days_left.set(ids.time_left().as_secs_f64() / SECONDS_PER_DAY);
     }

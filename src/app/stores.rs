@@ -23,10 +23,11 @@ use crate::{
     rules::{Follower, Following, Registry},
     store::{
         CopiedRules, CounterStore, IdempotencyStore, LedgerStore, Nonce, RuleStore, WorkerStore,
+        counters::{self, SharedCounters},
         redis::{
             RedisStore, Settings,
             client::{Client, Options},
-            counters::{self, RedisCounters},
+            counters::RedisLink,
         },
         sqlite::SqliteStore,
     },
@@ -59,7 +60,7 @@ pub(super) struct Stores {
     /// What nodes share.
     pub(super) redis: Option<Arc<RedisStore>>,
     /// The counters that nodes share: at the end, what this node holds of them is given up.
-    pub(super) shared_counters: Option<RedisCounters>,
+    pub(super) shared_counters: Option<SharedCounters>,
     pub(super) rules: Arc<dyn RuleStore>,
     pub(super) counters: Arc<dyn CounterStore>,
     pub(super) ledgers: Arc<dyn LedgerStore>,
@@ -109,7 +110,8 @@ impl Stores {
         let settings = Settings { epoch: config.worker.epoch, timeout };
         let taking_part =
             counters::Settings { node: node.to_string(), segment_size: config.storage.segment_size, timeout };
-        let shared = RedisCounters::start(client.clone(), stores.local.clone(), taking_part, background);
+        let link = Arc::new(RedisLink::new(client.clone()));
+        let shared = SharedCounters::start(link, stores.local.clone(), taking_part, background);
         let shared = shared.await.map_err(BuildError::Segments)?;
         stores.counters = Arc::new(shared.clone());
         stores.shared_counters = Some(shared);

@@ -5,11 +5,12 @@
 //! and hands out integers.
 //!
 //! Order: `contract` says what a store promises; `protocol`, `draw`, `ledger` and `temporary` are what stores have in common, without any
-//! database; `memory`, `sqlite`, `redis` and `postgres` are the stores.
+//! database; `counters` is a node's part in counters that are shared; `memory`, `sqlite`, `redis` and `postgres` are the stores.
 
 mod calls;
 mod contract;
 mod copied;
+pub mod counters;
 mod draw;
 mod ledger;
 pub mod memory;

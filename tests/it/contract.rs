@@ -27,9 +27,9 @@ use numgen::{
 
 use self::{
     bench::{Bench, Memory, Sqlite},
-    postgres::{Optimistic, RowLocks},
+    postgres::{Optimistic, Postgres, PostgresWorkers},
     redis::{OneRedis, OneRedisWorkers, SixRedis, SixRedisWorkers},
-    shared_counters::{ClusterCounters, SharedCounters},
+    shared_counters::{CountersOnCluster, CountersOnRedis},
 };
 
 /// When every bench starts, and the zero of its ID timestamps.
@@ -93,12 +93,13 @@ contract!(on_memory: Memory; rules idempotency counters ledger workers temporary
 contract!(on_sqlite: Sqlite; rules idempotency counters ledger workers temporary journal);
 contract!(on_redis: OneRedis; rules idempotency temporary);
 contract!(on_cluster: SixRedis; rules idempotency temporary);
-contract!(on_postgres: RowLocks; idempotency counters ledger);
-contract!(on_postgres_optimistic: Optimistic; counters ledger);
-contract!(counters_on_redis: SharedCounters; counters);
-contract!(counters_on_cluster: ClusterCounters; counters);
+contract!(counters_on_redis: CountersOnRedis; counters);
+contract!(counters_on_cluster: CountersOnCluster; counters);
 contract!(windows_on_redis: OneRedisWorkers; workers);
 contract!(windows_on_cluster: SixRedisWorkers; workers);
+contract!(on_postgres: Postgres; rules idempotency counters ledger temporary);
+contract!(on_postgres_optimistic: Optimistic; counters ledger);
+contract!(windows_on_postgres: PostgresWorkers; workers);
 
 // ------------------------------------------------------------------------------------------ shorthands
 

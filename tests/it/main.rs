@@ -23,6 +23,7 @@ mod readme;
 mod redaction;
 mod redis_client;
 mod redis_keys;
+mod replication;
 mod rules;
 mod tenants;
 mod windows;

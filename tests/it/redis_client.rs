@@ -299,6 +299,16 @@ async fn sentinels_are_followed_to_the_new_master() {
     assert_eq!(watched.server(old).cli(&["GET", "k"]).trim(), after.to_string());
 }
 
+/// How often the masters of a cluster were told a command.
+fn calls(cluster: &RedisCluster, command: &str) -> u64 {
+    let of = |master: &Redis| {
+        let said = master.info("commandstats", &format!("cmdstat_{command}"));
+        let calls = said.strip_prefix("calls=").and_then(|rest| rest.split(',').next());
+        calls.map_or(0, |calls| calls.parse::<u64>().expect("a number"))
+    };
+    cluster.masters().map(of).sum()
+}
+
 async fn count(client: &Client, key: &str) -> Result<u64, StoreError> {
     let keys = [key.to_owned()];
     client
@@ -333,6 +343,15 @@ async fn a_cluster_is_followed_through_moves_and_failover() {
     let generation: String =
         client.query("marker", redis::cmd("HGET").arg(&marker).arg("generation")).await.unwrap();
     assert_eq!(generation.len(), 16);
+
+    // Who comes next looks at them and writes nothing: others draw numbers meanwhile.
+    let before = [calls(&cluster, "hmget"), calls(&cluster, "evalsha")];
+    let next = client_with(&cluster.url(), &lifecycle, None, Metrics::new()).await;
+    Stopwatch::wait_until(20 * SECOND, "every marker is looked at", || {
+        calls(&cluster, "hmget") >= before[0] + 16_384
+    });
+    assert_eq!(calls(&cluster, "evalsha"), before[1]);
+    drop(next);
 
     // ASK: the slot is under way, the key is not there yet.
     let slot = cluster.cli(&["CLUSTER", "KEYSLOT", "moving"]).trim().to_owned();
@@ -396,6 +415,49 @@ fn calls_come_from_any_runtime() {
         caller.join().unwrap();
     }
     assert_eq!(server.cli(&["GET", "k"]).trim(), "300");
+}
+
+/// Connections of clients, by their number and with their last command, but for the one that asks.
+fn connections(server: &Redis) -> Vec<(u64, String)> {
+    let list = server.cli(&["CLIENT", "LIST"]);
+    let others = list.lines().filter(|line| line.starts_with("id=") && !line.contains("cmd=client"));
+    let word = |line: &str, name: &str| {
+        line.split(' ').find_map(|word| word.strip_prefix(name)).expect("a word of CLIENT LIST").to_owned()
+    };
+    others.map(|line| (word(line, "id=").parse().expect("a number"), word(line, "cmd="))).collect()
+}
+
+#[test]
+fn a_runtime_that_calls_gets_a_connection_whose_fate_the_others_share() {
+    let server = Redis::start_with(&["--save", ""]);
+    let lifecycle = Lifecycle::new();
+    let main = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let client = main.block_on(client(&server.url(), &lifecycle));
+    let http = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    http.block_on(async {
+        let mut reachable = client.reachable();
+        reachable.wait_for(|reachable| *reachable == Reachable::Yes).await.unwrap();
+        let [(own, _)] = connections(&server)[..] else { panic!("one connection") };
+        let opened = async {
+            loop {
+                echo(&client, SECOND).await.unwrap();
+                let nearby = |(id, command): &(u64, String)| *id != own && command == "evalsha";
+                if let Some((nearby, _)) = connections(&server).into_iter().find(nearby) {
+                    return nearby;
+                }
+            }
+        };
+        let nearby = tokio::time::timeout(5 * SECOND, opened).await.expect("one for the runtime that calls");
+        server.cli(&["CLIENT", "KILL", "ID", &nearby.to_string()]);
+        // Both are opened anew, so quickly that nobody else may notice.
+        let renewed = async {
+            while connections(&server).iter().any(|(id, _)| [own, nearby].contains(id)) {
+                tokio::time::sleep(SECOND / 50).await;
+            }
+        };
+        tokio::time::timeout(2 * SECOND, renewed).await.expect("a broken connection is noticed");
+        echo(&client, SECOND).await.unwrap();
+    });
 }
 
 #[test]

@@ -17,12 +17,12 @@ use numgen::{
     secret::Secret,
     store::{
         Claim, IdempotencyStore, Taken,
+        counters::{PinOutcome, claim_ask},
         protocol::counter::{ClaimAnswer, Generation, Incarnation, Limits, Outcome, Reply, Take},
         redis::{
             RedisStore, Settings,
             client::{Client, Options},
             counters::RedisAuthority,
-            idempotency::{PinOutcome, claim_ask},
         },
     },
     telemetry::Metrics,

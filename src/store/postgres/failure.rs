@@ -16,9 +16,9 @@ pub(super) enum Failure {
     /// The answer of the call, whatever the database does: the transaction is rolled back.
     #[error(transparent)]
     Final(#[from] StoreError),
-    /// Another transaction was faster with a key: to be worked out again from what it has left.
-    #[error("another transaction was faster")]
-    Raced,
+    /// Another transaction has meanwhile done what this one was about to: it begins again.
+    #[error("overtaken by another transaction")]
+    Overtaken,
 }
 
 impl Failure {
@@ -60,7 +60,7 @@ mod state {
 pub(super) fn meaning(operation: &'static str, failure: Failure) -> Meaning {
     let error = match failure {
         Failure::Final(error) => return Meaning::Final(error),
-        Failure::Raced => return Meaning::Conflict(unavailable(operation, "other transactions were faster")),
+        Failure::Overtaken => return Meaning::Conflict(unavailable(operation, &failure.to_string())),
         Failure::Database(error) => error,
     };
     let away = || unavailable(operation, &said(&error));

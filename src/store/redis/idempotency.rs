@@ -10,7 +10,6 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use tokio::time::Instant;
 
 use super::{
@@ -23,7 +22,8 @@ use crate::{
     counter::{Counter, Ranges, ValueRange},
     store::{
         Claim, IdempotencyStore, Recorded, StoreError, StoreFuture, Taken,
-        protocol::counter::{ClaimAsk, Settled},
+        counters::{PinOutcome, hex, key_of},
+        protocol::counter::Settled,
     },
 };
 
@@ -34,33 +34,6 @@ const PIN_OUTLIVES_MS: u64 = 60_000;
 
 /// A century: Redis refuses what does not fit its arithmetic.
 const LONGEST_MS: u64 = 100 * 365 * 86_400_000;
-
-/// What a key that is about to be drawn for is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PinOutcome {
-    /// Send a TAKE with this claim ([`claim_ask`]) to the counter. It may find that the key was used.
-    Draw {
-        /// Under this turn.
-        turn: u64,
-    },
-    /// The key was used before, elsewhere: for the same request, which got this.
-    Recorded(Recorded),
-    /// The key was used before, elsewhere, for another request.
-    Mismatch,
-}
-
-/// The claim as a TAKE carries it.
-pub fn claim_ask(claim: &Claim, count: u64, turn: u64) -> ClaimAsk {
-    ClaimAsk {
-        key: key_of(claim),
-        fingerprint: hex(&claim.fingerprint),
-        stamp: claim.stamp.to_string(),
-        count,
-        turn,
-        claimed_at: claim.claimed_at,
-        expires_at: claim.expires_at,
-    }
-}
 
 impl RedisAuthority {
     /// Says whether a key may be drawn for on `counter`, and pins it there. `moved` is the turn of an earlier outcome that TAKE
@@ -183,15 +156,6 @@ async fn place(
             _ => return Err(unexpected()),
         }
     }
-}
-
-/// SHA-256 of the scoped key, as hex.
-fn key_of(claim: &Claim) -> String {
-    hex(digest(&SHA256, claim.scoped_key.as_bytes()).as_ref())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn lifetime_ms(claim: &Claim) -> u64 {

@@ -1,95 +1,159 @@
-//! Stores on a real PostgreSQL, a database for each.
+//! PostgreSQL held to the contract: a database for each test, whose clock stands until the test moves it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    marker::PhantomData,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use numgen::{
-    clock::{Clock, ManualClock, UnixMillis},
+    clock::{ManualClock, UnixMillis},
     config::StrictLocking,
     lifecycle::Lifecycle,
     secret::Secret,
-    store::postgres::{PostgresStore, Settings},
+    store::{
+        AcquireRequest, Nonce, TemporaryStore, WorkerStore,
+        postgres::{PostgresStore, Settings, workers::Workers},
+    },
     telemetry::Metrics,
 };
 
-use super::{NOON, bench::Bench};
-use crate::harness::{Database, Postgres};
+use super::{Bench, EPOCH, NOON};
+use crate::harness::{self, Database};
 
-/// A store, and where its memory is.
-pub(super) struct Shared {
-    store: Option<Arc<PostgresStore>>,
-    clock: Arc<ManualClock>,
-    database: Database,
-    locking: StrictLocking,
-    lifecycle: Lifecycle,
+/// Databases begin so long before noon: whatever has to settle has settled by then.
+const EARLIER_MS: i64 = 60_000;
+
+/// A part of the store that has traits of its own.
+pub(super) trait Part: Send + Sync + Sized + 'static {
+    fn of(store: PostgresStore) -> Self;
+    /// The first contact, from which a memory settles.
+    async fn begin(&self);
 }
 
-impl Shared {
-    async fn on_a_new_database(locking: StrictLocking) -> Self {
-        let (database, lifecycle) = (Postgres::create_database(), Lifecycle::new());
-        let clock = Arc::new(ManualClock::at(NOON));
-        let mut shared = Self { store: None, clock, database, locking, lifecycle };
-        shared.connect();
-        shared
+impl Part for PostgresStore {
+    fn of(store: PostgresStore) -> Self {
+        store
     }
+    async fn begin(&self) {
+        self.upload(Vec::new()).await.expect("a database");
+    }
+}
 
-    /// Another node on the same database.
-    fn connect(&mut self) {
+impl Part for Workers {
+    fn of(store: PostgresStore) -> Self {
+        store.workers(0, EPOCH)
+    }
+    async fn begin(&self) {
+        let request = AcquireRequest { nonce: Nonce([0; 16]), slots: 0..0, window_ms: 1, ttl_ms: 1 };
+        self.acquire(request).await.expect("a database");
+    }
+}
+
+/// How strict counters are taken.
+pub(super) trait Manner: Send + Sync + 'static {
+    const LOCKING: StrictLocking;
+}
+
+/// By the lock of their row.
+pub(super) struct ByRow;
+
+/// By their version.
+pub(super) struct ByVersion;
+
+impl Manner for ByRow {
+    const LOCKING: StrictLocking = StrictLocking::Row;
+}
+
+impl Manner for ByVersion {
+    const LOCKING: StrictLocking = StrictLocking::Optimistic;
+}
+
+pub(super) type Postgres = OnePostgres<PostgresStore>;
+pub(super) type Optimistic = OnePostgres<PostgresStore, ByVersion>;
+pub(super) type PostgresWorkers = OnePostgres<Workers>;
+
+/// A database for one test, and a node on it.
+pub(super) struct OnePostgres<P, M = ByRow> {
+    database: Database,
+    store: Option<Arc<P>>,
+    clock: Arc<ManualClock>,
+    lifecycle: Lifecycle,
+    now: AtomicI64,
+    manner: PhantomData<M>,
+}
+
+impl<P: Part, M: Manner> OnePostgres<P, M> {
+    async fn connect(&mut self) {
+        self.lifecycle = Lifecycle::new();
         let settings = Settings {
             clock: self.clock.clone(),
-            timeout: Duration::from_secs(30),
-            locking: self.locking,
-            pool_size: 4,
+            timeout: Duration::from_secs(20),
+            locking: M::LOCKING,
+            pool_size: 8,
             ca_file: None,
         };
         let url = Secret::new(self.database.url());
         let store = PostgresStore::connect(&url, settings, &Metrics::new(), &self.lifecycle);
-        self.store = Some(Arc::new(store.expect("a good URL")));
+        let store = store.expect("a good URL");
+        // The deadline of a worker's call is far shorter than what the tests of a loaded machine may take to connect.
+        let mut reachable = store.reachable();
+        let wait = reachable.wait_for(|state| *state == numgen::store::Reachable::Yes);
+        drop(tokio::time::timeout(Duration::from_secs(30), wait).await.expect("a database"));
+        self.store = Some(Arc::new(P::of(store)));
     }
 
+    fn turn(&self) {
+        self.database.set_clock(self.now());
+    }
+}
+
+impl<P: Part, M: Manner> Bench for OnePostgres<P, M> {
+    type Store = P;
+
+    async fn new() -> Self {
+        let database = harness::Postgres::create_database().with_clock(UnixMillis(NOON.0 - EARLIER_MS));
+        let mut bench = Self {
+            database,
+            store: None,
+            clock: Arc::new(ManualClock::at(NOON)),
+            lifecycle: Lifecycle::new(),
+            now: AtomicI64::new(NOON.0),
+            manner: PhantomData,
+        };
+        bench.connect().await;
+        bench.store().begin().await;
+        bench.turn();
+        bench
+    }
+    fn store(&self) -> Arc<P> {
+        self.store.clone().expect("connected")
+    }
+    fn now(&self) -> UnixMillis {
+        UnixMillis(self.now.load(Ordering::SeqCst))
+    }
+    fn advance(&self, duration: Duration) {
+        self.clock.advance(duration);
+        self.now.store(self.now().plus(duration).0, Ordering::SeqCst);
+        self.turn();
+    }
+    fn step_to(&self, now: UnixMillis) {
+        self.clock.step_to(now);
+        self.now.store(now.0, Ordering::SeqCst);
+        self.turn();
+    }
     async fn reopen(&mut self) {
-        self.store = None;
         self.lifecycle.drain();
-        self.lifecycle.finished(Duration::from_secs(10)).await;
-        self.lifecycle = Lifecycle::new();
-        self.connect();
+        self.lifecycle.finished(Duration::from_secs(5)).await;
+        self.connect().await;
     }
 }
 
-macro_rules! bench {
-    ($(#[$doc:meta])* $name:ident: $locking:expr) => {
-        $(#[$doc])*
-        pub(super) struct $name(Shared);
-
-        impl Bench for $name {
-            type Store = PostgresStore;
-
-            async fn new() -> Self {
-                Self(Shared::on_a_new_database($locking).await)
-            }
-            fn store(&self) -> Arc<PostgresStore> {
-                self.0.store.clone().expect("open")
-            }
-            fn now(&self) -> UnixMillis {
-                self.0.clock.now()
-            }
-            fn advance(&self, duration: Duration) {
-                self.0.clock.advance(duration);
-            }
-            fn step_to(&self, now: UnixMillis) {
-                self.0.clock.step_to(now);
-            }
-            async fn reopen(&mut self) {
-                self.0.reopen().await;
-            }
-        }
-    };
+impl<P, M> Drop for OnePostgres<P, M> {
+    fn drop(&mut self) {
+        self.lifecycle.drain();
+    }
 }
-
-bench!(
-    /// Strict counters by the lock of their row.
-    RowLocks: StrictLocking::Row
-);
-bench!(
-    /// The same by versions.
-    Optimistic: StrictLocking::Optimistic
-);

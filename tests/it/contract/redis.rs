@@ -109,11 +109,12 @@ impl Hour {
     }
 }
 
-/// Waits until there is a marker for everything: from then on nothing settles any more.
+/// Waits until there is a marker for everything: from then on nothing settles any more. The first node of a cluster writes them
+/// all, with a clock that is a file: that takes a busy machine its time.
 pub(super) async fn wait_for_markers(expected: u32, count: impl Fn() -> u32) {
     let watch = Stopwatch::start();
     while count() < expected {
-        assert!(watch.elapsed() < Duration::from_secs(20), "{} of {expected} markers", count());
+        assert!(watch.elapsed() < Duration::from_secs(60), "{} of {expected} markers", count());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

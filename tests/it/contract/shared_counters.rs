@@ -9,9 +9,10 @@ use numgen::{
     secret::Secret,
     store::{
         Bounds, CounterStore, StoreError, Taken,
+        counters::{Settings, SharedCounters},
         redis::{
             client::{Client, Options},
-            counters::{RedisCounters, Settings},
+            counters::RedisLink,
         },
         sqlite::SqliteStore,
     },
@@ -67,17 +68,18 @@ impl Ground for SharedCluster {
     }
 }
 
-pub(super) type ClusterCounters = SharedCounters<SharedCluster>;
+pub(super) type CountersOnRedis = OneNode<Redis>;
+pub(super) type CountersOnCluster = OneNode<SharedCluster>;
 
 /// One node. Redis keeps the time of the counters; the node's own clock stands.
-pub(super) struct SharedCounters<G = Redis> {
+pub(super) struct OneNode<G> {
     node: Node,
     disk: tempfile::TempDir,
     ground: G,
 }
 
 struct Node {
-    counters: Arc<RedisCounters>,
+    counters: Arc<SharedCounters>,
     disk: Arc<SqliteStore>,
     lifecycle: Lifecycle,
 }
@@ -91,7 +93,9 @@ impl Node {
         let disk = Sqlite::open(disk, &clock);
         let settings = Settings { node: "n1".to_owned(), segment_size: 1_000, timeout };
         let counters =
-            RedisCounters::start(client, disk.clone(), settings, &lifecycle).await.expect("started");
+            SharedCounters::start(Arc::new(RedisLink::new(client)), disk.clone(), settings, &lifecycle)
+                .await
+                .expect("started");
         Self { counters: Arc::new(counters), disk, lifecycle }
     }
 
@@ -109,8 +113,8 @@ impl Drop for Node {
     }
 }
 
-impl<G: Ground> Bench for SharedCounters<G> {
-    type Store = RedisCounters;
+impl<G: Ground> Bench for OneNode<G> {
+    type Store = SharedCounters;
 
     async fn new() -> Self {
         let (ground, disk) = (G::lay(), tempfile::tempdir().expect("a directory"));
@@ -119,7 +123,7 @@ impl<G: Ground> Bench for SharedCounters<G> {
         ground.turn(Hands::Standing(NOON));
         Self { node, disk, ground }
     }
-    fn store(&self) -> Arc<RedisCounters> {
+    fn store(&self) -> Arc<SharedCounters> {
         self.node.counters.clone()
     }
     fn now(&self) -> UnixMillis {
@@ -139,7 +143,7 @@ impl<G: Ground> Bench for SharedCounters<G> {
 
 /// Two nodes, of which one has not heard of a change of the rule.
 async fn a_scheme_that_is_retired_on_one_node_draws_nothing_on_another<G: Ground>() {
-    let mut bench = SharedCounters::<G>::new().await;
+    let mut bench = OneNode::<G>::new().await;
     let (a, disk) = (&bench.node, tempfile::tempdir().expect("a directory"));
     let b = Node::start(bench.ground.url(), disk.path()).await;
     let new = |floor| Bounds { scheme: 1, floor, ..FREE };

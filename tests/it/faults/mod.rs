@@ -4,10 +4,13 @@
 //! where nothing was wrong, real-time order; and every value at or below the counter issued, held or listed.
 
 mod accounts;
+mod clocks;
 mod counters;
+mod failover;
 mod idempotency;
 mod load;
 mod outage;
+mod policy;
 mod recovery;
 mod windows;
 
@@ -235,6 +238,13 @@ fn report(line: &str) {
 #[track_caller]
 fn settled() -> Redis {
     let redis = Redis::start();
+    settle(&redis);
+    redis
+}
+
+/// Writes what nodes would have written there long ago.
+#[track_caller]
+fn settle(redis: &Redis) {
     let replid = redis.info("replication", "master_replid");
     let marker = "numgen:generation:{numgen}";
     redis.cli(&[
@@ -247,7 +257,6 @@ fn settled() -> Redis {
         "since",
         "1700000000000",
     ]);
-    redis
 }
 
 /// A rule that counts.

@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 use super::{Fleet, Load, NORMAL_WITHIN, Pace, Source, Story, assert_accounted, counting, flaking, settled};
 use crate::harness::{Fault, Proxy};
 
+/// A worker window is as long as its holder has been alive, but at least so long, less what passes between two renewals.
+const LEAST_WINDOW: Duration = Duration::from_secs(27);
+
 /// How long Redis is away: longer with `NUMGEN_TEST_OUTAGE_S=60`.
 fn outage() -> Duration {
     let seconds = std::env::var("NUMGEN_TEST_OUTAGE_S").ok().map(|text| text.parse().expect("seconds"));
@@ -21,7 +24,10 @@ fn redis_away_and_back_four_nodes_one_hot_prefix() {
     fleet.register("HOT", &counting());
     fleet.register("FLAKE", &flaking());
     let (hot, flakes) = (Load::on(&fleet, "HOT", Pace::CALM), Load::on(&fleet, "FLAKE", Pace::CALM));
-    thread::sleep(Duration::from_secs(2));
+    // Nodes that have just started can bridge half a minute; for more they must have lived as long.
+    let age =
+        if outage() > LEAST_WINDOW { outage() + Duration::from_secs(5) } else { Duration::from_secs(2) };
+    thread::sleep(age);
     fleet.wait_segments("HOT");
     let healthy_until = fleet.watch.elapsed();
     proxy.set(Fault::Refuse);

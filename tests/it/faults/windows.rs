@@ -13,13 +13,13 @@ fn short(site: Site) -> Site {
 }
 
 /// Two slots in all: one bit for the worker.
-fn two_slots(site: Site) -> Site {
+pub(super) fn two_slots(site: Site) -> Site {
     site.with("NUMGEN_SNOWFLAKE_LAYOUT", "41/5/1/16")
 }
 
 /// The worker IDs of all nodes that can issue.
 #[track_caller]
-fn workers(fleet: &Fleet) -> Vec<u64> {
+pub(super) fn workers(fleet: &Fleet) -> Vec<u64> {
     let running = (0..fleet.nodes.len()).filter(|&index| fleet.nodes[index].is_some());
     running
         .map(|index| {
@@ -136,25 +136,8 @@ fn clocks_of_nodes_do_not_matter() {
     }
 }
 
-fn bent(site: Site, library: &Path, hands: &Path) -> Site {
+pub(super) fn bent(site: Site, library: &Path, hands: &Path) -> Site {
     watching_hands(library, hands).into_iter().fold(site, |site, (name, value)| site.with(&name, &value))
-}
-
-/// The clock of Redis itself: hours forward, hours back.
-#[test]
-fn the_clock_of_redis_steps() {
-    if faketime().is_none() {
-        return;
-    }
-    let redis = Redis::start_with_clock(Hands::Off(0));
-    let fleet = Fleet::start(&redis.url(), 2);
-    fleet.register("FLAKE", &flaking());
-    let load = Load::on(&fleet, "FLAKE", Pace { callers: 2, pause: Duration::from_millis(1), batch: 20 });
-    for offset in [7_200_000, 0, -7_200_000, 0] {
-        redis.set_clock(Hands::Off(offset));
-        thread::sleep(Duration::from_millis(2_500));
-    }
-    load.stop().assert_unique();
 }
 
 #[test]

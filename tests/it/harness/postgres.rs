@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use numgen::clock::UnixMillis;
 use tempfile::TempDir;
 
 use super::{
@@ -56,6 +57,7 @@ pub(crate) struct Postgres {
 pub(crate) struct Database {
     server: Arc<Postgres>,
     name: String,
+    hands: Option<TempDir>,
 }
 
 impl Postgres {
@@ -105,7 +107,7 @@ impl Postgres {
         let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let server = Self::shared();
         server.psql(&format!("CREATE DATABASE {name}"));
-        Database { server, name }
+        Database { server, name, hands: None }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -243,6 +245,36 @@ impl Drop for Postgres {
 }
 
 impl Database {
+    /// From now on `clock_timestamp()` means [`Database::set_clock`] to whoever connects: a function of that name comes before the one of
+    /// PostgreSQL, and reads a file. Limits of time go by the real clock.
+    #[track_caller]
+    pub(crate) fn with_clock(mut self, at: UnixMillis) -> Self {
+        let hands = directory("numgen-hands-");
+        let (name, file) = (&self.name, hands.path().join("ms"));
+        self.psql(&format!(
+            "CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS $$
+                 SELECT to_timestamp(pg_read_file('{}')::numeric / 1000)
+             $$;
+             ALTER DATABASE {name} SET search_path = public, pg_catalog",
+            file.display()
+        ));
+        self.hands = Some(hands);
+        self.set_clock(at);
+        self
+    }
+
+    /// Turns the hands of [`Database::with_clock`].
+    #[track_caller]
+    pub(crate) fn set_clock(&self, at: UnixMillis) {
+        let hands = self.hands.as_ref().expect("made with a clock").path();
+        fs::write(hands.join("draft"), at.0.to_string()).expect("its hands");
+        fs::rename(hands.join("draft"), hands.join("ms")).expect("its hands");
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn url(&self) -> String {
         self.server.url_of(&self.name)
     }

@@ -235,7 +235,7 @@ pub(super) async fn write_one(
 ) -> Result<(), Failure> {
     let written = write(connection, writer, &[entry]).await.map_err(raced)?;
     // The version is that of the lock; a key may have been recorded since the records were read.
-    if written.is_empty() { Err(Failure::Raced) } else { Ok(()) }
+    if written.is_empty() { Err(Failure::Overtaken) } else { Ok(()) }
 }
 
 // -------------------------------------------------------------------------------------- remembered keys
@@ -293,5 +293,5 @@ pub(super) async fn remember(
 /// A key that somebody else has recorded meanwhile: the whole transaction is done again, and finds the record.
 pub(super) fn raced(error: sqlx::Error) -> Failure {
     let constraint = error.as_database_error().and_then(|error| error.constraint());
-    if constraint == Some(KEYS) { Failure::Raced } else { error.into() }
+    if constraint == Some(KEYS) { Failure::Overtaken } else { error.into() }
 }

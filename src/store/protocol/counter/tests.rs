@@ -107,7 +107,7 @@ impl World {
     }
 
     fn serve(&mut self, take: &Take) -> Reply {
-        let fresh = Generation(self.random());
+        let fresh = Generation(self.random().wrapping_mul(0x9E37_79B9_7F4A_7C15));
         Authority::serve(&mut self.counter, &mut self.marker, self.replid, self.now, fresh, take)
     }
 
@@ -483,4 +483,18 @@ fn who_speaks_too_late_and_of_another_generation_is_skipped_for() {
     world.ask(0, 0, false);
     let cursor = world.counter.as_ref().expect("a counter").cursor;
     assert!(cursor > SequenceValue(5), "{cursor:?}");
+}
+
+#[test]
+fn two_losses_with_others_silent_each_time_do_not_end_at_one_value() {
+    let mut world = World::new(2);
+    world.step(Step::Save);
+    for speaker in [0, 1] {
+        (world.counter, world.marker) = world.saved.clone();
+        world.replid += 1;
+        (0..2).for_each(|_| world.ask(speaker, 0, true));
+        world.now += SETTLING_MS;
+        [0, 20].into_iter().for_each(|count| world.ask(speaker, count, true));
+    }
+    assert_eq!(world.issued.len(), 40, "nothing twice, each of them drew");
 }

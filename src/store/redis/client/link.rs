@@ -46,8 +46,9 @@ const HEARTBEAT: Duration = Duration::from_millis(500);
 /// How long it may think about that. Together with [`HEARTBEAT`] less than 2 s.
 const PATIENCE: Duration = Duration::from_millis(1_250);
 
-/// Every how many heartbeats it is looked at again: settings change while a server runs.
-const LOOK_EVERY: u32 = 20;
+/// Every how many heartbeats it is looked at again: settings change while a server runs, and one that may evict must not be used
+/// for longer than a person takes to look at `/readyz`. `INFO` takes a server about 0.1 ms.
+const LOOK_EVERY: u32 = 4;
 
 /// Calls that may wait for the socket.
 const QUEUE: usize = 1_024;
@@ -291,8 +292,13 @@ impl Link {
 
     /// Sends commands one directly behind the other, and waits for the reply to the last one.
     pub(super) async fn send_together(&self, commands: &Pipeline) -> Result<Value, RedisError> {
-        let replies = self.nearest().send_packed_commands(commands, 0, commands.len()).await?;
+        let replies = self.send_all(commands).await?;
         replies.into_iter().last().unwrap_or(Value::Nil).extract_error()
+    }
+
+    /// The same for all replies, those that are errors too.
+    async fn send_all(&self, commands: &Pipeline) -> Result<Vec<Value>, RedisError> {
+        self.nearest().send_packed_commands(commands, 0, commands.len()).await
     }
 
     /// Asks what the server can answer at once; waits no longer than a connection may take.
@@ -300,12 +306,12 @@ impl Link {
         self.soon(self.send(command)).await
     }
 
-    /// The same for several commands.
-    pub(super) async fn send_together_soon(&self, commands: &Pipeline) -> Result<Value, Refusal> {
-        self.soon(self.send_together(commands)).await
+    /// The same for several commands, one directly behind the other; replies may be errors.
+    pub(super) async fn send_all_soon(&self, commands: &Pipeline) -> Result<Vec<Value>, Refusal> {
+        self.soon(self.send_all(commands)).await
     }
 
-    async fn soon(&self, reply: impl Future<Output = Result<Value, RedisError>>) -> Result<Value, Refusal> {
+    async fn soon<T>(&self, reply: impl Future<Output = Result<T, RedisError>>) -> Result<T, Refusal> {
         match tokio::time::timeout(CONNECT_TIMEOUT, reply).await {
             Ok(reply) => reply.map_err(|error| Refusal::of(&self.address, &error)),
             Err(_elapsed) => Err(Refusal::Silent { address: self.address.clone() }),

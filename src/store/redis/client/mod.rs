@@ -37,7 +37,7 @@ use tokio::{
 };
 
 use self::{
-    link::Access,
+    link::{Access, Link},
     route::{Manner, Route, Way},
 };
 use super::STORE;
@@ -130,17 +130,34 @@ impl Client {
         args: &[Arg<'_>],
         deadline: Duration,
     ) -> Result<T, StoreError> {
+        self.run_witnessed(script, keys, args, deadline).await.map(|(reply, _witness)| reply)
+    }
+
+    /// The same, and who answered: to ask whether its replicas have what was written.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::run`].
+    pub async fn run_witnessed<T: FromRedisValue>(
+        &self,
+        script: &'static Script,
+        keys: &[String],
+        args: &[Arg<'_>],
+        deadline: Duration,
+    ) -> Result<(T, Witness<'_>), StoreError> {
         let request = Request {
             operation: script.name,
             key: keys.first().map(String::as_bytes).unwrap_or_default(),
             command: &script.by_digest(keys, args),
             by_source: Some(&|| script.by_source(keys, args)),
         };
-        let outcome = self.ask(&request, deadline).await;
-        self.finish(script.name, outcome)
+        let answer = self.ask(&request, deadline).await;
+        let (reply, link) = self.finish(script.name, answer)?;
+        Ok((reply, Witness { client: self, link }))
     }
 
-    /// Sends one command, within [`Options::timeout`]. In a cluster its second word is the key that decides where to.
+    /// Sends one command, within [`Options::timeout`]. In a cluster its second word is the key that decides where to: not for
+    /// commands that have no key there.
     ///
     /// # Errors
     ///
@@ -155,8 +172,8 @@ impl Client {
             Some(_) | None => b"",
         };
         let request = Request { operation, key, command, by_source: None };
-        let outcome = self.ask(&request, self.shared.timeout).await;
-        self.finish(operation, outcome)
+        let answer = self.ask(&request, self.shared.timeout).await;
+        self.finish(operation, answer).map(|(reply, _link)| reply)
     }
 
     /// Messages of a channel from now on, across reconnections. Those that are sent while there is no connection are lost.
@@ -195,15 +212,17 @@ impl Client {
     fn finish<T: FromRedisValue>(
         &self,
         operation: &'static str,
-        outcome: Result<Value, StoreError>,
-    ) -> Result<T, StoreError> {
-        let typed = outcome.and_then(|reply| {
-            redis::from_redis_value(reply).map_err(|_mismatch| failure::unexpected(operation))
+        answer: Result<(Value, Arc<Link>), StoreError>,
+    ) -> Result<(T, Arc<Link>), StoreError> {
+        let typed = answer.and_then(|(reply, link)| {
+            let typed = redis::from_redis_value(reply).map_err(|_mismatch| failure::unexpected(operation))?;
+            Ok((typed, link))
         });
         self.shared.calls.counted(STORE, operation, typed)
     }
 
-    async fn ask(&self, request: &Request<'_>, deadline: Duration) -> Result<Value, StoreError> {
+    /// The reply to a call, and the link over which it came.
+    async fn ask(&self, request: &Request<'_>, deadline: Duration) -> Result<(Value, Arc<Link>), StoreError> {
         let (route, until) = (&self.shared.route, Instant::now() + deadline);
         let mut detour = None;
         loop {
@@ -221,7 +240,7 @@ impl Client {
                 ));
             };
             let error = match timeout_at(until, request.send(&way)).await {
-                Ok(Ok(reply)) => return Ok(reply),
+                Ok(Ok(reply)) => return Ok((reply, way.link)),
                 Ok(Err(error)) => error,
                 Err(_elapsed) => return Err(failure::unknown(request.operation)),
             };
@@ -240,6 +259,39 @@ impl Client {
                 return Err(failure::of_reply(request.operation, &error));
             }
         }
+    }
+}
+
+/// The server that executed a call, on the connection over which it was asked.
+pub struct Witness<'a> {
+    client: &'a Client,
+    link: Arc<Link>,
+}
+
+impl Witness<'_> {
+    /// Waits until so many replicas have what was written over this connection so far, or `limit` has passed; how many have it.
+    /// Other calls over the connection wait behind it. `WAIT` has no key and speaks of its own connection only, so it goes where the
+    /// call went, and nowhere else.
+    ///
+    /// # Errors
+    ///
+    /// The connection broke, or the server refuses: nobody knows who has it.
+    pub async fn replicated(
+        &self,
+        operation: &'static str,
+        replicas: u32,
+        limit: Duration,
+    ) -> Result<u64, StoreError> {
+        let mut wait = redis::cmd("WAIT");
+        // 0 would mean without end.
+        wait.arg(replicas).arg(limit.as_millis().max(1) as u64);
+        // The server keeps to its limit; the way there and back may take as long again.
+        let answer = match tokio::time::timeout(limit * 2, self.link.send(&wait)).await {
+            Ok(Ok(reply)) => Ok((reply, Arc::clone(&self.link))),
+            Ok(Err(error)) => Err(failure::of_reply(operation, &error)),
+            Err(_elapsed) => Err(failure::unknown(operation)),
+        };
+        self.client.finish(operation, answer).map(|(count, _link)| count)
     }
 }
 

@@ -27,9 +27,8 @@ pub(super) fn post(shared: &Arc<Shared>, sender: watch::Sender<Reachable>) {
     let mut changes = shared.route.changes();
     lifecycle.spawn_on(&shared.access.runtime, async move {
         let mut blessed = Vec::new();
-        let watching = async {
-            while look(&client, &sender, &*clock, &mut blessed).await && changes.next().await.is_ok() {}
-        };
+        let watching =
+            async { while look(&client, &sender, &*clock, &mut blessed) && changes.next().await.is_ok() {} };
         tokio::select! {
             () = watching => {}
             () = until.draining() => {}
@@ -38,31 +37,36 @@ pub(super) fn post(shared: &Arc<Shared>, sender: watch::Sender<Reachable>) {
 }
 
 /// Looks once; answers whether there still is a client.
-async fn look(
+fn look(
     client: &Weak<Shared>,
     sender: &watch::Sender<Reachable>,
     clock: &dyn Clock,
     blessed: &mut Vec<Weak<Link>>,
 ) -> bool {
-    let shares = {
-        let Some(client) = client.upgrade() else { return false };
-        let trouble = client.route.trouble();
-        sender.send_if_modified(|before| {
-            let now = match (trouble, &*before) {
-                (None, _) => Reachable::Yes,
-                (Some(refusal), Reachable::No { since, .. }) => away(*since, &refusal),
-                (Some(refusal), Reachable::Yes) => away(clock.monotonic(), &refusal),
-            };
-            let changed = now != *before;
-            *before = now;
-            changed
-        });
-        blessed.retain(|link| link.strong_count() > 0);
-        client.route.shares(|link| !blessed.iter().any(|known| known.as_ptr() == Arc::as_ptr(link)))
-    };
-    for (link, slots) in shares {
+    let Some(client) = client.upgrade() else { return false };
+    let trouble = client.route.trouble();
+    sender.send_if_modified(|before| {
+        let now = match (trouble, &*before) {
+            (None, _) => Reachable::Yes,
+            (Some(refusal), Reachable::No { since, .. }) => away(*since, &refusal),
+            (Some(refusal), Reachable::Yes) => away(clock.monotonic(), &refusal),
+        };
+        let changed = now != *before;
+        *before = now;
+        changed
+    });
+    blessed.retain(|link| link.strong_count() > 0);
+    let is_new = |link: &Arc<Link>| !blessed.iter().any(|known| known.as_ptr() == Arc::as_ptr(link));
+    for (link, slots) in client.route.shares(is_new) {
         blessed.push(Arc::downgrade(&link));
-        markers::bless(&link, slots).await;
+        // Apart from this task: other servers come and go meanwhile, and callers want to know of it.
+        let (lifecycle, until) = (&client.access.lifecycle, client.access.lifecycle.clone());
+        lifecycle.spawn_on(&client.access.runtime, async move {
+            tokio::select! {
+                () = markers::bless(&link, slots) => {}
+                () = until.draining() => {}
+            }
+        });
     }
     true
 }

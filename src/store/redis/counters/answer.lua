@@ -128,10 +128,15 @@ local function hear_report(speaks_of_it)
   note_used()
 end
 
--- More than could have been lost: what is drawn in the time that was lost, and what lay ahead.
+-- More than can be lost at once: what is drawn in the time that was lost, and what lay ahead.
 local function skip(nodes)
   local lost_s = math.abs(floor(now / 1000) - counter.second) + 1
   return math.max(peak() * lost_s + distance(SEGMENT_SIZE, 0) + 2 * SEGMENT_SIZE * nodes, LEAST_SKIP)
+end
+
+-- How much further a skip goes, by lot: two skips from one place must not end together.
+local function lot(name)
+  return math.fmod(tonumber(sub(name, 4), 16), LEAST_SKIP)
 end
 
 -- Begins the generation: above everything that was reported, and above more than could have been lost where somebody is silent.
@@ -149,7 +154,7 @@ local function resume()
     end
     pass_to(later(recovery.highest, counter.base), {}, 'unconfirmed')
     if silent > 0 then
-      local skipped = plus(counter.cursor, math.min(skip(nodes), 2 ^ 53)) or MAX
+      local skipped = plus(counter.cursor, math.min(skip(nodes) + lot(generation), 2 ^ 53)) or MAX
       pass_to(skipped < limits.max and skipped or limits.max, {}, 'skipped')
     end
   end

@@ -1,4 +1,6 @@
-//! The authority of counters, asked on Redis.
+//! The authority of counters, asked on Redis: each call does what the one of the same name of [`Authority`] does.
+//!
+//! [`Authority`]: crate::store::protocol::counter::Authority
 
 use std::time::Duration;
 
@@ -10,7 +12,8 @@ use crate::{
     prefix_key::PrefixKey,
     store::{
         StoreError,
-        protocol::counter::{Abandon, Abandoned, Advance, Authority, Fenced, Reply, Settled, Take},
+        counters::{Closed, Shown},
+        protocol::counter::{Abandon, Abandoned, Advance, Fenced, Reply, Settled, Take},
         redis::client::{Arg, Client, Script},
     },
 };
@@ -49,30 +52,6 @@ pub struct RedisAuthority {
     client: Client,
 }
 
-/// A counter as it stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
-    /// Its period.
-    pub period: Period,
-    /// When it was looked at, by the clock of Redis, in ms: what [`Member::is_alive`](crate::store::protocol::counter::Member::is_alive)
-    /// is to be asked with.
-    pub now_ms: u64,
-    /// What is kept of it, but for its idempotency records.
-    pub counter: Authority,
-}
-
-/// Outcome of [`RedisAuthority::close`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Closed {
-    /// These counters of the key were ever enlisted.
-    Listed(Vec<Counter>),
-    /// Closed, but the store has forgotten something: the list is whole in so many ms at the earliest.
-    Settling {
-        /// How long, in ms.
-        wait_ms: u64,
-    },
-}
-
 impl RedisAuthority {
     /// The authority that stands behind a connection.
     pub fn new(client: Client) -> Self {
@@ -84,7 +63,7 @@ impl RedisAuthority {
         &self.client
     }
 
-    /// [`Authority::serve`]. May be sent again with the same `take`: that is how an unknown outcome is found out.
+    /// [`Authority::serve`](crate::store::protocol::counter::Authority::serve). May be sent again with the same `take`: that is how an unknown outcome is found out.
     ///
     /// A reply of [`Outcome::Blocked`](crate::store::protocol::counter::Outcome::Blocked) has told the channel
     /// [`SWAP_CHANNEL`](Self::SWAP_CHANNEL) the name of the counter.
@@ -108,7 +87,7 @@ impl RedisAuthority {
     /// The channel on which a counter's name asks the holder of the segment that lies in its way to swap it.
     pub const SWAP_CHANNEL: &'static str = "numgen:swap";
 
-    /// [`Authority::advance`] on a counter in force.
+    /// [`Authority::advance`](crate::store::protocol::counter::Authority::advance) on a counter in force.
     ///
     /// # Errors
     ///
@@ -124,7 +103,7 @@ impl RedisAuthority {
         wire::read_advance(&reply).ok_or_else(|| misread(&ADVANCE))
     }
 
-    /// [`Authority::abandon`] on a counter in force.
+    /// [`Authority::abandon`](crate::store::protocol::counter::Authority::abandon) on a counter in force.
     ///
     /// # Errors
     ///
@@ -144,7 +123,7 @@ impl RedisAuthority {
         wire::read_abandoned(&reply).ok_or_else(|| misread(&ABANDON))
     }
 
-    /// [`Authority::settle`]: what was drawn from `counter` under a key (SHA-256 of the scoped key, as hex); if nothing was,
+    /// [`Authority::settle`](crate::store::protocol::counter::Authority::settle): what was drawn from `counter` under a key (SHA-256 of the scoped key, as hex); if nothing was,
     /// nothing will be, up to that turn. Remembered for `remember`.
     ///
     /// # Errors
@@ -208,7 +187,7 @@ impl RedisAuthority {
         })
     }
 
-    /// [`Authority::fence`].
+    /// [`Authority::fence`](crate::store::protocol::counter::Authority::fence).
     ///
     /// # Errors
     ///

@@ -1,83 +1,41 @@
-//! How a node reaches the authority of its counters: Redis in production, the authority itself in tests.
+//! Redis as the authority of the counters of a node.
 
 use std::time::Duration;
 
 use tokio::sync::{broadcast, watch};
 
-use super::authority::{Closed, RedisAuthority, Shown};
+use super::authority::RedisAuthority;
 use crate::{
     counter::{Counter, SequenceValue},
     prefix_key::PrefixKey,
     store::{
-        Claim, StoreFuture,
+        Claim, Reachable, StoreFuture,
+        counters::{AuthorityLink, Closed, PinOutcome, Shown},
         protocol::counter::{Abandon, Abandoned, Advance, Fenced, Reply, Take},
-        redis::{
-            client::{Client, Reachable},
-            idempotency::PinOutcome,
-        },
+        redis::{STORE, client::Client},
     },
 };
 
-/// The calls of an authority. After `StoreError::Unavailable` nothing happened; after `StoreError::Timeout` nobody knows.
-pub(super) trait AuthorityLink: Send + Sync + 'static {
-    /// Sends one message; may be sent again.
-    fn take<'a>(&'a self, counter: &'a Counter, take: &'a Take, deadline: Duration)
-    -> StoreFuture<'a, Reply>;
-
-    /// Pins a key to a counter before it is drawn for there; `moved` is a turn that is void there by now.
-    fn pin<'a>(
-        &'a self,
-        counter: &'a Counter,
-        claim: &'a Claim,
-        moved: Option<u64>,
-        deadline: Duration,
-    ) -> StoreFuture<'a, PinOutcome>;
-
-    /// Puts a counter on the list of its prefix key; `StoreError::Superseded` where the scheme was retired.
-    fn enlist<'a>(&'a self, counter: &'a Counter, scheme: u64, deadline: Duration) -> StoreFuture<'a, ()>;
-
-    /// Closes the list of a prefix key to lower schemes; answers who is on it.
-    fn close<'a>(&'a self, key: &'a PrefixKey, scheme: u64, deadline: Duration) -> StoreFuture<'a, Closed>;
-
-    /// Closes a counter to lower schemes.
-    fn fence<'a>(&'a self, counter: &'a Counter, scheme: u64, deadline: Duration) -> StoreFuture<'a, Fenced>;
-
-    /// The counters of a prefix key, in period order.
-    fn show<'a>(&'a self, key: &'a PrefixKey, deadline: Duration) -> StoreFuture<'a, Vec<Shown>>;
-
-    /// Moves a counter up.
-    fn advance<'a>(
-        &'a self,
-        counter: &'a Counter,
-        to: SequenceValue,
-        deadline: Duration,
-    ) -> StoreFuture<'a, Advance>;
-
-    /// Gives up what nodes hold that do not answer.
-    fn abandon<'a>(
-        &'a self,
-        counter: &'a Counter,
-        what: &'a Abandon,
-        deadline: Duration,
-    ) -> StoreFuture<'a, Abandoned>;
-
-    /// The name of the marker that tells whether what is known of a counter was forgotten.
-    fn marker(&self, counter: &Counter) -> String;
-
-    /// Whether it can be asked.
-    fn reachable(&self) -> watch::Receiver<Reachable>;
-
-    /// Names of counters in whose way a segment lies that its node should swap.
-    fn swaps(&self) -> broadcast::Receiver<String>;
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct RedisLink {
+    client: Client,
+    authority: RedisAuthority,
 }
 
-/// Redis.
-pub(super) struct RedisLink {
-    pub(super) client: Client,
-    pub(super) authority: RedisAuthority,
+impl RedisLink {
+    /// The way that a connection gives.
+    pub fn new(client: Client) -> Self {
+        let authority = RedisAuthority::new(client.clone());
+        Self { client, authority }
+    }
 }
 
 impl AuthorityLink for RedisLink {
+    fn store(&self) -> &'static str {
+        STORE
+    }
+
     fn take<'a>(
         &'a self,
         counter: &'a Counter,

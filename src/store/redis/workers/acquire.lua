@@ -4,7 +4,7 @@ local nonce, window, ttl = ARGV[3], tonumber(ARGV[6]), tonumber(ARGV[7])
 
 local function answer(slot)
   return { 'held', whole(slot.number), whole(slot.fence), whole(slot.start), whole(slot.mark), whole(now), generation,
-    whole(replicas) }
+    string.match(server, 'connected_slaves:(%d+)') or '0' }
 end
 
 if settling > 0 then

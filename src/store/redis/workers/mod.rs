@@ -7,11 +7,9 @@
 
 use std::time::Duration;
 
-use redis::cmd;
-
 use super::{
     RedisStore, STORE,
-    client::{Arg, Script},
+    client::{Arg, Script, Witness},
 };
 use crate::store::{
     AcquireRequest, Acquired, Extension, Generation, Holding, IdMillis, Nonce, Renewed, StoreError,
@@ -39,7 +37,7 @@ static RELEASE: Script = script!("release_worker", "release.lua");
 const DEADLINE: Duration = Duration::from_millis(Terms::SHARED.stale_ms);
 
 /// How long a replica has to confirm a new holding.
-const REPLICATION_MS: u64 = 200;
+const REPLICATION: Duration = Duration::from_millis(200);
 
 /// The worker slots of one data centre.
 #[derive(Clone, Debug)]
@@ -65,23 +63,30 @@ impl Workers {
 
     /// Runs a script on the slots; `rest` follows the arguments that all of them have.
     async fn run(&self, script: &'static Script, rest: &[Arg<'_>]) -> Result<Vec<String>, StoreError> {
+        self.run_witnessed(script, rest).await.map(|(answer, _witness)| answer)
+    }
+
+    /// The same, and who answered.
+    async fn run_witnessed(
+        &self,
+        script: &'static Script,
+        rest: &[Arg<'_>],
+    ) -> Result<(Vec<String>, Witness<'_>), StoreError> {
         let fresh = fresh_generation(script.name)?.to_string();
         let mut args = vec![Arg::Text(&fresh), Arg::Signed(self.store.epoch.0)];
         args.extend_from_slice(rest);
-        self.store.client.run(script, &self.keys(), &args, DEADLINE).await
+        self.store.client.run_witnessed(script, &self.keys(), &args, DEADLINE).await
     }
+}
 
-    /// Waits until a replica has what was written last. None that answers is no reason to stop: what a failover forgets is put
-    /// back while the new server settles.
-    async fn replicate(&self) {
-        let mut wait = cmd("WAIT");
-        wait.arg(1).arg(REPLICATION_MS);
-        match self.store.client.query::<u64>("replicate_worker", &wait).await {
-            Ok(0) => tracing::warn!("no replica has confirmed the new worker window"),
-            Ok(_) => {}
-            Err(error) => {
-                tracing::debug!(error = %error, "the new worker window may not have been replicated")
-            }
+/// Waits until a replica has what was written last. None that answers is no reason to stop: what a failover forgets is put back
+/// while the new server settles.
+async fn replicate(author: &Witness<'_>) {
+    match author.replicated("replicate_worker", 1, REPLICATION).await {
+        Ok(0) => tracing::warn!("no replica has confirmed the new worker window"),
+        Ok(_) => {}
+        Err(error) => {
+            tracing::debug!(error = %error, "the new worker window may not have been replicated")
         }
     }
 }
@@ -100,7 +105,7 @@ impl WorkerStore for Workers {
             let named = hex(nonce);
             let rest: [Arg<'_>; 5] =
                 [(&named).into(), slots.start.into(), slots.end.into(), window_ms.into(), ttl_ms.into()];
-            let answer = self.run(&ACQUIRE, &rest).await?;
+            let (answer, author) = self.run_witnessed(&ACQUIRE, &rest).await?;
             match words(&answer)[..] {
                 ["held", slot, fence, start, mark, now, generation, replicas] => {
                     let holding = Holding {
@@ -113,7 +118,7 @@ impl WorkerStore for Workers {
                         generation: named_generation(generation)?,
                     };
                     if number(replicas)? > 0 {
-                        self.replicate().await;
+                        replicate(&author).await;
                     }
                     Ok(Acquired::Held(holding))
                 }

@@ -8,7 +8,7 @@ local CARRY_LIMIT_MS = 5000
 
 local unix = unix_ms()
 local now = math.max(unix - tonumber(ARGV[2]), 0)
-local generation, settling, replicas = observe(KEYS[1], ARGV[1], unix)
+local generation, settling, server = observe(KEYS[1], ARGV[1], unix)
 
 local function slot_key(number)
   return KEYS[3] .. number

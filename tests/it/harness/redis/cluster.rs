@@ -116,6 +116,14 @@ impl RedisCluster {
         master.unwrap_or_else(|| panic!("no master for {key}"))
     }
 
+    /// Which node follows this master.
+    #[track_caller]
+    pub(crate) fn replica_of(&self, master: usize) -> usize {
+        let port = self.nodes[master].port().to_string();
+        let follows = |node: &Redis| node.is_running() && node.info("replication", "master_port") == port;
+        self.nodes.iter().position(follows).unwrap_or_else(|| panic!("nobody follows node {master}"))
+    }
+
     /// One node, to be killed, paused or asked.
     pub(crate) fn node(&mut self, index: usize) -> &mut Redis {
         &mut self.nodes[index]

@@ -67,18 +67,26 @@ impl Authority {
             let nodes = recovery.known.union(&recovery.reported).count() as u64;
             self.pass_to(recovery.highest.max(self.base), &RangeSet::new(), HoleReason::Unconfirmed, now);
             if silent > 0 {
-                let to = self.cursor.0.saturating_add(self.skip(nodes, now)).min(max.0);
+                let skip = self.skip(nodes, now).saturating_add(lot(generation));
+                let to = self.cursor.0.saturating_add(skip).min(max.0);
                 self.pass_to(SequenceValue(to), &RangeSet::new(), HoleReason::Skipped, now);
             }
         }
         self.generation = Some(generation);
     }
 
-    /// More than could have been lost: what is drawn in the time that was lost, and what lay ahead.
+    /// More than can be lost at once: what is drawn in the time that was lost, and what lay ahead.
     fn skip(&self, nodes: u64, now: u64) -> u64 {
         let lost_s = (now / 1_000).abs_diff(self.rate.second).saturating_add(1);
         let drawn = self.rate.peak().saturating_mul(lost_s);
         let ahead = self.distance(SEGMENT_SIZE, 0).saturating_add(2 * SEGMENT_SIZE * nodes);
         drawn.saturating_add(ahead).max(LEAST_SKIP)
     }
+}
+
+/// How much further a skip goes, by lot. A store that forgets that it has skipped goes on from the same place, and those who speak then
+/// may know nothing of what was drawn in between: the two skips must not end together. Below [`LEAST_SKIP`].
+fn lot(generation: Generation) -> u64 {
+    // So many bits fit a number of the store's script.
+    (generation.0 & ((1 << 52) - 1)) % LEAST_SKIP
 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::{
     batch::{Batch, Misfit},
     desk::{Desk, Standing, Turn, limits},
-    desks::{Answer, Desks, Errand, is_away, unavailable},
+    desks::{Answer, Desks, Errand, is_away},
 };
 use crate::{
     counter::{Counter, ValueRange},
@@ -19,7 +19,6 @@ use crate::{
     store::{
         Bounds, StoreError, TakeRequest, Taken,
         protocol::counter::{Ask, ClaimAnswer, Outcome},
-        redis::STORE,
     },
 };
 
@@ -51,10 +50,10 @@ impl Desks {
         requests: Vec<TakeRequest>,
     ) -> Result<Vec<Taken>, StoreError> {
         if self.is_retired(&counter.key, bounds.scheme) {
-            return Err(superseded());
+            return Err(self.superseded());
         }
         if self.is_leaving.load(Ordering::Acquire) {
-            return Err(unavailable("take", Leaving));
+            return Err(self.unavailable("take", Leaving));
         }
         let until = Instant::now() + self.identity.patience;
         let mut batch = Batch::new(requests);
@@ -86,7 +85,7 @@ impl Desks {
         batch: &mut Batch,
         until: Instant,
     ) -> Result<Drawn, StoreError> {
-        let Ok(mut turn) = timeout_at(until, desk.turn()).await else { return Err(late()) };
+        let Ok(mut turn) = timeout_at(until, desk.turn()).await else { return Err(self.late("take")) };
         if turn.is_closed {
             return Ok(Drawn::Closed);
         }
@@ -117,7 +116,7 @@ impl Desks {
             self.pin(desk, batch).await?;
             let Some((count, claims)) = batch.next() else { return Ok(Drawn::Whole) };
             if Instant::now() >= until {
-                return Err(late());
+                return Err(self.late("take"));
             }
             // Not those of another caller, who may have heard of a later rule.
             let ask = Ask { limits: limits(bounds), ..desk.ask(count, claims, self.identity.segment_size) };
@@ -130,12 +129,14 @@ impl Desks {
                     desk.work().node.hand_back(values);
                 }
                 Answer::Served { outcome: Outcome::Drawn(values), claims } => {
-                    distribute(batch, &values, claims)?;
+                    distribute(batch, &values, claims).map_err(|misfit| self.misfit(&misfit))?;
                     pause = PAUSE;
                 }
                 Answer::Served { outcome: Outcome::Overflow { left }, .. } if is_ours => batch.squeeze(left),
                 Answer::Served { outcome: Outcome::Overflow { .. }, .. } => {}
-                Answer::Served { outcome: Outcome::Superseded, .. } if is_ours => return Err(superseded()),
+                Answer::Served { outcome: Outcome::Superseded, .. } if is_ours => {
+                    return Err(self.superseded());
+                }
                 Answer::Served { outcome: Outcome::Superseded, .. } => {}
                 Answer::Served { outcome: Outcome::Blocked { by }, .. } => {
                     // One's own segment is swapped for another before the next message.
@@ -184,7 +185,7 @@ impl Desks {
             work.hand_back_untold();
             if bounds.scheme < work.limits.scheme {
                 // What the segment holds was given out under a later rule, or will be.
-                return Err(superseded());
+                return Err(self.superseded());
             }
             let mut issued = Vec::new();
             batch.serve_locally(|count| {
@@ -220,25 +221,23 @@ impl Desks {
         let back_at = self.at(desk.pulse.back_at.load(Ordering::Relaxed));
         desk.standing() != Standing::Away && back_at < until && !batch.is_begun() && !self.is_bridged(desk)
     }
+
+    fn superseded(&self) -> StoreError {
+        StoreError::Superseded { store: self.link.store(), operation: "take" }
+    }
+
+    fn misfit(&self, misfit: &Misfit) -> StoreError {
+        StoreError::Corrupt { store: self.link.store(), what: misfit.to_string() }
+    }
 }
 
-fn distribute(batch: &mut Batch, values: &[ValueRange], claims: Vec<ClaimAnswer>) -> Result<(), StoreError> {
-    let fits = batch.serve(values).and_then(|()| {
-        // A call that is repeated leaves its claims out: they are asked for by the next.
-        if claims.is_empty() { Ok(()) } else { batch.answer(claims) }
-    });
-    fits.map_err(|Misfit| StoreError::Corrupt { store: STORE, what: Misfit.to_string() })
+fn distribute(batch: &mut Batch, values: &[ValueRange], claims: Vec<ClaimAnswer>) -> Result<(), Misfit> {
+    batch.serve(values)?;
+    // A call that is repeated leaves its claims out: they are asked for by the next.
+    if claims.is_empty() { Ok(()) } else { batch.answer(claims) }
 }
 
 async fn rest(pause: &mut Duration, until: Instant) {
     sleep_until((Instant::now() + *pause).min(until)).await;
     *pause = (*pause * 2).min(LONGEST_PAUSE);
-}
-
-fn superseded() -> StoreError {
-    StoreError::Superseded { store: STORE, operation: "take" }
-}
-
-fn late() -> StoreError {
-    StoreError::Timeout { store: STORE, operation: "take" }
 }

@@ -14,18 +14,17 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{Closed, Shown, link::AuthorityLink};
+use super::{AuthorityLink, Closed, PinOutcome, Shown};
 use crate::{
     calendar::Period,
     counter::{Counter, SequenceValue},
     prefix_key::PrefixKey,
     store::{
-        Claim, StoreError, StoreFuture,
+        Claim, Reachable, StoreError, StoreFuture,
         protocol::counter::{
             Abandon, Abandoned, Advance, Authority, Fenced, Generation, Instance, Marker, Outcome, Reply,
             Take,
         },
-        redis::{client::Reachable, idempotency::PinOutcome},
         segments::{Kept, SegmentStore},
     },
 };
@@ -187,6 +186,10 @@ impl Link {
 }
 
 impl AuthorityLink for Link {
+    fn store(&self) -> &'static str {
+        "fake"
+    }
+
     fn take<'a>(
         &'a self,
         counter: &'a Counter,

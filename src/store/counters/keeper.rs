@@ -22,7 +22,7 @@ use crate::{
     counter::Counter,
     lifecycle::Lifecycle,
     prefix_key::PrefixKey,
-    store::{StoreError, protocol::counter::Outcome, redis::client::Reachable},
+    store::{Reachable, StoreError, protocol::counter::Outcome},
 };
 
 /// After so long without a request a counter is given up, in ms.

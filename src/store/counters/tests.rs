@@ -58,7 +58,7 @@ fn range(from: u64, to: u64) -> ValueRange {
 
 /// One process.
 struct Process {
-    counters: RedisCounters,
+    counters: SharedCounters,
     link: Arc<Link>,
     disk: Arc<Disk>,
     lifecycle: Lifecycle,
@@ -75,7 +75,7 @@ impl Process {
         let settings =
             Settings { node: node.to_owned(), segment_size: SIZE, timeout: Duration::from_secs(5) };
         let counters =
-            RedisCounters::over(link.clone(), disk.clone(), settings, &lifecycle).await.expect("started");
+            SharedCounters::over(link.clone(), disk.clone(), settings, &lifecycle).await.expect("started");
         Self { counters, link, disk: Arc::clone(disk), lifecycle }
     }
 

@@ -3,12 +3,12 @@
 //! Requests of a batch came at the same time as far as anybody can tell: those without a key are served first, then those with
 //! one; each kind in its order.
 
+use super::pin::{PinOutcome, claim_ask};
 use crate::{
     counter::{Ranges, ValueRange},
     store::{
         Claim, Recorded, TakeRequest, Taken,
         protocol::counter::{ClaimAnswer, ClaimAsk},
-        redis::idempotency::{PinOutcome, claim_ask},
     },
 };
 

@@ -1,6 +1,6 @@
 //! A counter as an operator sees it.
 
-use super::Shown;
+use super::link::Shown;
 use crate::{
     clock::UnixMillis,
     counter::{SequenceValue, ValueRange},

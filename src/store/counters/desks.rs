@@ -22,11 +22,10 @@ use crate::{
     counter::Counter,
     prefix_key::PrefixKey,
     store::{
-        Bounds, StoreError,
+        Bounds, Reachable, StoreError,
         protocol::counter::{
             Ask, ClaimAnswer, Generation, Heard, Incarnation, Node, NodeState, Outcome, Reply,
         },
-        redis::{STORE, client::Reachable},
         segments::{Kept, SegmentStore},
     },
 };
@@ -177,7 +176,7 @@ impl Desks {
         kept: Option<Kept>,
     ) -> Result<Arc<Desk>, StoreError> {
         let mut name = [0; 16];
-        getrandom::fill(&mut name).map_err(|error| unavailable("random", error))?;
+        getrandom::fill(&mut name).map_err(|error| self.unavailable("random", error))?;
         let incarnation = Incarnation(u128::from_be_bytes(name));
         let marker: Arc<str> = self.link.marker(counter).into();
         let generation =
@@ -435,6 +434,20 @@ impl Desks {
         });
         holding.min()
     }
+
+    // --------------------------------------------------------------------------------------- errors
+
+    pub(super) fn unavailable(
+        &self,
+        operation: &'static str,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> StoreError {
+        StoreError::Unavailable { store: self.link.store(), operation, source: Box::new(source) }
+    }
+
+    pub(super) fn late(&self, operation: &'static str) -> StoreError {
+        StoreError::Timeout { store: self.link.store(), operation }
+    }
 }
 
 /// Whether a store did not answer.
@@ -443,11 +456,4 @@ pub(super) fn is_away(error: &StoreError) -> bool {
         StoreError::Timeout { .. } | StoreError::Unavailable { .. } => true,
         StoreError::Superseded { .. } | StoreError::Corrupt { .. } => false,
     }
-}
-
-pub(super) fn unavailable(
-    operation: &'static str,
-    source: impl std::error::Error + Send + Sync + 'static,
-) -> StoreError {
-    StoreError::Unavailable { store: STORE, operation, source: Box::new(source) }
 }

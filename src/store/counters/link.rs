@@ -1,0 +1,96 @@
+//! How a node reaches the authority of its counters, whatever store has it.
+
+use std::time::Duration;
+
+use tokio::sync::{broadcast, watch};
+
+use super::PinOutcome;
+use crate::{
+    calendar::Period,
+    counter::{Counter, SequenceValue},
+    prefix_key::PrefixKey,
+    store::{
+        Claim, Reachable, StoreFuture,
+        protocol::counter::{Abandon, Abandoned, Advance, Authority, Fenced, Reply, Take},
+    },
+};
+
+/// A counter as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Its period.
+    pub period: Period,
+    /// When it was looked at, by the clock of the store, in ms: what [`Member::is_alive`](crate::store::protocol::counter::Member::is_alive)
+    /// is to be asked with.
+    pub now_ms: u64,
+    /// What is kept of it, but for its idempotency records.
+    pub counter: Authority,
+}
+
+/// Outcome of [`AuthorityLink::close`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// These counters of the key were ever enlisted.
+    Listed(Vec<Counter>),
+    /// Closed, but the store has forgotten something: the list is whole in so many ms at the earliest.
+    Settling {
+        /// How long, in ms.
+        wait_ms: u64,
+    },
+}
+
+/// The calls of an authority. After `StoreError::Unavailable` nothing happened; after `StoreError::Timeout` nobody knows.
+pub trait AuthorityLink: Send + Sync + 'static {
+    /// The name of the store in errors.
+    fn store(&self) -> &'static str;
+
+    /// Sends one message; may be sent again.
+    fn take<'a>(&'a self, counter: &'a Counter, take: &'a Take, deadline: Duration)
+    -> StoreFuture<'a, Reply>;
+
+    /// Pins a key to a counter before it is drawn for there; `moved` is a turn that is void there by now.
+    fn pin<'a>(
+        &'a self,
+        counter: &'a Counter,
+        claim: &'a Claim,
+        moved: Option<u64>,
+        deadline: Duration,
+    ) -> StoreFuture<'a, PinOutcome>;
+
+    /// Puts a counter on the list of its prefix key; `StoreError::Superseded` where the scheme was retired.
+    fn enlist<'a>(&'a self, counter: &'a Counter, scheme: u64, deadline: Duration) -> StoreFuture<'a, ()>;
+
+    /// Closes the list of a prefix key to lower schemes; answers who is on it.
+    fn close<'a>(&'a self, key: &'a PrefixKey, scheme: u64, deadline: Duration) -> StoreFuture<'a, Closed>;
+
+    /// Closes a counter to lower schemes.
+    fn fence<'a>(&'a self, counter: &'a Counter, scheme: u64, deadline: Duration) -> StoreFuture<'a, Fenced>;
+
+    /// The counters of a prefix key, in period order.
+    fn show<'a>(&'a self, key: &'a PrefixKey, deadline: Duration) -> StoreFuture<'a, Vec<Shown>>;
+
+    /// Moves a counter up.
+    fn advance<'a>(
+        &'a self,
+        counter: &'a Counter,
+        to: SequenceValue,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Advance>;
+
+    /// Gives up what nodes hold that do not answer.
+    fn abandon<'a>(
+        &'a self,
+        counter: &'a Counter,
+        what: &'a Abandon,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Abandoned>;
+
+    /// The name of the marker that tells whether what is known of a counter was forgotten.
+    fn marker(&self, counter: &Counter) -> String;
+
+    /// Whether it can be asked.
+    fn reachable(&self) -> watch::Receiver<Reachable>;
+
+    /// Names of counters in whose way a segment lies that its node should swap.
+    fn swaps(&self) -> broadcast::Receiver<String>;
+}

@@ -1,0 +1,353 @@
+//! Continuous counters that nodes share, on whatever store is their authority: consecutive over all nodes, and bridged by each for a
+//! while when the store is away. This is the node's side.
+//!
+//! # Invariants
+//!
+//! 1. One message at a time for each counter (its *turn*). A call that was not answered is repeated, with the same number, before
+//!    anything else is said; what it turns out to have drawn for callers that were told otherwise is handed back.
+//! 2. A request is served only by a message that was sent after it arrived. So numbers are in real-time order while the store is there.
+//! 3. What is issued from the segment is on disk before it is answered, and the disk never falls behind (its *pen*).
+//! 4. A segment that is offered is on disk before it is used, and is taken over or dropped before the next message: that one tells
+//!    the authority which segment is free. While a write is in doubt nothing is said.
+//! 5. A process is on disk, under the name by which the authority knows it, before it holds a segment: so the next process on the same
+//!    directory can speak for it.
+//! 6. A scheme that was retired draws nothing, on no node: every counter refuses it by itself, and before its first message, and
+//!    after each loss, a counter is enlisted with its key, which refuses it as well. A node that was
+//!    refused reports and gives back, and is neither drawn from nor asked for a segment. A row on disk keeps the scheme of its segment.
+//! 7. Whoever is dropped in the middle (a caller that has gone, a task that is cancelled) leaves a state from which the next
+//!    message goes on: a call that is repeated, a write that is repeated, values that are handed back.
+//!
+//! Order of reading: `link.rs` (what an authority is asked), `pin.rs` (keys), `desk.rs` (one counter), `desks.rs` (all of them;
+//! one exchange), `batch.rs` and `draw.rs` (a caller's batch), `keeper.rs` (what nobody asks for), `show.rs` (what operators see).
+//! The authorities are `redis/counters/` and `postgres/counters/`.
+
+mod batch;
+mod desk;
+mod desks;
+mod draw;
+#[cfg(test)]
+mod fake;
+mod keeper;
+mod link;
+mod pin;
+mod show;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
+
+pub(in crate::store) use pin::{hex, key_of};
+pub use {
+    link::{AuthorityLink, Closed, Shown},
+    pin::{PinOutcome, claim_ask},
+};
+
+use self::{
+    desk::{Desk, LONGEST_BEAT_MS},
+    desks::{Desks, Errand, Identity},
+    keeper::Keeper,
+};
+use crate::{
+    clock::UnixMillis,
+    counter::{Counter, Ranges, SequenceValue},
+    lifecycle::Lifecycle,
+    prefix_key::PrefixKey,
+    rule::OnOutage,
+    store::{
+        Abandon, Abandoned, Advanced, Bounds, CounterState, CounterStore, StoreError, StoreFuture,
+        TakeRequest, Taken,
+        protocol::counter::{Advance, Fenced},
+        segments::SegmentStore,
+        sqlite::SqliteStore,
+    },
+};
+
+/// How long `advance` waits for nodes that are there to swap their segments.
+const ADVANCE_PATIENCE: Duration = Duration::from_secs(3);
+const ADVANCE_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long `abandon` waits for the word of a node to run out that was heard of a moment ago: its longest beat, and the grace.
+const ABANDON_PATIENCE: Duration = Duration::from_millis(LONGEST_BEAT_MS + 2_500);
+const ABANDON_PAUSE: Duration = Duration::from_millis(250);
+
+/// Counters that are fenced at once.
+const FENCED_AT_A_TIME: usize = 64;
+
+/// Counters that are given up at once at the end.
+const LEAVING_AT_A_TIME: usize = 256;
+
+/// How a node takes part.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The name of this node, for people.
+    pub node: String,
+    /// How many values it keeps of each counter for the time in which the store is away.
+    pub segment_size: u64,
+    /// How long a request may wait, and how long one call at most.
+    pub timeout: Duration,
+}
+
+/// The counters of this node. Cheap to clone.
+#[derive(Clone)]
+pub struct SharedCounters {
+    desks: Arc<Desks>,
+}
+
+impl SharedCounters {
+    /// Takes up what earlier processes have left on `disk`, and keeps counters until `lifecycle` is drained. The store
+    /// behind `link` may be away.
+    ///
+    /// # Errors
+    ///
+    /// The local disk's.
+    pub async fn start(
+        link: Arc<dyn AuthorityLink>,
+        disk: Arc<SqliteStore>,
+        settings: Settings,
+        lifecycle: &Lifecycle,
+    ) -> Result<Self, StoreError> {
+        Self::over(link, disk, settings, lifecycle).await
+    }
+
+    async fn over(
+        link: Arc<dyn AuthorityLink>,
+        disk: Arc<dyn SegmentStore>,
+        settings: Settings,
+        lifecycle: &Lifecycle,
+    ) -> Result<Self, StoreError> {
+        let Settings { node, segment_size, timeout } = settings;
+        let identity = Identity { node, segment_size, patience: timeout };
+        let (desks, errands) = Desks::new(link, disk, identity);
+        let desks = Arc::new(desks);
+        desks.take_up().await?;
+        lifecycle.spawn(Keeper::new(Arc::clone(&desks), errands, lifecycle.clone()).keep());
+        Ok(Self { desks })
+    }
+
+    /// Gives every counter up, within `limit`: what is not given up by then is taken up by the next process on this data directory.
+    /// Nothing is drawn any more.
+    pub async fn leave(&self, limit: Duration) {
+        self.desks.is_leaving.store(true, Ordering::Release);
+        let leaving = async {
+            let permits = Semaphore::new(LEAVING_AT_A_TIME);
+            let each = self.desks.all().into_iter().map(|desk| {
+                let permits = &permits;
+                async move {
+                    let _permit = permits.acquire().await;
+                    self.desks.give_up(&desk).await
+                }
+            });
+            let outcomes = futures_util::future::join_all(each).await;
+            outcomes.iter().filter(|outcome| outcome.is_err()).count()
+        };
+        match tokio::time::timeout(limit, leaving).await {
+            Ok(0) => {}
+            Ok(kept) => tracing::warn!(counters = kept, "segments kept for the next process"),
+            Err(_elapsed) => tracing::warn!("segments kept for the next process: no time was left"),
+        }
+    }
+
+    /// The least that a counter of this node could issue if the store went away now; `None` where none holds a segment.
+    pub fn segment_remaining(&self) -> Option<u64> {
+        self.desks.lowest_remaining()
+    }
+
+    /// A desk for somebody who does not know the limits of the counter.
+    async fn desk_at(
+        &self,
+        counter: &Counter,
+        base: SequenceValue,
+        scheme: u64,
+    ) -> Result<Arc<Desk>, StoreError> {
+        let floor = SequenceValue(0);
+        let bounds = Bounds { base, floor, max: SequenceValue::MAX, scheme, on_outage: OnOutage::Fail };
+        self.desks.desk(counter, &bounds).await
+    }
+
+    /// Closes the list of a key to lower schemes; answers every counter that any scheme has drawn from.
+    async fn close(&self, key: &PrefixKey, scheme: u64, until: Instant) -> Result<Vec<Counter>, StoreError> {
+        loop {
+            match self.desks.link.close(key, scheme, self.desks.identity.patience).await? {
+                Closed::Listed(listed) => return Ok(listed),
+                Closed::Settling { wait_ms } => self.pause(Duration::from_millis(wait_ms), until).await?,
+            }
+        }
+    }
+
+    /// Closes one counter to lower schemes; answers the highest value that was issued from it, or may still be.
+    async fn fence(
+        &self,
+        counter: Counter,
+        scheme: u64,
+        until: Instant,
+    ) -> Result<SequenceValue, StoreError> {
+        loop {
+            let fenced = self.desks.link.fence(&counter, scheme, self.desks.identity.patience).await?;
+            match fenced {
+                Fenced::At(highest) => return Ok(highest),
+                Fenced::Settling { wait_ms } => self.pause(Duration::from_millis(wait_ms), until).await?,
+                Fenced::Unknown => {
+                    // It exists, so that it knows where it began; it waits for a report.
+                    let desk = self.desk_at(&counter, SequenceValue(0), scheme).await?;
+                    self.beat(&desk).await;
+                    self.pause(ADVANCE_PAUSE, until).await?;
+                }
+            }
+        }
+    }
+
+    /// Waits so long, if that is not too long.
+    async fn pause(&self, pause: Duration, until: Instant) -> Result<(), StoreError> {
+        if Instant::now() + pause > until {
+            return Err(self.desks.late("retire"));
+        }
+        sleep(pause).await;
+        Ok(())
+    }
+
+    async fn beat(&self, desk: &Arc<Desk>) {
+        let turn = desk.turn().await;
+        self.desks.beat(desk, turn).await;
+    }
+
+    async fn advance_to(
+        &self,
+        counter: Counter,
+        base: SequenceValue,
+        to: SequenceValue,
+    ) -> Result<Advanced, StoreError> {
+        if to < base {
+            return Ok(Advanced::Below(base));
+        }
+        let until = Instant::now() + ADVANCE_PATIENCE.min(self.desks.identity.patience);
+        loop {
+            let answer = self.desks.link.advance(&counter, to, self.desks.identity.patience).await?;
+            let is_late = Instant::now() + ADVANCE_PAUSE > until;
+            match answer {
+                Advance::Done => return Ok(Advanced::Done),
+                Advance::Below(cursor) => return Ok(Advanced::Below(cursor)),
+                Advance::Held { node, alive } if !alive || is_late => return Ok(Advanced::Held { node }),
+                Advance::Unknown if is_late => {
+                    return Err(self.desks.late("advance"));
+                }
+                // It may be held by this node, or wait for its report.
+                Advance::Held { .. } | Advance::Unknown => {
+                    let desk = self.desk_at(&counter, base, 0).await?;
+                    self.beat(&desk).await;
+                    sleep(if matches!(answer, Advance::Unknown) { Duration::ZERO } else { ADVANCE_PAUSE })
+                        .await;
+                }
+            }
+        }
+    }
+}
+
+impl Desks {
+    /// Takes over what earlier processes have left: first on disk, under this process's names, then with the authorities.
+    async fn take_up(&self) -> Result<(), StoreError> {
+        let mut desks = Vec::new();
+        for kept in self.disk.held().await? {
+            let bounds = Bounds {
+                base: kept.limits.base,
+                floor: kept.limits.floor,
+                max: kept.limits.max,
+                scheme: kept.limits.scheme,
+                on_outage: OnOutage::Segment,
+            };
+            desks.push(self.open(&kept.counter.clone(), &bounds, Some(kept))?);
+        }
+        if !desks.is_empty() {
+            tracing::info!(counters = desks.len(), "segments of the process before are taken over");
+            self.write_down(&desks).await?;
+        }
+        desks.into_iter().for_each(|desk| self.send(Errand::Begin(desk)));
+        Ok(())
+    }
+}
+
+impl CounterStore for SharedCounters {
+    fn take(
+        &self,
+        counter: Counter,
+        bounds: Bounds,
+        requests: Vec<TakeRequest>,
+    ) -> StoreFuture<'_, Vec<Taken>> {
+        Box::pin(self.desks.take(counter, bounds, requests))
+    }
+
+    fn hand_back(&self, counter: Counter, values: Ranges) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            // What was drawn here is known here; after ten idle minutes nobody hands anything back.
+            let Some(desk) = self.desks.find(&counter) else { return Ok(()) };
+            desk.work().node.hand_back(values.iter());
+            self.beat(&desk).await;
+            Ok(())
+        })
+    }
+
+    fn counters<'a>(&'a self, key: &'a PrefixKey) -> StoreFuture<'a, Vec<CounterState>> {
+        Box::pin(async move {
+            let shown = self.desks.link.show(key, self.desks.identity.patience).await?;
+            Ok(shown.into_iter().filter_map(show::state).collect())
+        })
+    }
+
+    fn retire<'a>(&'a self, key: &'a PrefixKey, scheme: u64) -> StoreFuture<'a, SequenceValue> {
+        Box::pin(async move {
+            self.desks.retire(key, scheme);
+            let until = Instant::now() + self.desks.identity.patience;
+            let listed = self.close(key, scheme, until).await?;
+            let fenced = stream::iter(listed).map(|counter| self.fence(counter, scheme, until));
+            let highest = |highest: SequenceValue, of_one| async move { Ok(highest.max(of_one)) };
+            fenced.buffer_unordered(FENCED_AT_A_TIME).try_fold(SequenceValue::default(), highest).await
+        })
+    }
+
+    fn advance(
+        &self,
+        counter: Counter,
+        base: SequenceValue,
+        to: SequenceValue,
+        _actor: Arc<str>,
+        _now: UnixMillis,
+    ) -> StoreFuture<'_, Advanced> {
+        Box::pin(self.advance_to(counter, base, to))
+    }
+
+    fn abandon(&self, counter: Counter, what: Abandon) -> StoreFuture<'_, Abandoned> {
+        Box::pin(async move {
+            let until = Instant::now() + ABANDON_PATIENCE;
+            loop {
+                let outcome = self.desks.link.abandon(&counter, &what, self.desks.identity.patience).await?;
+                let is_late = Instant::now() + ABANDON_PAUSE > until;
+                match outcome {
+                    Abandoned::Alive(_) if !is_late => {}
+                    Abandoned::Unknown if !is_late => {
+                        let desk = self.desk_at(&counter, SequenceValue(0), 0).await?;
+                        self.beat(&desk).await;
+                    }
+                    Abandoned::Done(_) | Abandoned::Nothing | Abandoned::Alive(_) | Abandoned::Unknown => {
+                        return Ok(outcome);
+                    }
+                }
+                sleep(ABANDON_PAUSE).await;
+            }
+        })
+    }
+}
+
+impl fmt::Debug for SharedCounters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedCounters").field("identity", &self.desks.identity).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,104 @@
+//! Another server takes over from the master: worker windows and counters of running nodes, as processes see it.
+
+use std::{collections::BTreeSet, thread, time::Duration};
+
+use super::{
+    Fleet, Load, NORMAL_WITHIN, Pace, Story, assert_accounted, counting, flaking, settle, windows::workers,
+};
+use crate::harness::{Data, Sentinels, Stopwatch};
+
+/// Nodes under load, on a master with a replica that follows it.
+struct Scene {
+    sentinels: Sentinels,
+    fleet: Fleet,
+    hot: Load,
+    flakes: Load,
+}
+
+impl Scene {
+    /// Places for `count` nodes, of which `running` run.
+    #[track_caller]
+    fn set(count: usize, running: usize) -> Self {
+        let mut sentinels = Sentinels::start();
+        let master = sentinels.master();
+        settle(sentinels.server(master));
+        let url = sentinels.url();
+        let mut fleet = Fleet::plan(count, |_, site| site.with("NUMGEN_REDIS_URL", &url));
+        for index in 0..running {
+            fleet.start_unready(index);
+        }
+        for index in 0..running {
+            fleet.wait_ready(index);
+        }
+        for (prefix, rule) in [("HOT", counting()), ("FLAKE", flaking())] {
+            fleet.caller(0).register(prefix, &rule);
+        }
+        let (hot, flakes) = (Load::on(&fleet, "HOT", Pace::CALM), Load::on(&fleet, "FLAKE", Pace::CALM));
+        thread::sleep(Duration::from_secs(2));
+        Self { sentinels, fleet, hot, flakes }
+    }
+
+    /// Back to normal in time; each node another worker; nothing twice, everything accounted for. Answers what was seen of the
+    /// snowflakes.
+    #[track_caller]
+    fn judge(self, what: &str, since: &Stopwatch, mut story: Story) -> Story {
+        self.fleet.wait_normal("HOT", what, &mut story);
+        let took = since.elapsed();
+        assert!(took < NORMAL_WITHIN, "{what}: {took:?}, the election included");
+        let normal_since = self.fleet.watch.elapsed();
+        let workers = workers(&self.fleet);
+        assert_eq!(workers.iter().collect::<BTreeSet<_>>().len(), workers.len(), "{workers:?}");
+        thread::sleep(Duration::from_secs(1));
+        story.add(self.hot.stop());
+        let flakes = self.flakes.stop();
+        story.assert_unique();
+        story.assert_order(normal_since, self.fleet.watch.elapsed());
+        flakes.assert_unique();
+        assert_accounted(&story, &self.fleet.sequences(0, "HOT"));
+        flakes
+    }
+}
+
+/// The replica has everything but the name of the master; a node dies with it, and comes back to the new one.
+#[test]
+fn a_master_is_killed_and_a_node_with_it() {
+    let mut scene = Scene::set(2, 2);
+    let watch = Stopwatch::start();
+    scene.fleet.kill_9(1);
+    scene.sentinels.failover();
+    scene.fleet.start_again(1);
+    let flakes = scene.judge("a master and a node killed", &watch, Story::default());
+    let of_other = flakes.drawn.iter().filter(|drawn| drawn.node == 0).count();
+    assert!(of_other > 100 && flakes.problems.is_empty(), "the other node issued all the while: {flakes}");
+}
+
+/// The new master has never heard of the last window that the old one gave: its holder says so before anybody else comes.
+#[test]
+fn a_failover_forgets_a_window_that_was_just_given() {
+    let mut scene = Scene::set(4, 2);
+    scene.sentinels.hold_replica_back();
+    scene.fleet.start_again(2);
+    let known_to_nobody = workers(&scene.fleet)[2];
+    thread::sleep(Duration::from_millis(500));
+    let watch = Stopwatch::start();
+    scene.sentinels.failover();
+    scene.fleet.start_again(3);
+    let after = workers(&scene.fleet);
+    assert_eq!(after[2], known_to_nobody, "it kept what it was given: {after:?}");
+    let flakes = scene.judge("a failover that forgot a window", &watch, Story::default());
+    assert_eq!((flakes.unknown, flakes.problems.len()), (0, 0), "issuing went on: {flakes}");
+}
+
+/// Two masters for a moment: the old one lives on, and what it is told then is lost. And once more when it has become a replica.
+#[test]
+fn sentinels_choose_another_master_while_the_old_one_lives() {
+    let mut scene = Scene::set(2, 2);
+    let mut story = Story::default();
+    let (old, watch) = (scene.sentinels.master(), Stopwatch::start());
+    scene.sentinels.switch();
+    scene.fleet.wait_normal("HOT", "another master chosen, the old one alive", &mut story);
+    scene.sentinels.server(old).kill();
+    scene.sentinels.server(old).start_again(Data::Kept);
+    let flakes = scene.judge("the old master came back", &watch, story);
+    assert_eq!((flakes.unknown, flakes.problems.len()), (0, 0), "issuing went on: {flakes}");
+}
