@@ -344,6 +344,26 @@ async fn an_expired_record_is_replaced_once() {
     assert_eq!(assert_sound(&nodes[0], &on).await.len(), 20);
 }
 
+/// A record that had expired is renewed by somebody else between two looks at it: it is not taken away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_is_renewed_meanwhile_stands() {
+    let database = Postgres::create_database();
+    let (node, other, on) = (Node::on(&database), Node::on(&database), counter(""));
+    other.issue(&on, vec![keyed("k", 1)]).await.expect("drawn");
+    database.psql("UPDATE numgen_idempotency SET expires_at_ms = 1");
+    // Readers pass, writers wait.
+    let renewing = in_background(
+        &database,
+        "BEGIN; LOCK TABLE numgen_idempotency IN SHARE ROW EXCLUSIVE MODE; SELECT pg_sleep(1);
+        UPDATE numgen_idempotency SET expires_at_ms = 9000000000000; COMMIT",
+    );
+    sleep(SECOND / 2).await;
+    let taken = node.issue(&on, vec![keyed("k", 1)]).await.expect("answered");
+    assert!(matches!(&taken[..], [Taken::Replayed(_)]), "{taken:?}");
+    renewing.await.expect("psql");
+    assert_eq!(assert_sound(&node, &on).await.len(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retired_scheme_draws_nothing() {
     for locking in BOTH {
@@ -365,7 +385,45 @@ async fn a_retired_scheme_draws_nothing() {
     }
 }
 
+/// Whoever makes a sheet while schemes are being retired waits; whoever retires waits for those who draw.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retiring_waits_and_is_waited_for() {
+    let database = Postgres::create_database();
+    let (node, other) = (Arc::new(Node::on(&database)), Node::on(&database));
+    let (on, young) = (counter("2026"), counter("2027"));
+    node.draw(&on, 1).await;
+    let retiring = in_background(
+        &database,
+        "BEGIN; UPDATE numgen_ledger_keys SET scheme = 1; SELECT pg_sleep(1); UPDATE numgen_ledger_counters SET scheme = 1; COMMIT",
+    );
+    sleep(SECOND / 2).await;
+    let refused = node.issue(&young, vec![plain(1)]).await;
+    assert!(matches!(refused, Err(StoreError::Superseded { .. })), "{refused:?}");
+    retiring.await.expect("psql");
+
+    delay_commits(&database, "0.7");
+    let mut drawing = JoinSet::new();
+    {
+        let (node, on, bounds) = (Arc::clone(&node), on.clone(), Bounds { scheme: 1, ..FREE });
+        drawing
+            .spawn(async move { node.store.issue(on.clone(), bounds, vec![plain(1)], numbers(&on)).await });
+    }
+    sleep(SECOND / 4).await;
+    assert_eq!(other.store.retire(&on.key, 2).await.expect("retired"), SequenceValue(2));
+    drawing.join_all().await.remove(0).expect("drawn before");
+}
+
 // ------------------------------------------------------------------------------------------ lost answers
+
+/// Somebody else at work on the same database.
+fn in_background(database: &Database, sql: &'static str) -> tokio::task::JoinHandle<()> {
+    let url = database.url();
+    tokio::task::spawn_blocking(move || {
+        let output = std::process::Command::new("psql").args(["-X", "-q", "-d", &url, "-c", sql]).output();
+        let output = output.expect("psql");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    })
+}
 
 /// From now on each commit that writes a ledger row takes so many seconds longer, inside COMMIT.
 fn delay_commits(database: &Database, seconds: &str) {
