@@ -13,6 +13,7 @@ mod crash;
 mod faults;
 mod key_sets;
 mod layering;
+mod ledger_postgres;
 mod limits;
 mod nodes;
 mod observe;
