@@ -27,7 +27,7 @@ use numgen::{
 
 use self::{
     bench::{Bench, Memory, Sqlite},
-    postgres::{Postgres, PostgresWorkers},
+    postgres::{Optimistic, Postgres, PostgresWorkers},
     redis::{OneRedis, OneRedisWorkers, SixRedis, SixRedisWorkers},
     shared_counters::{CountersOnCluster, CountersOnPostgres, CountersOnRedis},
 };
@@ -76,7 +76,7 @@ macro_rules! contract {
     };
     (@journal $bench:ident) => {
         contract!(@run $bench journal: what_is_appended_stays,
-            rows_are_pending_until_the_instance_that_asks_has_them);
+            rows_are_pending_until_the_instance_that_asks_has_them, what_was_resolved_long_ago_is_forgotten);
     };
     (@run $bench:ident $part:ident: $($promise:ident),+) => {
         mod $part {
@@ -98,7 +98,8 @@ contract!(counters_on_cluster: CountersOnCluster; counters);
 contract!(counters_on_postgres: CountersOnPostgres; counters);
 contract!(windows_on_redis: OneRedisWorkers; workers);
 contract!(windows_on_cluster: SixRedisWorkers; workers);
-contract!(on_postgres: Postgres; rules idempotency temporary);
+contract!(on_postgres: Postgres; rules idempotency counters ledger temporary);
+contract!(on_postgres_optimistic: Optimistic; counters ledger);
 contract!(windows_on_postgres: PostgresWorkers; workers);
 
 // ------------------------------------------------------------------------------------------ shorthands

@@ -5,6 +5,7 @@
 
 mod harness;
 
+mod check;
 mod clock;
 mod contract;
 mod counter_script;
@@ -12,6 +13,7 @@ mod crash;
 mod faults;
 mod key_sets;
 mod layering;
+mod ledger_postgres;
 mod limits;
 mod nodes;
 mod observe;

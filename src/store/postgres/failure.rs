@@ -103,6 +103,14 @@ pub(super) fn meaning_of_commit(operation: &'static str, error: sqlx::Error) -> 
     if decided { meaning(operation, error.into()) } else { Meaning::Final(unknown(operation)) }
 }
 
+/// Whether a statement that is a transaction of its own was rolled back for certain: the server says so of the statement, not of itself.
+pub(super) fn rolled_back(error: &sqlx::Error) -> bool {
+    let classes = ["22", state::CONSTRAINT, "25", "40", "42", "53", "54", state::LOCK_NOT_AVAILABLE];
+    code(error).is_some_and(|code| {
+        code == state::QUERY_CANCELLED || classes.iter().any(|class| code.starts_with(class))
+    })
+}
+
 /// Not executed.
 pub(super) fn unavailable(operation: &'static str, why: &str) -> StoreError {
     StoreError::Unavailable { store: STORE, operation, source: why.to_owned().into() }

@@ -312,6 +312,10 @@ impl Database {
         fs::rename(hands.join("draft"), hands.join("ms")).expect("its hands");
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn url(&self) -> String {
         self.server.url_of(&self.name)
     }
