@@ -27,9 +27,9 @@ use numgen::{
 
 use self::{
     bench::{Bench, Memory, Sqlite},
-    postgres::{Postgres, PostgresWorkers},
+    postgres::{Optimistic, Postgres, PostgresWorkers},
     redis::{OneRedis, OneRedisWorkers, SixRedis, SixRedisWorkers},
-    shared_counters::{CountersOnCluster, CountersOnRedis},
+    shared_counters::{CountersOnCluster, CountersOnPostgres, CountersOnRedis},
 };
 
 /// When every bench starts, and the zero of its ID timestamps.
@@ -95,9 +95,11 @@ contract!(on_redis: OneRedis; rules idempotency temporary);
 contract!(on_cluster: SixRedis; rules idempotency temporary);
 contract!(counters_on_redis: CountersOnRedis; counters);
 contract!(counters_on_cluster: CountersOnCluster; counters);
+contract!(counters_on_postgres: CountersOnPostgres; counters);
 contract!(windows_on_redis: OneRedisWorkers; workers);
 contract!(windows_on_cluster: SixRedisWorkers; workers);
-contract!(on_postgres: Postgres; rules idempotency temporary);
+contract!(on_postgres: Postgres; rules idempotency counters ledger temporary);
+contract!(on_postgres_optimistic: Optimistic; counters ledger);
 contract!(windows_on_postgres: PostgresWorkers; workers);
 
 // ------------------------------------------------------------------------------------------ shorthands

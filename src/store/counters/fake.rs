@@ -92,6 +92,12 @@ impl Server {
         self.replid.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// The server before all restarts is there again, with this.
+    pub(super) fn come_back(&self, memory: Memory) {
+        *self.memory() = memory;
+        self.replid.store(0, Ordering::SeqCst);
+    }
+
     /// A counter as it stands.
     pub(super) fn counter(&self, counter: &Counter) -> Authority {
         self.memory()

@@ -453,3 +453,26 @@ async fn advance_waits_for_swaps_and_names_who_does_not() {
     sleep(Duration::from_secs(10)).await;
     assert_eq!(advance(5_000).await.expect("answered"), Advanced::Held { node: "b".to_owned() });
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_was_left_is_not_drawn_from_and_after_a_while_has_to_recover() {
+    let server = Server::new();
+    let (node, first) = Process::warm(&server, "node").await;
+    let old = server.memory().clone();
+    server.restart(old.clone());
+    sleep(Duration::from_secs(12)).await;
+    let second = node.next().await;
+    assert!(second > first);
+    server.come_back(old);
+    // The failover was undone behind its back: what it draws here the other one may have drawn.
+    let left = server.counter(&counter()).cursor;
+    for _ in 0..2 {
+        let taken = node.take(vec![plain(1)]).await;
+        assert!(matches!(taken[..], [Taken::Segment(_)]), "{taken:?}");
+        sleep(Duration::from_secs(10)).await;
+    }
+    assert_eq!(server.counter(&counter()).cursor, left);
+    // Nothing else is there, so this one is to be.
+    sleep(Duration::from_secs(40)).await;
+    assert!(node.next().await > second);
+}

@@ -16,6 +16,9 @@ pub(super) enum Failure {
     /// The answer of the call, whatever the database does: the transaction is rolled back.
     #[error(transparent)]
     Final(#[from] StoreError),
+    /// Another transaction has meanwhile done what this one was about to: it begins again.
+    #[error("overtaken by another transaction")]
+    Overtaken,
 }
 
 impl Failure {
@@ -57,6 +60,7 @@ mod state {
 pub(super) fn meaning(operation: &'static str, failure: Failure) -> Meaning {
     let error = match failure {
         Failure::Final(error) => return Meaning::Final(error),
+        Failure::Overtaken => return Meaning::Conflict(unavailable(operation, &failure.to_string())),
         Failure::Database(error) => error,
     };
     let away = || unavailable(operation, &said(&error));
@@ -97,6 +101,14 @@ pub(super) fn meaning_of_commit(operation: &'static str, error: sqlx::Error) -> 
     let decided = code(&error)
         .is_some_and(|code| [state::CONSTRAINT, "25", "40"].iter().any(|class| code.starts_with(class)));
     if decided { meaning(operation, error.into()) } else { Meaning::Final(unknown(operation)) }
+}
+
+/// Whether a statement that is a transaction of its own was rolled back for certain: the server says so of the statement, not of itself.
+pub(super) fn rolled_back(error: &sqlx::Error) -> bool {
+    let classes = ["22", state::CONSTRAINT, "25", "40", "42", "53", "54", state::LOCK_NOT_AVAILABLE];
+    code(error).is_some_and(|code| {
+        code == state::QUERY_CANCELLED || classes.iter().any(|class| code.starts_with(class))
+    })
 }
 
 /// Not executed.

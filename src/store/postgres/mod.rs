@@ -9,9 +9,12 @@
 //! Order of reading: `transaction.rs` (one call), `failure.rs` (what its failure means), `watchman.rs` (whether there is a database),
 //! `schema.rs` and `durability.rs` (what it asks first), `memory.rs` (whether it may have forgotten), `values.rs` (columns), then one file for each trait.
 
+pub mod counters;
 mod durability;
 mod failure;
 mod idempotency;
+mod inspect;
+mod ledger;
 mod memory;
 mod rules;
 mod schema;
@@ -27,12 +30,14 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::sync::{broadcast, watch};
 
+use self::watchman::Verdict;
 use super::{Reachable, calls::Calls};
 use crate::{clock::Clock, config::DatabaseUrl, lifecycle::Lifecycle, secret::Secret, telemetry::Metrics};
 
 pub use crate::config::StrictLocking;
 pub use durability::{Role, ServerReport, Unfit};
-pub use schema::{SchemaError, known_version};
+pub use inspect::{InspectError, Inspection, inspect};
+pub use schema::{SchemaError, SchemaState};
 pub use url::ConnectError;
 
 /// The name of this store in errors and metrics.
@@ -59,6 +64,11 @@ pub struct Settings {
     pub ca_file: Option<PathBuf>,
 }
 
+/// A database that must not be used: the reason names the setting to change.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(Arc<str>);
+
 /// The handle: cheap to clone. The connections end with the last clone.
 #[derive(Clone)]
 pub struct PostgresStore {
@@ -66,12 +76,15 @@ pub struct PostgresStore {
 }
 
 struct Shared {
+    clock: Arc<dyn Clock>,
     pool: PgPool,
     reachable: watch::Receiver<Reachable>,
+    verdict: watch::Receiver<Verdict>,
     messages: broadcast::Sender<Message>,
     calls: Calls,
     timeout: Duration,
     locking: StrictLocking,
+    books: ledger::Books,
 }
 
 /// A message of one node to all: a channel and a word.
@@ -104,18 +117,36 @@ impl PostgresStore {
             .test_before_acquire(false)
             .connect_lazy_with(options.clone());
         let (state, reachable) = watch::channel(watchman::nobody_yet(&*settings.clock));
+        let (sent, verdict) = watch::channel(Verdict::None);
         let messages = broadcast::Sender::new(BACKLOG);
         let Settings { clock, timeout, locking, .. } = settings;
-        let post =
-            watchman::Post { options, name: url.to_string(), state, messages: messages.clone(), clock };
+        let (name, heard, watch) = (url.to_string(), messages.clone(), Arc::clone(&clock));
+        let post = watchman::Post { options, name, state, verdict: sent, messages: heard, clock: watch };
         lifecycle.spawn(post.keep(pool.clone(), lifecycle.clone()));
-        let shared = Shared { pool, reachable, messages, calls, timeout, locking };
+        let books = ledger::Books::new(lifecycle.clone())?;
+        let shared = Shared { clock, pool, reachable, verdict, messages, calls, timeout, locking, books };
         Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Whether the database can be asked, now and later.
     pub fn reachable(&self) -> watch::Receiver<Reachable> {
         self.shared.reachable.clone()
+    }
+
+    /// Waits for the first look at the database, at most for `patience`: a database that is away is no reason not to start.
+    ///
+    /// # Errors
+    ///
+    /// It was looked at, and must not be used.
+    pub async fn first_look(&self, patience: Duration) -> Result<(), Refused> {
+        let mut verdict = self.shared.verdict.clone();
+        let look = verdict.wait_for(|verdict| *verdict != Verdict::None);
+        // Neither a silent database nor the end of the watchman is a refusal.
+        let _ = tokio::time::timeout(patience, look).await;
+        match &*self.shared.verdict.borrow() {
+            Verdict::Refused(reason) => Err(Refused(Arc::clone(reason))),
+            Verdict::None | Verdict::Bearable => Ok(()),
+        }
     }
 
     /// How strict counters are taken.

@@ -7,7 +7,7 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use sqlx::{Connection, PgConnection, Row};
 
-use super::failure::said;
+use super::failure::{code, said};
 
 /// One step.
 struct Step {
@@ -23,7 +23,7 @@ macro_rules! step {
 }
 
 /// Every step, in order.
-const STEPS: &[Step] = &[step!(1, "0001_base")];
+const STEPS: &[Step] = &[step!(1, "0001_base"), step!(2, "0002_ledger"), step!(3, "0003_counters")];
 
 /// The lock of the runner: "numgen" in ASCII.
 const LOCK: i64 = 0x6e75_6d67_656e;
@@ -61,9 +61,46 @@ pub enum SchemaError {
     },
 }
 
-/// The version that this program brings a database to.
-pub fn known_version() -> i32 {
-    STEPS.last().map_or(0, |step| step.version)
+impl SchemaError {
+    /// Whether only a person can change it: another try fails like the last one.
+    pub(super) fn needs_a_person(&self) -> bool {
+        match self {
+            Self::Changed { .. } => true,
+            // Syntax error or access rule violation: no privilege to make tables, above all.
+            Self::Failed { source, .. } => code(source).is_some_and(|code| code.starts_with("42")),
+        }
+    }
+}
+
+/// How the schema of a database stands to this program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SchemaState {
+    /// The last step that was taken; 0 in an empty database.
+    pub found: i32,
+    /// The last step that this program knows.
+    pub known: i32,
+    /// The first step that was taken in other words than this program's.
+    pub changed: Option<i32>,
+}
+
+/// Reads how the schema stands, and changes nothing.
+pub(super) async fn state(connection: &mut PgConnection) -> Result<SchemaState, sqlx::Error> {
+    let known = STEPS.last().map_or(0, |step| step.version);
+    let exists = sqlx::query("SELECT to_regclass('numgen_schema') IS NOT NULL AS there");
+    if !exists.fetch_one(&mut *connection).await?.try_get("there")? {
+        return Ok(SchemaState { found: 0, known, changed: None });
+    }
+    let taken = "SELECT version, digest FROM numgen_schema ORDER BY version";
+    let mut state = SchemaState { found: 0, known, changed: None };
+    for row in sqlx::query(taken).fetch_all(connection).await? {
+        let (version, digest): (i32, String) = (row.try_get("version")?, row.try_get("digest")?);
+        state.found = version;
+        let differs = |step: &Step| step.version == version && digest_of(step.sql) != digest;
+        if state.changed.is_none() && STEPS.iter().any(differs) {
+            state.changed = Some(version);
+        }
+    }
+    Ok(state)
 }
 
 /// Takes the steps that are missing. Every node may do so at any time.

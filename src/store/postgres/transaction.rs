@@ -71,6 +71,29 @@ impl PostgresStore {
     }
 }
 
+impl PostgresStore {
+    /// A connection that never goes back to the pool, for statements that are transactions of their own. The server gives up on each
+    /// of them, and on its wait for a lock, after the timeout of this store.
+    pub(super) async fn connection_of_own(
+        &self,
+        operation: &'static str,
+        until: Instant,
+    ) -> Result<PgConnection, StoreError> {
+        let mut session = self.shared.session(operation, until).await?;
+        let Some(connection) = session.connection.take() else {
+            return Err(unavailable(operation, "the connection was given back"));
+        };
+        let mut connection = connection.detach();
+        let limit_ms = self.shared.timeout.as_millis().max(1);
+        let limits = format!("SET statement_timeout = {limit_ms}; SET lock_timeout = {limit_ms}");
+        match timeout_at(until, execute(&mut connection, limits)).await {
+            Ok(Ok(())) => Ok(connection),
+            Ok(Err(error)) => Err(unavailable(operation, &said(&error))),
+            Err(_elapsed) => Err(unknown(operation)),
+        }
+    }
+}
+
 impl Shared {
     async fn repeat<A, T, W>(
         &self,
@@ -214,7 +237,7 @@ async fn execute(connection: &mut PgConnection, statements: String) -> Result<()
 }
 
 /// Between half of it and all of it.
-fn jittered(pause: Duration) -> Duration {
+pub(super) fn jittered(pause: Duration) -> Duration {
     let mut bits = [0; 1];
     // Without randomness everybody waits equally long: slower, not wrong.
     let _ = getrandom::fill(&mut bits);

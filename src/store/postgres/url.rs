@@ -24,6 +24,9 @@ pub enum ConnectError {
         #[source]
         source: std::io::Error,
     },
+    /// The process cannot be told from others.
+    #[error("the system gives no randomness")]
+    Random(#[from] getrandom::Error),
 }
 
 /// How to connect.

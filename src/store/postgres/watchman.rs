@@ -49,6 +49,28 @@ pub(super) enum Refusal {
     Schema(String, SchemaError),
 }
 
+impl Refusal {
+    /// Whether only a person can change it.
+    fn needs_a_person(&self) -> bool {
+        match self {
+            Self::New | Self::Unreachable(..) | Self::Silent(_) => false,
+            Self::Unfit(_, unfit) => *unfit != Unfit::ReadOnly,
+            Self::Schema(_, error) => error.needs_a_person(),
+        }
+    }
+}
+
+/// What the watchman has seen so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing yet.
+    None,
+    /// The database is there and fit, or away: time will tell.
+    Bearable,
+    /// It must not be used, and why.
+    Refused(Arc<str>),
+}
+
 /// What is so before anything was tried.
 pub(super) fn nobody_yet(clock: &dyn Clock) -> Reachable {
     Reachable::No { since: clock.monotonic(), reason: Refusal::New.to_string().into() }
@@ -60,6 +82,7 @@ pub(super) struct Post {
     /// Host, port and database, for people.
     pub(super) name: String,
     pub(super) state: watch::Sender<Reachable>,
+    pub(super) verdict: watch::Sender<Verdict>,
     pub(super) messages: broadcast::Sender<Message>,
     pub(super) clock: Arc<dyn Clock>,
 }
@@ -154,6 +177,10 @@ impl Post {
     }
 
     fn say(&self, refusal: Option<&Refusal>) {
+        self.verdict.send_replace(match refusal.filter(|refusal| refusal.needs_a_person()) {
+            Some(refusal) => Verdict::Refused(refusal.to_string().into()),
+            None => Verdict::Bearable,
+        });
         self.state.send_if_modified(|before| {
             let now = match (refusal, &*before) {
                 (None, _) => Reachable::Yes,

@@ -1,6 +1,7 @@
 //! PostgreSQL held to the contract: a database for each test, whose clock stands until the test moves it.
 
 use std::{
+    marker::PhantomData,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -52,25 +53,46 @@ impl Part for Workers {
     }
 }
 
+/// How strict counters are taken.
+pub(super) trait Manner: Send + Sync + 'static {
+    const LOCKING: StrictLocking;
+}
+
+/// By the lock of their row.
+pub(super) struct ByRow;
+
+/// By their version.
+pub(super) struct ByVersion;
+
+impl Manner for ByRow {
+    const LOCKING: StrictLocking = StrictLocking::Row;
+}
+
+impl Manner for ByVersion {
+    const LOCKING: StrictLocking = StrictLocking::Optimistic;
+}
+
 pub(super) type Postgres = OnePostgres<PostgresStore>;
+pub(super) type Optimistic = OnePostgres<PostgresStore, ByVersion>;
 pub(super) type PostgresWorkers = OnePostgres<Workers>;
 
 /// A database for one test, and a node on it.
-pub(super) struct OnePostgres<P> {
+pub(super) struct OnePostgres<P, M = ByRow> {
     database: Database,
     store: Option<Arc<P>>,
     clock: Arc<ManualClock>,
     lifecycle: Lifecycle,
     now: AtomicI64,
+    manner: PhantomData<M>,
 }
 
-impl<P: Part> OnePostgres<P> {
+impl<P: Part, M: Manner> OnePostgres<P, M> {
     async fn connect(&mut self) {
         self.lifecycle = Lifecycle::new();
         let settings = Settings {
             clock: self.clock.clone(),
             timeout: Duration::from_secs(20),
-            locking: StrictLocking::Row,
+            locking: M::LOCKING,
             pool_size: 8,
             ca_file: None,
         };
@@ -89,7 +111,7 @@ impl<P: Part> OnePostgres<P> {
     }
 }
 
-impl<P: Part> Bench for OnePostgres<P> {
+impl<P: Part, M: Manner> Bench for OnePostgres<P, M> {
     type Store = P;
 
     async fn new() -> Self {
@@ -100,6 +122,7 @@ impl<P: Part> Bench for OnePostgres<P> {
             clock: Arc::new(ManualClock::at(NOON)),
             lifecycle: Lifecycle::new(),
             now: AtomicI64::new(NOON.0),
+            manner: PhantomData,
         };
         bench.connect().await;
         bench.store().begin().await;
@@ -129,7 +152,7 @@ impl<P: Part> Bench for OnePostgres<P> {
     }
 }
 
-impl<P> Drop for OnePostgres<P> {
+impl<P, M> Drop for OnePostgres<P, M> {
     fn drop(&mut self) {
         self.lifecycle.drain();
     }

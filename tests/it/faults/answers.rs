@@ -88,7 +88,10 @@ fn a_restart_that_keeps_its_data_is_not_said_to_have_forgotten() {
     fleet.wait_normal("N", "an orderly restart", &mut story);
     let log = fleet.node(0).log();
     let said: Vec<_> = log.lines().filter(|line| line.contains("settling")).collect();
-    assert!(said.iter().any(|line| line.contains("Redis restarted, failed over or was emptied")), "{log}");
+    assert!(
+        said.iter().any(|line| line.contains("the store restarted, failed over or was emptied")),
+        "{log}"
+    );
     assert!(said.iter().all(|line| !line.contains("WARN")), "{said:?}");
     assert!(!log.contains("forgotten"), "{log}");
 }

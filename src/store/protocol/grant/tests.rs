@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::store::protocol::counter::{
-    Ask, Authority, Fenced, Heard, Incarnation, Marker, Node, NodeState, Outcome, Reply, Wants,
+    Ask, Authority, Fenced, Generations, Heard, Incarnation, Marker, Node, NodeState, Outcome, Reply, Wants,
 };
 
 const SIZE: u64 = 3;
@@ -107,7 +107,7 @@ impl World {
 
     fn start(&mut self, server: usize, left: NodeState, before: Vec<Incarnation>) -> Process {
         let incarnation = Incarnation(self.name().into());
-        let node = Node::new(incarnation, "n".to_owned(), None, left, before);
+        let node = Node::new(incarnation, "n".to_owned(), Generations::default(), left, before);
         Process { node, book: Book::default(), server, joined: None, unanswered: None }
     }
 
@@ -139,7 +139,15 @@ impl World {
         let limits = limits.unwrap_or(Limits { max: SequenceValue(0), ..RULE });
         let (count, wants) = if is_granted { (count, Some(Wants { size: SIZE })) } else { (0, None) };
         let repeats = process.node.has_pending_call();
-        let ask = Ask { count, claims: Vec::new(), limits, wants, next_beat_ms: 500, leaves: false };
+        let ask = Ask {
+            count,
+            claims: Vec::new(),
+            limits,
+            wants,
+            next_beat_ms: 500,
+            leaves: false,
+            insists: false,
+        };
         let take = process.node.ask(ask);
         let redis = &mut self.servers[process.server];
         let mut served = take.clone();

@@ -1,0 +1,208 @@
+//! PostgreSQL as the authority of the counters of a node.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::sync::{broadcast, watch};
+
+use super::{
+    SWAP,
+    calls::{Fence, GiveUp, MoveUp, Serve},
+    list::{self, Blessed, Close},
+    marker::Witness,
+    step::{self, Call, Step},
+};
+use crate::{
+    counter::{Counter, SequenceValue},
+    lifecycle::Lifecycle,
+    prefix_key::PrefixKey,
+    store::{
+        Claim, Reachable, StoreError, StoreFuture,
+        counters::{AuthorityLink, Closed, PinOutcome, Shown},
+        postgres::{PostgresStore, STORE, failure::unavailable},
+        protocol::counter::{Abandon, Abandoned, Advance, Fenced, Generation, Reply, Take},
+    },
+};
+
+/// Swaps asked for that a node may be behind; one that is lost is made up for by a beat.
+const BACKLOG: usize = 1_024;
+
+/// The one marker of a database.
+const MARKER: &str = "numgen_counter_marker";
+
+/// A key draws under this turn, always: see `records.rs`.
+const TURN: u64 = 1;
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub struct PostgresLink {
+    store: PostgresStore,
+    witness: Arc<Witness>,
+    swaps: broadcast::Sender<String>,
+}
+
+impl PostgresLink {
+    /// The way that a store gives; hears what other nodes want swapped until `lifecycle` is drained. Sees to it that a database that is
+    /// new, or another, is noticed when it comes, rather than with the first request.
+    pub fn new(store: PostgresStore, lifecycle: &Lifecycle) -> Self {
+        let link = Self { store, witness: Arc::default(), swaps: broadcast::Sender::new(BACKLOG) };
+        lifecycle.spawn(link.clone().listen(lifecycle.clone()));
+        link
+    }
+
+    async fn listen(self, lifecycle: Lifecycle) {
+        let mut messages = self.store.subscribe(SWAP);
+        let mut reachable = self.store.reachable();
+        loop {
+            tokio::select! {
+                () = lifecycle.draining() => return,
+                word = messages.next() => {
+                    // Nobody listens before the first counter. What was lost is made up for by a beat.
+                    let _nobody = if word.is_empty() { Ok(0) } else { self.swaps.send(word) };
+                }
+                changed = reachable.changed() => match changed {
+                    Ok(()) => if *reachable.borrow_and_update() == Reachable::Yes {
+                        self.bless().await;
+                    },
+                    Err(_closed) => return,
+                }
+            }
+        }
+    }
+
+    /// Looks at the marker of a database that has just come.
+    async fn bless(&self) {
+        let blessed = async {
+            let ask = (fresh()?, self.witness.furthest());
+            let blessed =
+                self.store.transact("bless", &ask, |connection, ask| Box::pin(list::bless(connection, ask)));
+            let Blessed { instance, server } = blessed.await?;
+            self.witness.note(instance.generation, &server);
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = blessed.await {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(error, "the marker of counters was not looked at; the first message will");
+        }
+    }
+
+    async fn step<S: Step + Send>(
+        &self,
+        operation: &'static str,
+        counter: &Counter,
+        step: S,
+        deadline: Duration,
+    ) -> Result<S::Answer, StoreError> {
+        let call = Call { counter, step, fresh: fresh()?, seen: self.witness.furthest() };
+        let done = self
+            .store
+            .transact_within(deadline, operation, &call, |connection, call| {
+                Box::pin(step::run(connection, call))
+            })
+            .await?;
+        if let Some(generation) = done.generation {
+            self.witness.note(generation, &done.server);
+        }
+        Ok(done.answer)
+    }
+}
+
+impl AuthorityLink for PostgresLink {
+    fn store(&self) -> &'static str {
+        STORE
+    }
+
+    fn take<'a>(
+        &'a self,
+        counter: &'a Counter,
+        take: &'a Take,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Reply> {
+        Box::pin(self.step("take", counter, Serve(take), deadline))
+    }
+
+    fn pin<'a>(
+        &'a self,
+        _counter: &'a Counter,
+        _claim: &'a Claim,
+        _moved: Option<u64>,
+        _deadline: Duration,
+    ) -> StoreFuture<'a, PinOutcome> {
+        Box::pin(std::future::ready(Ok(PinOutcome::Draw { turn: TURN })))
+    }
+
+    fn enlist<'a>(&'a self, counter: &'a Counter, scheme: u64, deadline: Duration) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            self.store
+                .transact_within(deadline, "enlist", &(counter, scheme), |connection, ask| {
+                    Box::pin(list::enlist(connection, ask))
+                })
+                .await
+        })
+    }
+
+    fn close<'a>(&'a self, key: &'a PrefixKey, scheme: u64, deadline: Duration) -> StoreFuture<'a, Closed> {
+        Box::pin(async move {
+            let ask = Close { key, scheme, fresh: fresh()?, seen: self.witness.furthest() };
+            self.store
+                .transact_within(deadline, "close", &ask, |connection, ask| {
+                    Box::pin(list::close(connection, ask))
+                })
+                .await
+        })
+    }
+
+    fn fence<'a>(&'a self, counter: &'a Counter, scheme: u64, deadline: Duration) -> StoreFuture<'a, Fenced> {
+        Box::pin(self.step("fence", counter, Fence { scheme }, deadline))
+    }
+
+    fn show<'a>(&'a self, key: &'a PrefixKey, deadline: Duration) -> StoreFuture<'a, Vec<Shown>> {
+        Box::pin(async move {
+            self.store
+                .transact_within(deadline, "show", &key, |connection, key| {
+                    Box::pin(list::show(connection, key))
+                })
+                .await
+        })
+    }
+
+    fn advance<'a>(
+        &'a self,
+        counter: &'a Counter,
+        to: SequenceValue,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Advance> {
+        Box::pin(self.step("advance", counter, MoveUp { to }, deadline))
+    }
+
+    fn abandon<'a>(
+        &'a self,
+        counter: &'a Counter,
+        what: &'a Abandon,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Abandoned> {
+        Box::pin(self.step("abandon", counter, GiveUp(what), deadline))
+    }
+
+    fn marker(&self, _counter: &Counter) -> String {
+        MARKER.to_owned()
+    }
+
+    fn reachable(&self) -> watch::Receiver<Reachable> {
+        self.store.reachable()
+    }
+
+    fn swaps(&self) -> broadcast::Receiver<String> {
+        self.swaps.subscribe()
+    }
+}
+
+impl fmt::Debug for PostgresLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresLink").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// The name of a generation, should one have to begin.
+fn fresh() -> Result<Generation, StoreError> {
+    getrandom::u64().map(Generation).map_err(|error| unavailable("random", &error.to_string()))
+}

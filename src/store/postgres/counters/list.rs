@@ -1,0 +1,145 @@
+//! Which counters a prefix key has, and which of its schemes may still draw.
+
+use sqlx::{PgConnection, Row, postgres::PgRow};
+
+use super::super::{STORE, failure::Failure, values::Whole};
+use super::{
+    holes,
+    marker::{self, Server, Sighting, server},
+    step,
+};
+use crate::{
+    calendar::Period,
+    counter::Counter,
+    prefix_key::PrefixKey,
+    store::{
+        StoreError,
+        counters::{Closed, Shown},
+        protocol::counter::{Generation, Hole, Instance},
+    },
+};
+
+/// Puts a counter on the list.
+pub(super) async fn enlist(
+    connection: &mut PgConnection,
+    (counter, scheme): &(&Counter, u64),
+) -> Result<(), Failure> {
+    // The row of the key is locked until the commit: who closes the list sees the counter, or has refused it.
+    let row = sqlx::query(
+        "WITH open AS (
+             INSERT INTO numgen_counter_keys AS known (prefix_key, scheme) VALUES ($1, $3)
+             ON CONFLICT (prefix_key) DO UPDATE SET scheme = greatest(known.scheme, excluded.scheme)
+             RETURNING scheme),
+         listed AS (INSERT INTO numgen_counters (prefix_key, period) VALUES ($1, $2) ON CONFLICT DO NOTHING)
+         SELECT scheme FROM open",
+    )
+    .bind(counter.key.as_str())
+    .bind(counter.period.as_str())
+    .bind(Whole(*scheme))
+    .fetch_one(connection)
+    .await?;
+    let Whole(lowest) = row.try_get("scheme")?;
+    if lowest <= *scheme {
+        Ok(())
+    } else {
+        Err(StoreError::Superseded { store: STORE, operation: "enlist" }.into())
+    }
+}
+
+/// What is asked of a list.
+pub(super) struct Close<'a> {
+    pub(super) key: &'a PrefixKey,
+    pub(super) scheme: u64,
+    pub(super) fresh: Generation,
+    pub(super) seen: Option<Sighting>,
+}
+
+/// Closes the list to lower schemes; answers who is on it.
+pub(super) async fn close(connection: &mut PgConnection, ask: &Close<'_>) -> Result<Closed, Failure> {
+    sqlx::query(
+        "INSERT INTO numgen_counter_keys AS known (prefix_key, scheme) VALUES ($1, $2)
+         ON CONFLICT (prefix_key) DO UPDATE SET scheme = greatest(known.scheme, excluded.scheme)",
+    )
+    .bind(ask.key.as_str())
+    .bind(Whole(ask.scheme))
+    .execute(&mut *connection)
+    .await?;
+    let Blessed { instance, .. } = bless(connection, &(ask.fresh, ask.seen)).await?;
+    if !instance.is_settled() {
+        return Ok(Closed::Settling { wait_ms: instance.settling_ms });
+    }
+    let rows = sqlx::query("SELECT period FROM numgen_counters WHERE prefix_key = $1 ORDER BY period")
+        .bind(ask.key.as_str())
+        .fetch_all(connection)
+        .await?;
+    let counter = |row: &PgRow| Ok(Counter { key: ask.key.clone(), period: period(row)? });
+    Ok(Closed::Listed(rows.iter().map(counter).collect::<Result<_, Failure>>()?))
+}
+
+/// The marker that is in force.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Blessed {
+    pub(super) instance: Instance,
+    /// Where the server stood.
+    pub(super) server: Server,
+}
+
+/// Makes sure that there is a marker of this server.
+pub(super) async fn bless(
+    connection: &mut PgConnection,
+    &(fresh, seen): &(Generation, Option<Sighting>),
+) -> Result<Blessed, Failure> {
+    let (found, server) = marker::look(connection).await?;
+    let judge = |found| {
+        let mut marker = found;
+        if Sighting::is_behind(found, &server, seen) {
+            marker = None;
+        }
+        (Instance::look(&mut marker, server.instance, server.now_ms, fresh), marker)
+    };
+    let (mut instance, mut marker) = judge(found);
+    if marker != found {
+        let locked = marker::lock(connection, &server, fresh).await?;
+        (instance, marker) = judge(Some(locked));
+        if let Some(marker) = marker.as_ref().filter(|marker| **marker != locked) {
+            marker::write(connection, marker).await?;
+        }
+    }
+    Ok(Blessed { instance, server })
+}
+
+/// Every counter of which something is known, in period order.
+pub(super) async fn show(connection: &mut PgConnection, key: &&PrefixKey) -> Result<Vec<Shown>, Failure> {
+    // One moment for both tables.
+    sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(&mut *connection).await?;
+    let rows = sqlx::query(concat!(
+        "SELECT period, origin, base, last, state::text AS state, ",
+        server!(),
+        " FROM numgen_counters WHERE prefix_key = $1 AND state IS NOT NULL ORDER BY period"
+    ))
+    .bind(key.as_str())
+    .fetch_all(&mut *connection)
+    .await?;
+    let archived = sqlx::query(
+        "SELECT period, first, last, reason, since_ms FROM numgen_counter_holes WHERE prefix_key = $1",
+    )
+    .bind(key.as_str())
+    .fetch_all(connection)
+    .await?;
+    let archived = archived.iter().map(|row| Ok((period(row)?, holes::read(row)?)));
+    let mut archived = archived.collect::<Result<Vec<(Period, Hole)>, Failure>>()?;
+    let mut shown = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let Some(mut counter) = step::read(row)? else { continue };
+        let period = period(row)?;
+        let of_this = archived.extract_if(.., |(of, _)| *of == period).map(|(_, hole)| hole);
+        counter.holes.extend(of_this);
+        counter.holes.sort_by_key(|hole| hole.range.from);
+        shown.push(Shown { period, now_ms: Server::read(row)?.now_ms, counter });
+    }
+    Ok(shown)
+}
+
+fn period(row: &PgRow) -> Result<Period, Failure> {
+    Ok(Period::new(row.try_get::<&str, _>("period")?))
+}

@@ -1,0 +1,208 @@
+//! The strict ledger: what its rows say and how they are chained comes from `store/ledger.rs`, what is drawn from `store/draw.rs`;
+//! this folder writes and reads them.
+//!
+//! # Invariants
+//!
+//! 1. **One row lock orders a counter.** Whatever changes a counter, its rows or its events holds the lock of its row in
+//!    `numgen_ledger_counters` (a *sheet*) until it commits. So sheet, rows and both chains grow by one batch at a time.
+//! 2. **A guess writes nothing unless it is right.** Each process keeps the sheets that it knows. A batch worked out from one is
+//!    written by a single statement, on condition that the sheet still has the *version* that was known; every change of what a
+//!    guess rests on raises the version. A wrong guess costs a round trip, and then the lock decides.
+//! 3. **The unique index on keys decides** who draws under an idempotency key, also between counters, periods and modes. A guess
+//!    looks no key up: the statement refuses a batch if any of its keys has a record. Under the lock the records are read. Either way a
+//!    key that another transaction is just recording makes the insertion wait, and fail when that one commits; the whole batch is
+//!    then worked out anew and finds the record. An expired record is deleted only as expired, in the transaction that replaces it.
+//! 4. **A lost answer is found out.** A sheet carries the *signature* of the last batch: process and number. Of the batches that other
+//!    processes have written over, the last of each process is kept beside. A process has at most one batch of a counter under way, so
+//!    the row lock and these two places tell for certain whether a batch was committed, on a new connection, within the same deadline;
+//!    requests without a key get their numbers too. The row lock cannot be had while the lost transaction still runs, and a statement
+//!    that arrives after that finds another version. If the deadline passes first the caller gets `Timeout`: what may have been
+//!    drawn stands in the ledger, and a retry with the same key is answered with it.
+//! 5. **A retired scheme draws nothing.** Every sheet shows what was retired, and is made under a lock that retiring takes too.
+//!
+//! The hot path is one round trip and one commit for a whole batch (`press.rs`); for many counters at once, still one.
+//!
+//! Order of reading: `sheet.rs`, `entry.rs` (the statement), `press.rs`, `issue.rs`; then `changes.rs` (confirm, void, expire),
+//! `reading.rs` (pages, certificates, verification), `counters.rs` (the same sheets outside the ledger).
+
+mod changes;
+mod counters;
+mod entry;
+mod issue;
+mod press;
+mod reading;
+mod sheet;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use foldhash::fast::RandomState;
+use tokio::time::{Instant, timeout_at};
+
+use self::{
+    entry::Order,
+    press::Press,
+    sheet::{Sheet, Signature},
+};
+use super::{PostgresStore, failure::unknown};
+use crate::{
+    clock::UnixMillis,
+    counter::Counter,
+    lifecycle::Lifecycle,
+    prefix_key::PrefixKey,
+    store::{
+        Bounds, Certificate, IssueRequest, LedgerQuery, LedgerRow, LedgerStore, RenderNumber, StoreFuture,
+        Taken, Transition, Transitioned, Verification,
+    },
+};
+
+/// The name of drawing in errors and metrics.
+const OPERATION: &str = "issue";
+
+/// How many counters are known at most; daily counters of many keys would else add up over the years.
+const KNOWN_LIMIT: usize = 10_000;
+
+/// How many batches go straight to the lock after guesses were wrong time and again: another node is drawing on the same counter.
+const LONGEST_MISTRUST: u32 = 31;
+
+/// How long an audit may take that reads a whole ledger.
+const AUDIT_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// What this process knows of the ledgers.
+pub(super) struct Books {
+    /// Names this process, not the host that it runs on.
+    writer: [u8; 16],
+    batches: AtomicI64,
+    pages: Mutex<HashMap<Counter, Arc<tokio::sync::Mutex<Page>>, RandomState>>,
+    press: Press,
+    lifecycle: Lifecycle,
+}
+
+/// What this process knows of one counter.
+#[derive(Default)]
+struct Page {
+    /// The sheet as it was last seen; a guess.
+    sheet: Option<Sheet>,
+    /// How many batches go without a guess.
+    mistrust: u32,
+    /// How many the next wrong guess costs.
+    penalty: u32,
+}
+
+impl Books {
+    /// Knows nothing yet. Tasks end with `lifecycle`.
+    pub(super) fn new(lifecycle: Lifecycle) -> Result<Self, getrandom::Error> {
+        let mut writer = [0; 16];
+        getrandom::fill(&mut writer)?;
+        Ok(Self {
+            writer,
+            batches: AtomicI64::new(0),
+            pages: Mutex::default(),
+            press: Press::default(),
+            lifecycle,
+        })
+    }
+
+    fn sign(&self) -> Signature {
+        Signature { writer: self.writer, batch: self.batches.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    fn page(&self, counter: &Counter) -> Arc<tokio::sync::Mutex<Page>> {
+        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(page) = pages.get(counter) {
+            return Arc::clone(page);
+        }
+        if pages.len() >= KNOWN_LIMIT {
+            // Those that are in use stay: two calls of one counter must meet.
+            pages.retain(|_, page| Arc::strong_count(page) > 1);
+        }
+        Arc::clone(pages.entry(counter.clone()).or_default())
+    }
+}
+
+impl Page {
+    /// The sheet to guess with, if that is worth while.
+    fn guess(&mut self) -> Option<Sheet> {
+        let sheet = self.sheet.take();
+        if self.mistrust == 0 {
+            return sheet;
+        }
+        self.mistrust -= 1;
+        None
+    }
+
+    fn was_wrong(&mut self, guessed: bool) {
+        if guessed {
+            self.mistrust = self.penalty;
+            self.penalty = (self.penalty * 2 + 1).min(LONGEST_MISTRUST);
+        }
+    }
+
+    fn know(&mut self, sheet: Sheet) {
+        self.sheet = Some(sheet);
+    }
+}
+
+impl PostgresStore {
+    fn books(&self) -> &Books {
+        &self.shared.books
+    }
+
+    async fn issue_in_turn(&self, order: Order) -> Result<Vec<Taken>, crate::store::StoreError> {
+        let until = Instant::now() + self.shared.timeout;
+        let page = self.books().page(&order.counter);
+        let mut page = timeout_at(until, page.lock()).await.map_err(|_elapsed| unknown(OPERATION))?;
+        issue::issue(self, &order, &mut page, until).await
+    }
+}
+
+impl LedgerStore for PostgresStore {
+    fn issue(
+        &self,
+        counter: Counter,
+        bounds: Bounds,
+        requests: Vec<IssueRequest>,
+        render: RenderNumber,
+    ) -> StoreFuture<'_, Vec<Taken>> {
+        let order = Order { counter, bounds, requests, render };
+        Box::pin(self.issue_in_turn(order))
+    }
+
+    fn transition(
+        &self,
+        key: PrefixKey,
+        number: String,
+        step: Transition,
+        actor: Arc<str>,
+        now: UnixMillis,
+    ) -> StoreFuture<'_, Transitioned> {
+        let step = changes::Step { key, number, step, actor, now };
+        Box::pin(async move { self.transact("transition", &step, changes::transition).await })
+    }
+
+    fn expire_reservations(&self, now: UnixMillis) -> StoreFuture<'_, u64> {
+        Box::pin(changes::expire_reservations(self, now))
+    }
+
+    fn rows(&self, key: PrefixKey, query: LedgerQuery) -> StoreFuture<'_, Vec<LedgerRow>> {
+        Box::pin(async move { self.transact("rows", &(key, query), reading::rows).await })
+    }
+
+    fn certificate(&self, counter: Counter) -> StoreFuture<'_, Option<Certificate>> {
+        Box::pin(async move {
+            self.transact_within(AUDIT_TIMEOUT, "certificate", &counter, reading::certificate).await
+        })
+    }
+
+    fn verify(&self, counter: Counter) -> StoreFuture<'_, Verification> {
+        Box::pin(
+            async move { self.transact_within(AUDIT_TIMEOUT, "verify", &counter, reading::verify).await },
+        )
+    }
+}

@@ -1,0 +1,196 @@
+//! The row of a counter: where it stands, and the account of its ledger.
+
+use sqlx::{PgConnection, Row, postgres::PgRow};
+
+use super::super::{
+    failure::Failure,
+    values::{Whole, moment, sequence, signed, unsigned, word},
+};
+use crate::{
+    clock::UnixMillis,
+    counter::{Counter, ValueRange},
+    store::{
+        Hole, HoleReason,
+        draw::Standing,
+        ledger::{Account, Event},
+    },
+};
+
+/// One row of `numgen_ledger_counters`.
+#[derive(Clone, Debug)]
+pub(super) struct Sheet {
+    pub(super) id: i64,
+    /// Counts the changes of `standing`, of the run and of the head: whoever knows it knows them. Events have their own count.
+    pub(super) version: i64,
+    /// Schemes below it draw nothing.
+    pub(super) scheme: u64,
+    /// `None`: nothing was drawn, nothing is known.
+    pub(super) standing: Option<Standing>,
+    pub(super) account: Account,
+    /// Which batch of which process was the last.
+    pub(super) signature: Option<Signature>,
+}
+
+/// Names one batch of one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Signature {
+    pub(super) writer: [u8; 16],
+    pub(super) batch: i64,
+}
+
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT c.id, c.version, c.scheme, c.base, c.last, c.run_first, c.run_last, c.head, c.events, c.events_head, c.writer, c.batch
+            FROM numgen_ledger_counters c ",
+            $rest
+        )
+    };
+}
+
+const FIND: &str =
+    select!("JOIN numgen_ledger_keys k ON k.id = c.prefix WHERE k.prefix_key = $1 AND c.period = $2");
+const LOCK: &str = select!(
+    "JOIN numgen_ledger_keys k ON k.id = c.prefix WHERE k.prefix_key = $1 AND c.period = $2 FOR UPDATE OF c"
+);
+const LOCK_BY_ID: &str = select!("WHERE c.id = $1 FOR UPDATE");
+
+/// Reads the sheet of a counter without a lock: what it says may be old before it is read.
+pub(super) async fn find(connection: &mut PgConnection, counter: &Counter) -> Result<Option<Sheet>, Failure> {
+    fetch(connection, FIND, counter).await
+}
+
+/// Locks the sheet of a counter until the end of the transaction; `None`: there is none.
+pub(super) async fn lock(connection: &mut PgConnection, counter: &Counter) -> Result<Option<Sheet>, Failure> {
+    fetch(connection, LOCK, counter).await
+}
+
+/// The same by number.
+pub(super) async fn lock_by_id(connection: &mut PgConnection, id: i64) -> Result<Sheet, Failure> {
+    let found = sqlx::query(LOCK_BY_ID).bind(id).fetch_optional(connection).await?;
+    found.map_or_else(|| Err(Failure::corrupt("a ledger row without a counter")), |row| sheet(&row))
+}
+
+async fn fetch(
+    connection: &mut PgConnection,
+    sql: &'static str,
+    counter: &Counter,
+) -> Result<Option<Sheet>, Failure> {
+    let query = sqlx::query(sql).bind(counter.key.as_str()).bind(counter.period.as_str());
+    query.fetch_optional(connection).await?.map(|row| sheet(&row)).transpose()
+}
+
+/// Locks the sheet of a counter, and makes it where there is none.
+pub(super) async fn open(connection: &mut PgConnection, counter: &Counter) -> Result<Sheet, Failure> {
+    const KEY: &str = "INSERT INTO numgen_ledger_keys (prefix_key) VALUES ($1) ON CONFLICT DO NOTHING";
+    // Held back while schemes of the key are retired, so that the new sheet shows what was retired.
+    const BEGIN: &str = "WITH key AS (SELECT id, scheme FROM numgen_ledger_keys WHERE prefix_key = $1 FOR SHARE)
+        INSERT INTO numgen_ledger_counters (prefix, period, scheme) SELECT id, $2, scheme FROM key ON CONFLICT DO NOTHING";
+    if let Some(sheet) = lock(connection, counter).await? {
+        return Ok(sheet);
+    }
+    let (key, period) = (counter.key.as_str(), counter.period.as_str());
+    sqlx::query(KEY).bind(key).execute(&mut *connection).await?;
+    sqlx::query(BEGIN).bind(key).bind(period).execute(&mut *connection).await?;
+    let made = lock(connection, counter).await?;
+    made.ok_or_else(|| Failure::corrupt(format!("no sheet of {counter} where one was just made")))
+}
+
+/// Writes where a locked counter stands.
+pub(super) async fn save_standing(
+    connection: &mut PgConnection,
+    sheet: &Sheet,
+    standing: Standing,
+) -> Result<(), Failure> {
+    const SAVE: &str =
+        "UPDATE numgen_ledger_counters SET version = version + 1, base = $2, last = $3 WHERE id = $1";
+    let query = sqlx::query(SAVE).bind(sheet.id).bind(Whole::from(standing.base));
+    query.bind(Whole::from(standing.last)).execute(connection).await?;
+    Ok(())
+}
+
+/// Writes the account of the events of a locked counter, and the events that made it so.
+pub(super) async fn append(
+    connection: &mut PgConnection,
+    sheet: &Sheet,
+    events: &[Event],
+) -> Result<(), Failure> {
+    const SAVE: &str = "UPDATE numgen_ledger_counters SET events = $2, events_head = $3 WHERE id = $1";
+    const APPEND: &str =
+        "INSERT INTO numgen_ledger_events (counter, position, sequence, change, reason, actor, at_ms, hash)
+        SELECT $1, * FROM unnest($2::bigint[], $3::numeric[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[])";
+    let account = &sheet.account;
+    let query = sqlx::query(SAVE).bind(sheet.id).bind(signed(account.events));
+    query.bind(&account.events_head).execute(&mut *connection).await?;
+    let each = || events.iter();
+    sqlx::query(APPEND)
+        .bind(sheet.id)
+        .bind(each().map(|event| signed(event.position)).collect::<Vec<_>>())
+        .bind(each().map(|event| Whole::from(event.sequence)).collect::<Vec<_>>())
+        .bind(each().map(|event| event.change.as_str()).collect::<Vec<_>>())
+        .bind(each().map(|event| event.reason.as_deref()).collect::<Vec<_>>())
+        .bind(each().map(|event| event.actor.as_str()).collect::<Vec<_>>())
+        .bind(each().map(|event| event.at.0).collect::<Vec<_>>())
+        .bind(each().map(|event| event.hash.as_str()).collect::<Vec<_>>())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Lists a range that was not issued; listing it again changes nothing.
+pub(super) async fn list(
+    connection: &mut PgConnection,
+    sheet: &Sheet,
+    range: ValueRange,
+    reason: HoleReason,
+    since: UnixMillis,
+) -> Result<(), Failure> {
+    const LIST: &str =
+        "INSERT INTO numgen_ledger_holes AS h (counter, from_value, to_value, reason, since_ms)
+        VALUES ($1, $2, $3, $4, $5)
+        ON CONFLICT (counter, from_value) DO UPDATE SET to_value = greatest(h.to_value, excluded.to_value)";
+    sqlx::query(LIST)
+        .bind(sheet.id)
+        .bind(Whole::from(range.from))
+        .bind(Whole::from(range.to))
+        .bind(reason.as_str())
+        .bind(since.0)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+pub(super) fn hole(row: &PgRow) -> Result<Hole, Failure> {
+    Ok(Hole {
+        from: sequence(row, "from_value")?,
+        to: sequence(row, "to_value")?,
+        reason: word(row, "reason", HoleReason::parse)?,
+        since: moment(row, "since_ms")?,
+    })
+}
+
+fn sheet(row: &PgRow) -> Result<Sheet, Failure> {
+    let pair = |first: &str, second: &str| -> Result<_, Failure> {
+        let (first, second): (Option<Whole>, Option<Whole>) = (row.try_get(first)?, row.try_get(second)?);
+        Ok(first.zip(second))
+    };
+    let standing = pair("base", "last")?;
+    let run = pair("run_first", "run_last")?;
+    let (writer, batch): (Option<&[u8]>, Option<i64>) = (row.try_get("writer")?, row.try_get("batch")?);
+    Ok(Sheet {
+        id: row.try_get("id")?,
+        version: row.try_get("version")?,
+        scheme: unsigned(row, "scheme")?,
+        standing: standing.map(|(base, last)| Standing { base: base.into(), last: last.into() }),
+        account: Account {
+            run: run.map(|(from, to)| ValueRange { from: from.into(), to: to.into() }),
+            head: row.try_get("head")?,
+            events: unsigned(row, "events")?,
+            events_head: row.try_get("events_head")?,
+        },
+        signature: writer
+            .and_then(|writer| writer.try_into().ok())
+            .zip(batch)
+            .map(|(writer, batch)| Signature { writer, batch }),
+    })
+}
