@@ -5,6 +5,7 @@
 
 mod harness;
 
+mod check;
 mod clock;
 mod contract;
 mod counter_script;
@@ -12,11 +13,13 @@ mod crash;
 mod faults;
 mod key_sets;
 mod layering;
+mod ledger_postgres;
 mod limits;
 mod nodes;
 mod observe;
 mod openapi;
 mod postgres;
+mod postgres_counters;
 mod process;
 mod readme;
 mod redaction;

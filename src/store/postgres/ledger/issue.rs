@@ -29,8 +29,9 @@ use crate::{
 /// How often the optimistic strategy reads and tries before it takes the row lock.
 const OPTIMISTIC_ATTEMPTS: u32 = 4;
 
-/// How long it waits between two, at first and at most; doubled each time.
+/// How long to wait before trying again, at first and at most.
 const PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// A batch worked out: its answers, and the sheet afterwards.
 #[derive(Clone)]
@@ -118,7 +119,6 @@ async fn on_guess(
     match press(store, entry, until).await {
         Pressed::Written => Ok(Outcome::Written(proposal)),
         Pressed::Refused => Ok(Outcome::Refused),
-        Pressed::Away(error) => Err(error),
         Pressed::Unknown => {
             attempt.propose(&proposal);
             find_out(store, &attempt, until).await
@@ -131,8 +131,7 @@ async fn optimistically(store: &PostgresStore, order: &Order, until: Instant) ->
     let mut pause = PAUSE;
     for attempt in 0..OPTIMISTIC_ATTEMPTS {
         if attempt > 0 {
-            sleep(jittered(pause)).await;
-            pause *= 2;
+            rest(&mut pause, until, unknown(OPERATION)).await?;
         }
         let read = store.transact_within(left(until)?, "read", order, read);
         // Keys that have a record are answered under the lock.
@@ -160,16 +159,17 @@ fn read<'c>(
 
 /// Draws with the row locked, as often as it takes to know the outcome.
 async fn under_lock(store: &PostgresStore, order: &Order, until: Instant) -> Result<Proposal, StoreError> {
+    let mut pause = PAUSE;
     loop {
         let attempt = Attempt::of(store, order);
-        let drawn = store.transact_within(left(until)?, OPERATION, &attempt, draw).await;
-        match drawn {
+        match store.transact_within(left(until)?, OPERATION, &attempt, draw).await {
             // Either it is known already, or there is time left to ask.
             Err(StoreError::Timeout { .. }) => {
                 if let Outcome::Written(proposal) = find_out(store, &attempt, until).await? {
                     return Ok(proposal);
                 }
             }
+            Err(error @ StoreError::Unavailable { .. }) => rest(&mut pause, until, error).await?,
             other => return other,
         }
     }
@@ -217,13 +217,15 @@ async fn find_out(
     until: Instant,
 ) -> Result<Outcome, StoreError> {
     let Some(proposal) = attempt.proposal() else { return Ok(Outcome::Refused) };
+    let mut pause = PAUSE;
     loop {
         match store.transact_within(left(until)?, "find_out", attempt, was_written).await {
             Ok(true) => return Ok(Outcome::Written(proposal)),
             Ok(false) => return Ok(Outcome::Refused),
-            Err(StoreError::Timeout { .. }) => {}
-            // "Nothing happened" is what nobody knows here.
-            Err(StoreError::Unavailable { .. }) => return Err(unknown(OPERATION)),
+            // That nothing happened is true of the question alone.
+            Err(StoreError::Timeout { .. } | StoreError::Unavailable { .. }) => {
+                rest(&mut pause, until, unknown(OPERATION)).await?;
+            }
             Err(error) => return Err(error),
         }
     }
@@ -245,6 +247,17 @@ fn was_written<'c>(
         let last: Option<i64> = displaced.map(|row| row.try_get("batch")).transpose()?;
         Ok(last == Some(batch))
     })
+}
+
+/// Waits, longer each time; `error` is the answer where there is no time for it.
+async fn rest(pause: &mut Duration, until: Instant, error: StoreError) -> Result<(), StoreError> {
+    let nap = jittered(*pause);
+    *pause = (*pause * 2).min(LONGEST_PAUSE);
+    if Instant::now() + nap >= until {
+        return Err(error);
+    }
+    sleep(nap).await;
+    Ok(())
 }
 
 /// What is left of the time, if anything is.

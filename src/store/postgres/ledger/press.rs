@@ -37,12 +37,10 @@ const FULL: usize = 2_000;
 pub(super) enum Pressed {
     /// It is written.
     Written,
-    /// It is not: the counter had moved, a key was used before, or the statement failed.
+    /// It is not: the counter had moved, a key was used before, the statement failed, or there was no connection to send it by.
     Refused,
     /// There was no answer.
     Unknown,
-    /// No connection could be had; nothing was sent.
-    Away(StoreError),
 }
 
 struct Job {
@@ -136,16 +134,11 @@ impl Hand {
         jobs.sort_by_key(|job| job.entry.counter());
         jobs.dedup_by_key(|job| job.entry.counter());
         let Some(until) = jobs.iter().map(|job| job.until).max() else { return };
-        let mut connection = match self.connection(until).await {
-            Ok(connection) => connection,
-            Err(error) => {
-                let mut error = Some(error);
-                for job in jobs {
-                    // The first is told why; the others find out by themselves.
-                    let _gone = job.answer.send(error.take().map_or(Pressed::Refused, Pressed::Away));
-                }
-                return;
+        let Ok(mut connection) = self.connection(until).await else {
+            for job in jobs {
+                let _gone = job.answer.send(Pressed::Refused);
             }
+            return;
         };
         let entries: Vec<&Entry> = jobs.iter().map(|job| &job.entry).collect();
         let writer = &self.store.books().writer;
