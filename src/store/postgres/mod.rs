@@ -12,6 +12,7 @@
 pub mod counters;
 mod durability;
 mod failure;
+pub mod grants;
 mod idempotency;
 mod inspect;
 mod ledger;

@@ -22,6 +22,7 @@ mod state;
 mod step;
 
 pub use link::PostgresLink;
+pub(super) use step::read;
 
 /// What nodes tell each other: a counter whose segment is in the way.
 const SWAP: &str = "swap";

@@ -182,7 +182,7 @@ async fn find(connection: &mut PgConnection, counter: &Counter) -> Result<Found,
 }
 
 /// Reads `origin, base, last, state`; `None` for a counter of which nothing is known.
-pub(super) fn read(row: &PgRow) -> Result<Option<Authority>, Failure> {
+pub(in crate::store::postgres) fn read(row: &PgRow) -> Result<Option<Authority>, Failure> {
     let Some(text) = row.try_get::<Option<&str>, _>("state")? else { return Ok(None) };
     let marks = Marks {
         origin: sequence(row, "origin")?,

@@ -103,7 +103,7 @@ impl Authority {
     }
 
     /// The highest value that was issued, or can be.
-    fn highest(&self) -> SequenceValue {
+    pub fn highest(&self) -> SequenceValue {
         let ahead = self.ahead.iter().map(|ahead| ahead.range.to);
         let segments = self.members.values().flat_map(Member::segments).map(|segment| segment.0.to);
         ahead.chain(segments).fold(self.cursor, SequenceValue::max)

@@ -1,0 +1,93 @@
+//! What concerns all counters of a prefix key, and what was drawn for once.
+
+use std::collections::BTreeMap;
+
+use sqlx::{PgConnection, Row, postgres::PgRow};
+
+use super::{
+    super::{
+        failure::Failure,
+        values::{Whole, unsigned},
+    },
+    Site,
+    step::{datacenter, range},
+};
+use crate::{
+    calendar::Period,
+    counter::{Counter, SequenceValue, ValueRange},
+    prefix_key::PrefixKey,
+    store::counters::Lot,
+};
+
+/// Whoever grants something holds this row, shared: they are waited for, and what they grant is seen afterwards.
+const RETIRE: &str = "
+    INSERT INTO numgen_line_keys AS known (prefix_key, scheme, since_ms)
+    VALUES ($1, $2, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+    ON CONFLICT (prefix_key) DO UPDATE SET scheme = greatest(known.scheme, excluded.scheme)";
+const HIGHEST: &str = "SELECT max(granted_to) AS highest FROM numgen_lines WHERE prefix_key = $1";
+const GRANTED: &str = "
+    SELECT period, first, coalesce(remainder_from - 1, last) AS last FROM numgen_grants
+    WHERE prefix_key = $1 AND datacenter <> $2 AND (remainder_from IS NULL OR remainder_from > first)
+    UNION ALL SELECT period, first, last FROM numgen_draws WHERE prefix_key = $1";
+const RETURNED: &str =
+    "SELECT period, first, last, since_ms FROM numgen_draws_returned WHERE prefix_key = $1";
+const RETURN: &str = "
+    INSERT INTO numgen_draws_returned (prefix_key, period, first, last, since_ms)
+    VALUES ($1, $2, $3, $4, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) ON CONFLICT DO NOTHING";
+
+/// Grants nothing to lower schemes any more; answers how far grants have come.
+pub(super) async fn retire(
+    connection: &mut PgConnection,
+    &(key, scheme): &(&PrefixKey, u64),
+) -> Result<SequenceValue, Failure> {
+    sqlx::query(RETIRE).bind(key.as_str()).bind(Whole(scheme)).execute(&mut *connection).await?;
+    let row = sqlx::query(HIGHEST).bind(key.as_str()).fetch_one(connection).await?;
+    Ok(row.try_get::<Option<Whole>, _>("highest")?.map(SequenceValue::from).unwrap_or_default())
+}
+
+/// What was granted elsewhere, and what came back.
+pub(super) async fn lots(
+    connection: &mut PgConnection,
+    &(site, key): &(Site, &PrefixKey),
+) -> Result<Vec<Lot>, Failure> {
+    // One moment for both.
+    sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(&mut *connection).await?;
+    let granted = sqlx::query(GRANTED)
+        .bind(key.as_str())
+        .bind(datacenter(site.datacenter))
+        .fetch_all(&mut *connection)
+        .await?;
+    let returned = sqlx::query(RETURNED).bind(key.as_str()).fetch_all(connection).await?;
+    let mut lots: BTreeMap<String, Lot> = BTreeMap::new();
+    for row in &granted {
+        lot(&mut lots, row)?.elsewhere.push(range(row)?);
+    }
+    for row in &returned {
+        let since = unsigned(row, "since_ms")?;
+        lot(&mut lots, row)?.returned.push((range(row)?, since));
+    }
+    Ok(lots.into_values().collect())
+}
+
+fn lot<'a>(lots: &'a mut BTreeMap<String, Lot>, row: &PgRow) -> Result<&'a mut Lot, Failure> {
+    let period: &str = row.try_get("period")?;
+    let begin = || Lot { period: Period::new(period), elsewhere: Vec::new(), returned: Vec::new() };
+    Ok(lots.entry(period.to_owned()).or_insert_with(begin))
+}
+
+/// Lists what was drawn for once and is nobody's.
+pub(super) async fn give_back(
+    connection: &mut PgConnection,
+    &(counter, values): &(&Counter, &[ValueRange]),
+) -> Result<(), Failure> {
+    for range in values {
+        sqlx::query(RETURN)
+            .bind(counter.key.as_str())
+            .bind(counter.period.as_str())
+            .bind(Whole::from(range.from))
+            .bind(Whole::from(range.to))
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}

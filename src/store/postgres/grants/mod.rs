@@ -1,0 +1,148 @@
+//! Grants of values to the Redis of each data centre: the pure `protocol/grant`, on rows that a transaction has locked.
+//!
+//! Invariants:
+//! - a step locks the row of the counter: what is granted, drawn and moved past is in one order, and durable before it is answered;
+//! - a line of a counter that has none begins above what is known of it here too: a database may have served counters by itself before;
+//! - nobody draws for once from a counter of which nothing was ever granted, unless there were grants for its prefix key long before:
+//!   a Redis may have issued values of it.
+//!
+//! Order of reading: `migrations/0005_grants.sql` (the tables), `step.rs` (one transaction), `list.rs` (all counters of a key).
+
+mod list;
+mod step;
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::PostgresStore;
+use crate::{
+    counter::{Counter, SequenceValue, ValueRange},
+    prefix_key::PrefixKey,
+    store::{
+        Reachable, StoreFuture,
+        counters::{GrantLink, Lot},
+        protocol::grant::{Draw, Drawn, Granted, Need, Raised},
+    },
+};
+
+/// A data centre among others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Which.
+    pub datacenter: u32,
+    /// How many there are.
+    pub datacenters: u32,
+}
+
+/// Grants for one data centre. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Grants {
+    store: PostgresStore,
+    site: Site,
+}
+
+impl Grants {
+    /// What `store` grants to a data centre.
+    pub fn new(store: PostgresStore, site: Site) -> Self {
+        Self { store, site }
+    }
+}
+
+impl GrantLink for Grants {
+    fn fetch<'a>(
+        &'a self,
+        counter: &'a Counter,
+        marker: &'a str,
+        need: &'a Need,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Granted> {
+        let ask = (self.site, counter, marker, need);
+        Box::pin(async move {
+            self.store
+                .transact_within(deadline, "grant", &ask, |connection, ask| {
+                    Box::pin(step::fetch(connection, ask))
+                })
+                .await
+        })
+    }
+
+    fn draw<'a>(
+        &'a self,
+        counter: &'a Counter,
+        draw: &'a Draw,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Option<Drawn>> {
+        let ask = (counter, draw);
+        Box::pin(async move {
+            self.store
+                .transact_within(deadline, "draw", &ask, |connection, ask| {
+                    Box::pin(step::draw(connection, ask))
+                })
+                .await
+        })
+    }
+
+    fn give_back<'a>(
+        &'a self,
+        counter: &'a Counter,
+        values: &'a [ValueRange],
+        deadline: Duration,
+    ) -> StoreFuture<'a, ()> {
+        let ask = (counter, values);
+        Box::pin(async move {
+            self.store
+                .transact_within(deadline, "give_back", &ask, |connection, ask| {
+                    Box::pin(list::give_back(connection, ask))
+                })
+                .await
+        })
+    }
+
+    fn retire<'a>(
+        &'a self,
+        key: &'a PrefixKey,
+        scheme: u64,
+        deadline: Duration,
+    ) -> StoreFuture<'a, SequenceValue> {
+        let ask = (key, scheme);
+        Box::pin(async move {
+            self.store
+                .transact_within(deadline, "retire", &ask, |connection, ask| {
+                    Box::pin(list::retire(connection, ask))
+                })
+                .await
+        })
+    }
+
+    fn raise<'a>(
+        &'a self,
+        counter: &'a Counter,
+        to: SequenceValue,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Raised> {
+        let ask = (self.site, counter, to);
+        Box::pin(async move {
+            self.store
+                .transact_within(deadline, "raise", &ask, |connection, ask| {
+                    Box::pin(step::raise(connection, ask))
+                })
+                .await
+        })
+    }
+
+    fn lots<'a>(&'a self, key: &'a PrefixKey, deadline: Duration) -> StoreFuture<'a, Vec<Lot>> {
+        let ask = (self.site, key);
+        Box::pin(async move {
+            self.store
+                .transact_within(deadline, "lots", &ask, |connection, ask| {
+                    Box::pin(list::lots(connection, ask))
+                })
+                .await
+        })
+    }
+
+    fn reachable(&self) -> watch::Receiver<Reachable> {
+        self.store.reachable()
+    }
+}
