@@ -6,7 +6,7 @@ use crate::{
     auth::SetupError,
     config::DataDirError,
     server::TlsError,
-    store::{StoreError, redis::client::ConnectError, sqlite::OpenError},
+    store::{StoreError, postgres, redis::client::ConnectError, sqlite::OpenError},
     worker::AcquireError,
 };
 
@@ -45,6 +45,9 @@ pub enum BuildError {
     /// Redis can never be used as configured.
     #[error("NUMGEN_REDIS_URL: {0}")]
     Redis(#[from] ConnectError),
+    /// PostgreSQL can never be used as configured.
+    #[error("NUMGEN_DATABASE_URL: {0}")]
+    Database(#[from] postgres::ConnectError),
     /// The rules could not be read.
     #[error("the rules could not be read")]
     Rules(#[source] StoreError),
@@ -86,6 +89,7 @@ impl BuildError {
             | Self::LayoutDiffers { .. }
             | Self::Auth(_)
             | Self::Redis(_)
+            | Self::Database(_)
             | Self::Tls(_)
             | Self::Bind { .. } => true,
             Self::Worker(_)

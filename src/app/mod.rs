@@ -7,6 +7,7 @@
 //! the window last), the window is given back, the store is closed.
 
 mod error;
+mod full;
 mod health;
 mod meter;
 mod stores;
@@ -90,7 +91,7 @@ impl App {
             stores.counters.clone(),
             Arc::clone(&clock),
             rules::Settings {
-                datacenters: config.worker.datacenters,
+                datacenters: stores.own_counters(config.worker.datacenters),
                 origin: engine.origin(),
                 strict: stores.missing_for_strict(),
             },
@@ -232,10 +233,10 @@ async fn hold_worker(stores: &Stores, config: &Config, clock: &Arc<dyn Clock>) -
             common
         }
         // The mark of a fixed worker ID is kept here; it is claimed in Redis.
-        Profile::Redis if worker.worker_id.is_some() => {
+        Profile::Redis | Profile::Full if worker.worker_id.is_some() => {
             worker::Settings { sharing: Sharing::Shared { pinned: worker.pinned_layout() }, ..common }
         }
-        Profile::Redis => worker::Settings {
+        Profile::Redis | Profile::Full => worker::Settings {
             slots: 0..worker.layout.max_worker() + 1,
             window: worker.window,
             renew_every: worker::Settings::RENEW_EVERY,

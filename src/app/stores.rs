@@ -1,17 +1,20 @@
 //! The stores of a profile, opened: which URL is configured decides what is kept where.
 //!
-//! | | embedded | redis |
-//! | --- | --- | --- |
-//! | rules, counters, idempotency, worker windows | SQLite | Redis |
-//! | strict ledgers | SQLite | nowhere: refused |
-//! | copy of the rules, journal of temporary numbers | | SQLite |
+//! | | embedded | redis | full |
+//! | --- | --- | --- | --- |
+//! | counters | SQLite | Redis | Redis, inside what PostgreSQL grants |
+//! | worker windows | SQLite | Redis | Redis, confirmed in PostgreSQL |
+//! | rules | SQLite | Redis | PostgreSQL, mirrored in Redis |
+//! | idempotency, temporary numbers | SQLite | Redis | PostgreSQL |
+//! | strict ledgers | SQLite | nowhere: refused | PostgreSQL |
+//! | copy of the rules, journal of temporary numbers | | SQLite | SQLite |
 //!
 //! SQLite in the data directory is always opened: its lock proves that no other process uses the directory. A Redis that is away is
 //! connected to in the background.
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::BuildError;
+use super::{BuildError, full};
 use crate::{
     clock::Clock,
     config::{Config, DataDir, NodeName},
@@ -22,8 +25,10 @@ use crate::{
     lifecycle::Lifecycle,
     rules::{Follower, Following, Registry},
     store::{
-        CopiedRules, CounterStore, IdempotencyStore, LedgerStore, Nonce, RuleStore, WorkerStore,
+        CopiedRules, CounterStore, IdempotencyStore, LedgerStore, MirroredRules, Nonce, RuleStore,
+        SharedRules, TemporaryStore, WorkerStore,
         counters::{self, SharedCounters},
+        postgres::{PostgresStore, grants::Grants},
         redis::{
             RedisStore, Settings,
             client::{Client, Options},
@@ -42,6 +47,8 @@ pub(super) enum Profile {
     Embedded,
     /// What nodes share is in Redis.
     Redis,
+    /// What must never be forgotten is in PostgreSQL, and Redis is the fast path.
+    Full,
 }
 
 impl fmt::Display for Profile {
@@ -49,6 +56,7 @@ impl fmt::Display for Profile {
         f.write_str(match self {
             Self::Embedded => "embedded",
             Self::Redis => "redis",
+            Self::Full => "full",
         })
     }
 }
@@ -59,6 +67,12 @@ pub(super) struct Stores {
     pub(super) local: Arc<SqliteStore>,
     /// What nodes share.
     pub(super) redis: Option<Arc<RedisStore>>,
+    /// What must never be forgotten.
+    pub(super) postgres: Option<PostgresStore>,
+    /// The register of rules that nodes follow.
+    register: Option<Arc<dyn SharedRules>>,
+    /// Where temporary numbers of all nodes are resolved.
+    resolution: Option<Arc<dyn TemporaryStore>>,
     /// The counters that nodes share: at the end, what this node holds of them is given up.
     pub(super) shared_counters: Option<SharedCounters>,
     pub(super) rules: Arc<dyn RuleStore>,
@@ -90,6 +104,9 @@ impl Stores {
         let connections = Lifecycle::new();
         let mut stores = Self {
             redis: None,
+            postgres: None,
+            register: None,
+            resolution: None,
             shared_counters: None,
             rules: local.clone(),
             counters: local.clone(),
@@ -111,14 +128,32 @@ impl Stores {
         let taking_part =
             counters::Settings { node: node.to_string(), segment_size: config.storage.segment_size, timeout };
         let link = Arc::new(RedisLink::new(client.clone()));
-        let shared = SharedCounters::start(link, stores.local.clone(), taking_part, background);
-        let shared = shared.await.map_err(BuildError::Segments)?;
+        stores.postgres = full::database(config, clock, metrics, &connections)?;
+        let disk = stores.local.clone();
+        let shared = match &stores.postgres {
+            None => SharedCounters::start(link, disk, taking_part, background).await,
+            Some(postgres) => {
+                let grants = Arc::new(Grants::new(postgres.clone(), full::site(config)));
+                SharedCounters::start_under_grants(link, grants, disk, taking_part, background).await
+            }
+        };
+        let shared = shared.map_err(BuildError::Segments)?;
         stores.counters = Arc::new(shared.clone());
         stores.shared_counters = Some(shared);
         let redis = Arc::new(RedisStore::new(client, settings));
         stores.idempotency = redis.clone();
-        stores.rules = Arc::new(CopiedRules::new(redis.clone(), stores.local.clone()));
-        let leases = Arc::new(redis.workers(config.worker.datacenter_id));
+        stores.register = Some(redis.clone());
+        stores.resolution = Some(redis.clone());
+        let mut leases: Arc<dyn WorkerStore> = Arc::new(redis.workers(config.worker.datacenter_id));
+        if let Some(postgres) = stores.postgres.clone() {
+            stores.register = Some(Arc::new(MirroredRules::new(Arc::new(postgres.clone()), redis.clone())));
+            stores.resolution = Some(Arc::new(postgres.clone()));
+            stores.idempotency = Arc::new(postgres.clone());
+            stores.ledgers = Arc::new(postgres.clone());
+            leases = full::confirmed(config, leases, &postgres);
+        }
+        let register = stores.register.clone().unwrap_or_else(|| redis.clone());
+        stores.rules = Arc::new(CopiedRules::new(register, stores.local.clone()));
         stores.workers = match config.worker.worker_id {
             None => leases,
             Some(_fixed) => {
@@ -132,12 +167,21 @@ impl Stores {
 
     /// Which profile this is.
     pub(super) fn profile(&self) -> Profile {
-        if self.redis.is_some() { Profile::Redis } else { Profile::Embedded }
+        match (&self.redis, &self.postgres) {
+            (None, _) => Profile::Embedded,
+            (Some(_), None) => Profile::Redis,
+            (Some(_), Some(_)) => Profile::Full,
+        }
+    }
+
+    /// How many data centres have counters of their own; where PostgreSQL grants values to each, they have them in common.
+    pub(super) fn own_counters(&self, datacenters: u32) -> u32 {
+        if self.profile() == Profile::Full { 1 } else { datacenters }
     }
 
     /// The setting that mode strict waits for, where it is not available.
     pub(super) fn missing_for_strict(&self) -> Option<&'static str> {
-        self.redis.as_ref().map(|_| "NUMGEN_DATABASE_URL")
+        (self.profile() == Profile::Redis).then_some("NUMGEN_DATABASE_URL")
     }
 
     /// What the engine draws from.
@@ -145,7 +189,7 @@ impl Stores {
         let temporary = match self.profile() {
             // The counters are in this process: there is no outage for temporary numbers to bridge.
             Profile::Embedded => None,
-            Profile::Redis => {
+            Profile::Redis | Profile::Full => {
                 let issuer = Issuer::start(self.local.clone(), node.clone()).await;
                 Some(Arc::new(issuer.map_err(BuildError::Journal)?))
             }
@@ -165,7 +209,7 @@ impl Stores {
         clock: &Arc<dyn Clock>,
         background: &Lifecycle,
     ) -> Result<Option<Arc<Following>>, BuildError> {
-        let Some(redis) = &self.redis else {
+        let Some(register) = &self.register else {
             let loaded = registry.load().await.map_err(BuildError::Rules)?;
             for refused in &loaded.refused {
                 let prefix_key = refused.key.as_str();
@@ -174,7 +218,7 @@ impl Stores {
             return Ok(None);
         };
         let follower =
-            Follower::start(registry.clone(), redis.clone(), self.local.clone(), Arc::clone(clock));
+            Follower::start(registry.clone(), register.clone(), self.local.clone(), Arc::clone(clock));
         let follower = follower.await.map_err(BuildError::Rules)?;
         let following = Arc::clone(follower.following());
         background.spawn(follower.run(background.clone()));
@@ -183,11 +227,11 @@ impl Stores {
 
     /// Who resolves temporary numbers; where others have a part in it, what this node makes is handed over.
     pub(super) fn resolver(&self, metrics: &Metrics, background: &Lifecycle) -> Resolver {
-        let Some(redis) = &self.redis else { return Resolver::new(self.local.clone(), None) };
+        let Some(shared) = &self.resolution else { return Resolver::new(self.local.clone(), None) };
         let open = metrics.gauges().temporary_numbers_open.clone();
-        let handover = Handover::new(redis.clone(), self.local.clone(), open);
+        let handover = Handover::new(shared.clone(), self.local.clone(), open);
         background.spawn(handover.run(background.clone()));
-        Resolver::new(redis.clone(), Some(self.local.clone()))
+        Resolver::new(shared.clone(), Some(self.local.clone()))
     }
 
     /// Ends connections and closes the data directory. After everything that calls.

@@ -30,6 +30,7 @@ impl App {
             match profile {
                 Profile::Embedded => "SQLite in ",
                 Profile::Redis => "Redis; local files in ",
+                Profile::Full => "Redis and PostgreSQL; local files in ",
             },
             self.data_dir.path().display(),
         );

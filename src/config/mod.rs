@@ -149,7 +149,8 @@ impl Config {
     ///
     /// Names each store that is configured.
     pub fn check_profile(&self, values: &Values) -> Result<(), ConfigError> {
-        let stores = [(self.storage.database_url.is_some(), "NUMGEN_DATABASE_URL")];
+        let is_alone = self.storage.database_url.is_some() && self.storage.redis_url.is_none();
+        let stores = [(is_alone, "NUMGEN_DATABASE_URL")];
         let mistakes: Vec<_> = stores
             .into_iter()
             .filter(|(configured, _)| *configured)

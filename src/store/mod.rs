@@ -14,6 +14,7 @@ pub mod counters;
 mod draw;
 mod ledger;
 pub mod memory;
+mod mirrored;
 pub mod postgres;
 pub mod protocol;
 mod reachable;
@@ -26,14 +27,16 @@ mod verification;
 
 pub use contract::{
     ADVANCE_LIMIT, Advanced, Bounds, Certificate, Claim, CounterState, CounterStore, Hole, HoleReason,
-    IdempotencyStore, IssueRequest, LedgerQuery, LedgerRow, LedgerState, LedgerStore, NodeSegment, Recorded,
-    RenderNumber, RuleRecord, RuleStore, SegmentState, StoreError, StoreFuture, Swap, TakeRequest, Taken,
-    Transition, Transitioned, WorkerStore,
+    IdempotencyStore, IssueRequest, LedgerQuery, LedgerRow, LedgerState, LedgerStore, MarkStore, NodeSegment,
+    Recorded, RenderNumber, RuleRecord, RuleStore, SegmentState, StoreError, StoreFuture, Swap, TakeRequest,
+    Taken, Transition, Transitioned, WorkerStore,
 };
 pub use copied::CopiedRules;
+pub use mirrored::MirroredRules;
 pub use protocol::counter::{Abandon, Abandoned};
 pub use protocol::window::{
-    AcquireRequest, Acquired, Extension, Generation, Holding, IdMillis, Nonce, Renewed,
+    AcquireRequest, Acquired, Claim as MarkClaim, Claimed as MarkClaimed, Extension, Generation, Holding,
+    IdMillis, Nonce, Renewed,
 };
 pub use reachable::Reachable;
 pub use shared::{DirectWrite, Lineage, More, RuleCopies, RuleCopy, RuleMark, RuleNews, SharedRules};

@@ -13,6 +13,7 @@
 //! The decisions are those of `store/protocol/window/`: what an answer means is for [`Holder`] to say.
 
 mod claimed;
+mod confirmed;
 mod settings;
 mod standing;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use crate::{
 };
 
 pub use claimed::Claimed;
+pub use confirmed::Confirmed;
 pub use settings::{Settings, Sharing};
 pub use standing::{AcquireError, Standing};
 

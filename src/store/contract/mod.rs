@@ -25,7 +25,7 @@ pub use ledger::{
     Transitioned,
 };
 pub use rules::{RuleRecord, RuleStore, Swap};
-pub use workers::WorkerStore;
+pub use workers::{MarkStore, WorkerStore};
 
 /// What every store method returns: one allocation per store call, none per request of a combined batch.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;

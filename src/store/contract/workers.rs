@@ -1,7 +1,9 @@
 //! The marks of worker slots.
 
 use super::StoreFuture;
-use crate::store::protocol::window::{AcquireRequest, Acquired, Extension, Holding, IdMillis, Renewed};
+use crate::store::protocol::window::{
+    AcquireRequest, Acquired, Claim, Claimed, Extension, Holding, IdMillis, Nonce, Renewed,
+};
 
 /// Keeps the marks of worker slots. Invariant: windows of one slot are disjoint; [`crate::store::protocol::window`] says how.
 pub trait WorkerStore: Send + Sync + 'static {
@@ -16,4 +18,17 @@ pub trait WorkerStore: Send + Sync + 'static {
 
     /// mark = max(start, last), free at once. Only after issuing has stopped; does nothing for another holding.
     fn release(&self, holding: Holding, last: IdMillis) -> StoreFuture<'_, ()>;
+}
+
+/// Confirms the marks of worker slots that another store hands out and may forget: what is not confirmed does not count.
+/// [`Mark`](crate::store::protocol::window::Mark) says how.
+pub trait MarkStore: Send + Sync + 'static {
+    /// Confirms a window, or the extension of one; the same claim again gets the same answer.
+    fn claim(&self, claim: Claim) -> StoreFuture<'_, Claimed>;
+
+    /// The holder has stopped and issued nothing above `last`; does nothing for another holding.
+    fn give_up(&self, slot: u32, nonce: Nonce, last: IdMillis) -> StoreFuture<'_, ()>;
+
+    /// Whether it can be asked.
+    fn is_reachable(&self) -> bool;
 }

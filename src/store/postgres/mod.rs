@@ -16,6 +16,7 @@ pub mod grants;
 mod idempotency;
 mod inspect;
 mod ledger;
+pub mod marks;
 mod memory;
 mod rules;
 mod schema;

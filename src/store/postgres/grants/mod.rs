@@ -13,6 +13,8 @@ mod step;
 
 use std::time::Duration;
 
+pub(super) use step::datacenter;
+
 use tokio::sync::watch;
 
 use super::PostgresStore;

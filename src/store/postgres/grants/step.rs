@@ -269,7 +269,7 @@ pub(super) fn range(row: &PgRow) -> Result<ValueRange, Failure> {
     if range.from <= range.to { Ok(range) } else { Err(Failure::corrupt("a range that falls")) }
 }
 
-pub(super) fn datacenter(datacenter: u32) -> i32 {
+pub(in crate::store::postgres) fn datacenter(datacenter: u32) -> i32 {
     i32::try_from(datacenter).unwrap_or(i32::MAX)
 }
 

@@ -80,3 +80,14 @@ CREATE TABLE numgen_datacenters (
     name       text NOT NULL,
     expires_ms bigint NOT NULL
 );
+
+-- What is confirmed of the worker slots that a Redis hands out: nobody issues above mark. owner is the present holding, NULL once it was
+-- given up.
+CREATE TABLE numgen_worker_marks (
+    datacenter integer NOT NULL,
+    slot       integer NOT NULL CHECK (slot >= 0),
+    owner      bytea CHECK (length(owner) = 16),
+    start      bigint NOT NULL,
+    mark       bigint NOT NULL,
+    PRIMARY KEY (datacenter, slot)
+);

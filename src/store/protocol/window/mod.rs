@@ -21,6 +21,7 @@
 //! Which clock the store has does not matter for 1 to 3: it decides only how soon a slot passes on. Where the store's clock is
 //! behind the holder's (set back by hours), a renewal follows the holder's, so that issuing goes on.
 
+mod claim;
 mod holder;
 mod message;
 mod terms;
@@ -29,6 +30,7 @@ mod tests;
 
 use std::{collections::BTreeMap, time::Duration};
 
+pub use claim::{Claim, Claimed, Mark};
 pub use holder::{Holder, Next};
 pub use message::{AcquireRequest, Acquired, Generation, Holding, IdMillis, Nonce, Renewed};
 pub use terms::{Contact, Guard, Rest, ServerId, Terms};
