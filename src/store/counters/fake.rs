@@ -506,10 +506,14 @@ impl GrantLink for Teller {
     fn lots<'a>(&'a self, _key: &'a PrefixKey, deadline: Duration) -> StoreFuture<'a, Vec<Lot>> {
         Box::pin(self.call("lots", deadline, |line| {
             let others = line.rows.iter().filter(|row| row.to.datacenter != self.datacenter);
-            let others = others.filter(|row| !matches!(row.state, State::Closed { .. }));
-            let direct = line.drawn.iter().map(|(_, range)| *range);
-            let elsewhere = others.map(|row| row.grant.range).chain(direct).collect();
-            vec![Lot { period: Period::new("2026"), elsewhere, returned: Vec::new() }]
+            let of = |state| others.clone().filter(move |row| row.state == state);
+            vec![Lot {
+                period: Period::new("2026"),
+                elsewhere: of(State::Used).map(|row| row.grant.range).collect(),
+                held: of(State::Open).map(|row| (row.to.datacenter, row.grant.range)).collect(),
+                drawn: line.drawn.iter().map(|(_, range)| *range).collect(),
+                returned: Vec::new(),
+            }]
         }))
     }
 

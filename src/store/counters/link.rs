@@ -103,8 +103,12 @@ pub trait AuthorityLink: Send + Sync + 'static {
 pub struct Lot {
     /// Its period.
     pub period: Period,
-    /// Granted to other data centres, or drawn for once: issued elsewhere, or about to be.
+    /// Granted to other data centres and passed by them.
     pub elsewhere: Vec<ValueRange>,
+    /// Granted to other data centres, which draw from it: (the data centre, which values).
+    pub held: Vec<(u32, ValueRange)>,
+    /// Drawn for once, by whichever node.
+    pub drawn: Vec<ValueRange>,
     /// Drawn for once and handed back, and since when, in ms.
     pub returned: Vec<(ValueRange, u64)>,
 }

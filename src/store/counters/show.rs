@@ -39,13 +39,29 @@ pub(super) fn state(shown: Shown) -> Option<CounterState> {
 /// once and handed back is one.
 pub(super) fn under_grants(state: &mut CounterState, lots: &[Lot]) {
     let Some(lot) = lots.iter().find(|lot| lot.period == state.period) else { return };
-    let elsewhere: RangeSet = lot.elsewhere.iter().copied().collect();
+    let held = lot.held.iter().map(|(_, range)| *range);
+    let elsewhere: RangeSet = lot.elsewhere.iter().chain(&lot.drawn).copied().chain(held).collect();
     let holes = std::mem::take(&mut state.holes);
     for hole in holes {
         let range = ValueRange { from: hole.from, to: hole.to };
         let kept = elsewhere.missing(range);
         state.holes.extend(kept.iter().map(|part| Hole { from: part.from, to: part.to, ..hole.clone() }));
     }
+    let of_others = lot.held.iter().map(|&(datacenter, range)| NodeSegment {
+        node: format!("data centre {datacenter}"),
+        from: range.from,
+        to: range.to,
+        state: SegmentState::Held,
+    });
+    state.segments.extend(of_others);
+    let drawn: RangeSet = lot.drawn.iter().filter_map(|range| above(*range, state.last)).collect();
+    state.segments.extend(drawn.iter().map(|range| NodeSegment {
+        node: "PostgreSQL".to_owned(),
+        from: range.from,
+        to: range.to,
+        state: SegmentState::Used,
+    }));
+    state.segments.sort_by_key(|segment| segment.from);
     for &(range, since) in lot.returned.iter().filter(|(range, _)| range.to <= state.last) {
         let since = UnixMillis(i64::try_from(since).unwrap_or(i64::MAX));
         state.holes.push(Hole { from: range.from, to: range.to, reason: HoleReason::Returned, since });

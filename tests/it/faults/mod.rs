@@ -8,6 +8,7 @@ mod answers;
 mod clocks;
 mod counters;
 mod failover;
+mod full;
 mod idempotency;
 mod load;
 mod outage;

@@ -52,6 +52,7 @@ pub(super) fn take(process: u128, call: u64, generation: Option<Generation>, cou
         peers: Vec::new(),
         next_beat_ms: 500,
         leaves: false,
+        distrusts: None,
     }
 }
 

@@ -26,9 +26,9 @@ const RETIRE: &str = "
     ON CONFLICT (prefix_key) DO UPDATE SET scheme = greatest(known.scheme, excluded.scheme)";
 const HIGHEST: &str = "SELECT max(granted_to) AS highest FROM numgen_lines WHERE prefix_key = $1";
 const GRANTED: &str = "
-    SELECT period, first, coalesce(remainder_from - 1, last) AS last FROM numgen_grants
-    WHERE prefix_key = $1 AND datacenter <> $2 AND (remainder_from IS NULL OR remainder_from > first)
-    UNION ALL SELECT period, first, last FROM numgen_draws WHERE prefix_key = $1";
+    SELECT period, datacenter, state, first, coalesce(remainder_from - 1, last) AS last FROM numgen_grants
+    WHERE prefix_key = $1 AND datacenter <> $2 AND (remainder_from IS NULL OR remainder_from > first)";
+const DRAWN: &str = "SELECT period, first, last FROM numgen_draws WHERE prefix_key = $1";
 const RETURNED: &str =
     "SELECT period, first, last, since_ms FROM numgen_draws_returned WHERE prefix_key = $1";
 const RETURN: &str = "
@@ -50,17 +50,25 @@ pub(super) async fn lots(
     connection: &mut PgConnection,
     &(site, key): &(Site, &PrefixKey),
 ) -> Result<Vec<Lot>, Failure> {
-    // One moment for both.
+    // One moment for all.
     sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(&mut *connection).await?;
     let granted = sqlx::query(GRANTED)
         .bind(key.as_str())
         .bind(datacenter(site.datacenter))
         .fetch_all(&mut *connection)
         .await?;
+    let drawn = sqlx::query(DRAWN).bind(key.as_str()).fetch_all(&mut *connection).await?;
     let returned = sqlx::query(RETURNED).bind(key.as_str()).fetch_all(connection).await?;
     let mut lots: BTreeMap<String, Lot> = BTreeMap::new();
     for row in &granted {
-        lot(&mut lots, row)?.elsewhere.push(range(row)?);
+        let (lot, range) = (lot(&mut lots, row)?, range(row)?);
+        match row.try_get("state")? {
+            "open" => lot.held.push((row.try_get::<i32, _>("datacenter")?.unsigned_abs(), range)),
+            _ => lot.elsewhere.push(range),
+        }
+    }
+    for row in &drawn {
+        lot(&mut lots, row)?.drawn.push(range(row)?);
     }
     for row in &returned {
         let since = unsigned(row, "since_ms")?;
@@ -71,7 +79,13 @@ pub(super) async fn lots(
 
 fn lot<'a>(lots: &'a mut BTreeMap<String, Lot>, row: &PgRow) -> Result<&'a mut Lot, Failure> {
     let period: &str = row.try_get("period")?;
-    let begin = || Lot { period: Period::new(period), elsewhere: Vec::new(), returned: Vec::new() };
+    let begin = || Lot {
+        period: Period::new(period),
+        elsewhere: Vec::new(),
+        held: Vec::new(),
+        drawn: Vec::new(),
+        returned: Vec::new(),
+    };
     Ok(lots.entry(period.to_owned()).or_insert_with(begin))
 }
 

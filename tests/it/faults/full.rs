@@ -1,0 +1,203 @@
+//! Profile *full*: a Redis for each data centre, and one PostgreSQL that forgets nothing.
+
+use std::{thread, time::Duration};
+
+use serde_json::json;
+
+use super::{
+    Fleet, Load, NORMAL_WITHIN, Pace, SETTLING, Source, Story, assert_accounted, assert_no_gap, counting,
+    flaking, settled,
+};
+use crate::harness::{Data, Database, Fault, Postgres, Proxy, Stopwatch};
+
+/// A database of one's own, and a line to it that can be cut.
+fn database() -> (Database, Proxy, String) {
+    let database = Postgres::create_database();
+    let proxy = Proxy::to(Postgres::shared().port());
+    let server = format!(":{}/", Postgres::shared().port());
+    let url = database.url().replace(&server, &format!(":{}/", proxy.port()));
+    (database, proxy, url)
+}
+
+/// Nodes of one data centre.
+#[track_caller]
+fn fleet(redis_url: &str, database_url: &str, datacenter: u32, count: usize) -> Fleet {
+    Fleet::start_with(redis_url, count, |index, site| {
+        site.with("NUMGEN_DATABASE_URL", database_url)
+            .with("NUMGEN_DATACENTERS", "2")
+            .with("NUMGEN_DATACENTER_ID", &datacenter.to_string())
+            .with("NUMGEN_NODE_NAME", &format!("dc{datacenter}-{index}"))
+    })
+}
+
+fn strict() -> serde_json::Value {
+    json!({ "format": "S-{SEQ:9}", "mode": "strict" })
+}
+
+#[test]
+fn a_healthy_full_counter_has_no_gap_over_many_grants() {
+    let redis = settled();
+    let (_database, _line, url) = database();
+    let fleet = fleet(&redis.url(), &url, 1, 2);
+    fleet.register("HOT", &counting());
+    let load = Load::on(&fleet, "HOT", Pace { callers: 2, pause: Duration::from_millis(5), batch: 150 });
+    thread::sleep(Duration::from_secs(6));
+    let story = load.stop();
+    story.assert_unique();
+    assert!(story.observations().len() > 30_000, "more than one grant: {story}");
+    assert_no_gap(&story, &fleet.sequences(1, "HOT"));
+}
+
+#[test]
+fn redis_emptied_while_every_node_is_down_and_nothing_repeats() {
+    let mut redis = settled();
+    let (_database, _line, url) = database();
+    let mut fleet = fleet(&redis.url(), &url, 1, 2);
+    for (prefix, rule) in [("HOT", counting()), ("FLAKE", flaking()), ("STRICT", strict())] {
+        fleet.register(prefix, &rule);
+    }
+    let mut stories = [Story::default(), Story::default(), Story::default()];
+    let mut draw = |fleet: &Fleet, rounds: usize| {
+        for round in 0..rounds {
+            for (prefix, story) in ["HOT", "FLAKE", "STRICT"].iter().zip(&mut stories) {
+                assert!(fleet.draw(round % 2, prefix, 7, story).is_some(), "{prefix}: {story}");
+            }
+        }
+    };
+    draw(&fleet, 20);
+    fleet.kill_9(0);
+    fleet.kill_9(1);
+    redis.kill();
+    redis.start_again(Data::Empty);
+    // Without the memory of a data directory either: PostgreSQL is what remembers.
+    fleet.sites[1] = std::mem::replace(&mut fleet.sites[1], crate::harness::Site::new());
+    fleet.start_all();
+    draw(&fleet, 20);
+    for story in &stories {
+        story.assert_unique();
+    }
+    assert_accounted(&stories[0], &fleet.sequences(0, "HOT"));
+    assert!(redis.cli(&["HKEYS", "prefix_configs"]).contains("HOT"), "the mirror is there again");
+}
+
+#[test]
+fn postgresql_away_and_what_was_granted_goes_on() {
+    let redis = settled();
+    let (_database, line, url) = database();
+    let fleet = fleet(&redis.url(), &url, 1, 2);
+    for (prefix, rule) in [("HOT", counting()), ("FLAKE", flaking()), ("STRICT", strict())] {
+        fleet.register(prefix, &rule);
+    }
+    let (mut hot, mut flakes, mut gapless) = (Story::default(), Story::default(), Story::default());
+    for index in 0..2 {
+        assert_eq!(fleet.draw(index, "HOT", 1, &mut hot), Some(Source::Primary));
+        assert!(fleet.draw(index, "STRICT", 1, &mut gapless).is_some());
+    }
+    fleet.wait_segments("HOT");
+    line.set(Fault::Refuse);
+    thread::sleep(Duration::from_secs(3));
+    for round in 0..50 {
+        assert_eq!(fleet.draw(round % 2, "HOT", 20, &mut hot), Some(Source::Primary));
+        assert_eq!(fleet.draw(round % 2, "FLAKE", 20, &mut flakes), Some(Source::Primary));
+    }
+    assert_eq!(fleet.draw(0, "STRICT", 1, &mut gapless), None, "503");
+    line.set(Fault::None);
+    let watch = Stopwatch::start();
+    Stopwatch::wait_until(NORMAL_WITHIN, "strict is back", || {
+        fleet.draw(0, "STRICT", 1, &mut gapless).is_some()
+    });
+    assert!(watch.elapsed() < NORMAL_WITHIN);
+    for round in 0..30 {
+        assert_eq!(fleet.draw(round % 2, "HOT", 1_000, &mut hot), Some(Source::Primary));
+    }
+    for story in [&hot, &flakes, &gapless] {
+        story.assert_unique();
+    }
+    assert_no_gap(&hot, &fleet.sequences(0, "HOT"));
+}
+
+#[test]
+fn redis_away_the_segment_first_and_then_postgresql() {
+    let redis = settled();
+    let proxy = Proxy::to(redis.port());
+    let (_database, _line, url) = database();
+    let fleet = fleet(&proxy.redis_url(), &url, 1, 2);
+    fleet.register("HOT", &counting());
+    let mut story = Story::default();
+    for index in 0..2 {
+        assert_eq!(fleet.draw(index, "HOT", 1, &mut story), Some(Source::Primary));
+    }
+    fleet.wait_segments("HOT");
+    proxy.set(Fault::Refuse);
+    thread::sleep(Duration::from_millis(300));
+    for index in 0..2 {
+        for _ in 0..4 {
+            assert_eq!(fleet.draw(index, "HOT", 250, &mut story), Some(Source::Segment));
+        }
+        for _ in 0..4 {
+            assert_eq!(fleet.draw(index, "HOT", 250, &mut story), Some(Source::Primary), "from PostgreSQL");
+        }
+    }
+    proxy.set(Fault::None);
+    let took = fleet.wait_normal("HOT", "full, Redis away", &mut story);
+    assert!(took < NORMAL_WITHIN);
+    for round in 0..40 {
+        assert_eq!(fleet.draw(round % 2, "HOT", 500, &mut story), Some(Source::Primary));
+    }
+    story.assert_unique();
+    assert_accounted(&story, &fleet.sequences(1, "HOT"));
+}
+
+#[test]
+fn two_data_centres_draw_one_prefix_and_one_of_them_forgets() {
+    let (first, mut second) = (settled(), settled());
+    let (database, _line, url) = database();
+    let fleets = [fleet(&first.url(), &url, 1, 2), fleet(&second.url(), &url, 2, 2)];
+    for (prefix, rule) in [("HOT", counting()), ("FLAKE", flaking())] {
+        fleets[0].register(prefix, &rule);
+    }
+    Stopwatch::wait_until(SETTLING, "rules travel through PostgreSQL", || {
+        let path = "/prefix-configs/FLAKE";
+        (0..2).all(|index| fleets[1].caller(index).get(path).status == 200)
+    });
+    let pace = Pace { callers: 2, pause: Duration::from_millis(10), batch: 40 };
+    let loads = fleets.each_ref().map(|fleet| Load::on(fleet, "HOT", pace));
+    let flakes = fleets.each_ref().map(|fleet| Load::on(fleet, "FLAKE", Pace::CALM));
+    thread::sleep(Duration::from_secs(4));
+    second.kill();
+    second.start_again(Data::Empty);
+    thread::sleep(SETTLING + Duration::from_secs(4));
+    let mut hot = Story::default();
+    loads.into_iter().for_each(|load| hot.add(load.stop()));
+    let mut flaked = Story::default();
+    flakes.into_iter().for_each(|load| flaked.add(load.stop()));
+    fleets[1].wait_normal("HOT", "a data centre whose Redis was emptied", &mut hot);
+    hot.assert_unique();
+    flaked.assert_unique();
+    assert!(hot.observations().len() > 20_000, "under load: {hot}");
+    let granted = database.psql(
+        "SELECT count(*) FROM numgen_grants a JOIN numgen_grants b USING (prefix_key, period) \
+         WHERE a.id < b.id AND a.first <= b.last AND b.first <= a.last",
+    );
+    assert_eq!(granted.trim(), "0", "grants are disjoint");
+}
+
+#[test]
+fn rules_come_back_to_an_emptied_redis_and_what_is_written_there_is_adopted() {
+    let redis = settled();
+    let (database, _line, url) = database();
+    let fleet = fleet(&redis.url(), &url, 1, 2);
+    fleet.register("KEPT", &counting());
+    redis.cli(&["FLUSHALL"]);
+    Stopwatch::wait_until(Duration::from_secs(10), "the rule is in Redis again", || {
+        redis.cli(&["HGET", "prefix_configs", "KEPT"]).contains("{SEQ:9}")
+    });
+    redis.cli(&["HSET", "prefix_configs", "BY_HAND", r#"{"format": "H-{SEQ:9}", "mode": "continuous"}"#]);
+    let mut caller = fleet.caller(1);
+    Stopwatch::wait_until(Duration::from_secs(12), "a rule written into Redis is in force", || {
+        caller.get("/prefix-configs/BY_HAND").status == 200
+    });
+    thread::sleep(Duration::from_secs(2));
+    let rows = database.psql("SELECT revision FROM numgen_rules WHERE prefix_key = 'BY_HAND'");
+    assert_eq!(rows.trim(), "1", "it is in PostgreSQL, and was adopted once");
+}
