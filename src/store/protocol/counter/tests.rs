@@ -606,3 +606,22 @@ fn two_losses_with_others_silent_each_time_do_not_end_at_one_value() {
     }
     assert_eq!(world.issued.len(), 40, "nothing twice, each of them drew");
 }
+
+#[test]
+fn what_was_used_right_before_a_segment_does_not_end_drawing() {
+    let mut world = World::new(2);
+    for node in 0..2 {
+        (0..3).for_each(|_| world.ask(node, 0, true));
+    }
+    // Both use up what they hold; their next segments lie directly above that.
+    for node in 0..2 {
+        world.step(Step::Local { node, count: SIZE });
+    }
+    for _ in 0..60 {
+        (0..2).for_each(|node| world.ask(node, 0, true));
+        world.ask(0, 1, true);
+        world.now += 1_000;
+    }
+    let cursor = world.counter.as_ref().expect("a counter").cursor;
+    assert!(cursor.0 > 70, "stuck at {cursor}, before a segment whose node sees no reason to swap it");
+}

@@ -196,6 +196,8 @@ local function draw(wanted)
     local obstacle, holder = obstacle_from(next)
     if obstacle and obstacle[1] <= next then
       if holder and (holder == me or is_alive(counter.members[holder])) then
+        -- Its node may see no reason to swap it: what lies before it may be used, and be passed in one step.
+        counter.target = later(counter.target, obstacle[2])
         return nil, 'blocked', holder
       end
       at = obstacle[2]

@@ -125,6 +125,8 @@ impl Authority {
                         && (holder == me
                             || self.members.get(&holder).is_some_and(|member| member.is_alive(now)))
                     {
+                        // Its node may see no reason to swap it: what lies before it may be used, and be passed in one step.
+                        self.target = self.target.max(obstacle.range().to);
                         return Err(Outcome::Blocked { by: holder });
                     }
                     at = obstacle.range().to.0;
