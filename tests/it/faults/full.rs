@@ -92,6 +92,7 @@ fn postgresql_away_and_what_was_granted_goes_on() {
     for index in 0..2 {
         assert_eq!(fleet.draw(index, "HOT", 1, &mut hot), Some(Source::Primary));
         assert!(fleet.draw(index, "STRICT", 1, &mut gapless).is_some());
+        assert!(fleet.draw(index, "FLAKE", 1, &mut flakes).is_some());
     }
     fleet.wait_segments("HOT");
     line.set(Fault::Refuse);
@@ -142,7 +143,8 @@ fn redis_away_the_segment_first_and_then_postgresql() {
     let took = fleet.wait_normal("HOT", "full, Redis away", &mut story);
     assert!(took < NORMAL_WITHIN);
     for round in 0..40 {
-        assert_eq!(fleet.draw(round % 2, "HOT", 500, &mut story), Some(Source::Primary));
+        let source = fleet.draw(round % 2, "HOT", 500, &mut story);
+        assert_eq!(source, Some(Source::Primary), "round {round}: {}", fleet.sequences(0, "HOT"));
     }
     story.assert_unique();
     assert_accounted(&story, &fleet.sequences(1, "HOT"));
