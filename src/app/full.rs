@@ -2,14 +2,21 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use tokio::sync::watch;
+
 use super::BuildError;
 use crate::{
     clock::Clock,
-    config::Config,
+    config::{Config, DataDir, RedisUrl},
     lifecycle::Lifecycle,
     store::{
-        WorkerStore,
-        postgres::{PostgresStore, Settings, grants::Site, marks::Marks},
+        Home, Housekeeper, WorkerStore,
+        postgres::{
+            PostgresStore, Settings,
+            grants::{Grants, Site},
+            marks::Marks,
+        },
+        redis::RedisStore,
     },
     telemetry::Metrics,
     worker::Confirmed,
@@ -46,7 +53,25 @@ pub(super) fn confirmed(
     config: &Config,
     leases: Arc<dyn WorkerStore>,
     postgres: &PostgresStore,
+    home: &watch::Sender<Home>,
 ) -> Arc<dyn WorkerStore> {
-    let marks = Marks::new(postgres.clone(), config.worker.datacenter_id, config.worker.epoch);
+    let Config { worker, .. } = config;
+    let marks = Marks::new(postgres.clone(), worker.datacenter_id, worker.epoch, home.subscribe());
     Arc::new(Confirmed::new(leases, Arc::new(marks)))
+}
+
+/// Holds the data centre ID for the Redis of this node.
+pub(super) fn keep_home(
+    config: &Config,
+    redis: &Arc<RedisStore>,
+    grants: &Grants,
+    home: &Arc<watch::Sender<Home>>,
+    data_dir: &DataDir,
+    background: &Lifecycle,
+) {
+    let url = config.storage.redis_url.as_ref().and_then(|url| RedisUrl::parse(url.reveal()).ok());
+    let place = url.map(|url| url.place()).unwrap_or_default();
+    let memory = data_dir.path().join("redis-name");
+    let keeper = Housekeeper::new(redis.clone(), grants.clone(), place, memory, Arc::clone(home));
+    background.spawn(keeper.keep(background.clone()));
 }

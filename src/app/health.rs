@@ -12,7 +12,7 @@ use crate::{
     auth::Verifier,
     rules::{Following, Footing, Registry},
     server::OpenConnections,
-    store::{Reachable, counters::SharedCounters},
+    store::{Home, Reachable, counters::SharedCounters},
     telemetry::Metrics,
     worker::{Standing, Worker},
 };
@@ -34,6 +34,9 @@ pub(super) struct Parts {
     pub(super) following: Option<Arc<Following>>,
     /// Where there is a Redis.
     pub(super) redis: Option<watch::Receiver<Reachable>>,
+    /// Where there is a PostgreSQL beside it, whether that can be asked, and whose the data centre ID is.
+    pub(super) postgres: Option<watch::Receiver<Reachable>>,
+    pub(super) home: Option<watch::Receiver<Home>>,
     /// Where nodes share their counters.
     pub(super) shared_counters: Option<SharedCounters>,
     pub(super) verifier: Arc<Verifier>,
@@ -129,6 +132,23 @@ impl Status {
         }
     }
 
+    /// The store that forgets nothing, behind the one that numbers rest on.
+    fn postgres(&self) -> Option<Finding> {
+        let reachable = self.parts.postgres.as_ref()?.borrow();
+        Some(match &*reachable {
+            Reachable::Yes => Finding::well("postgres"),
+            Reachable::No { reason, .. } => Finding::degraded("postgres", format!("away: {reason}")),
+        })
+    }
+
+    fn home(&self) -> Option<Finding> {
+        let home = self.parts.home.as_ref()?.borrow();
+        Some(match &*home {
+            Home::Own => Finding::well("datacenter"),
+            home @ (Home::Unknown | Home::Foreign(_)) => Finding::degraded("datacenter", home.to_string()),
+        })
+    }
+
     fn jwks(&self) -> Option<Finding> {
         let jwks = self.parts.verifier.jwks_status()?;
         Some(match (&jwks.failure, jwks.fetched_at) {
@@ -148,7 +168,8 @@ impl Health for Status {
         let away = self.parts.redis.is_some() && store.severity == Severity::Degraded;
         let issues = window || (away && self.parts.rules.survives_outages());
         let ready = issues && self.footing() != Footing::Nothing;
-        let findings: Vec<_> = [self.rules(), store, worker].into_iter().chain(self.jwks()).collect();
+        let findings = [self.rules(), store, worker].into_iter().chain(self.postgres()).chain(self.home());
+        let findings: Vec<_> = findings.chain(self.jwks()).collect();
         let worst = findings.iter().map(|finding| finding.severity).max();
         let draining = self.draining.load(Ordering::Acquire);
         let status = match (draining, ready, worst) {

@@ -31,6 +31,7 @@ use crate::{
     secret::Secret,
     server::{self, Server, Threads, Tls},
     stack::{self, Public, PublicParts},
+    store::postgres::PostgresStore,
     telemetry::Metrics,
     worker::{self, Sharing, Worker},
 };
@@ -106,6 +107,8 @@ impl App {
             rules: Arc::clone(&registry),
             following,
             redis: stores.redis.as_ref().map(|redis| redis.client().reachable()),
+            postgres: stores.postgres.as_ref().map(PostgresStore::reachable),
+            home: stores.home.clone(),
             shared_counters: stores.shared_counters.clone(),
             verifier: Arc::clone(&verifier),
             metrics: metrics.clone(),

@@ -14,6 +14,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use tokio::sync::watch;
+
 use super::{BuildError, full};
 use crate::{
     clock::Clock,
@@ -25,7 +27,7 @@ use crate::{
     lifecycle::Lifecycle,
     rules::{Follower, Following, Registry},
     store::{
-        CopiedRules, CounterStore, IdempotencyStore, LedgerStore, MirroredRules, Nonce, RuleStore,
+        CopiedRules, CounterStore, Home, IdempotencyStore, LedgerStore, MirroredRules, Nonce, RuleStore,
         SharedRules, TemporaryStore, WorkerStore,
         counters::{self, SharedCounters},
         postgres::{PostgresStore, grants::Grants},
@@ -69,6 +71,8 @@ pub(super) struct Stores {
     pub(super) redis: Option<Arc<RedisStore>>,
     /// What must never be forgotten.
     pub(super) postgres: Option<PostgresStore>,
+    /// Whether the data centre ID is that of this Redis.
+    pub(super) home: Option<watch::Receiver<Home>>,
     /// The register of rules that nodes follow.
     register: Option<Arc<dyn SharedRules>>,
     /// Where temporary numbers of all nodes are resolved.
@@ -105,6 +109,7 @@ impl Stores {
         let mut stores = Self {
             redis: None,
             postgres: None,
+            home: None,
             register: None,
             resolution: None,
             shared_counters: None,
@@ -130,10 +135,15 @@ impl Stores {
         let link = Arc::new(RedisLink::new(client.clone()));
         stores.postgres = full::database(config, clock, metrics, &connections)?;
         let disk = stores.local.clone();
-        let shared = match &stores.postgres {
+        let home = Arc::new(watch::Sender::new(Home::Unknown));
+        let grants = stores
+            .postgres
+            .clone()
+            .map(|postgres| Grants::new(postgres, full::site(config), home.subscribe()));
+        let shared = match &grants {
             None => SharedCounters::start(link, disk, taking_part, background).await,
-            Some(postgres) => {
-                let grants = Arc::new(Grants::new(postgres.clone(), full::site(config)));
+            Some(grants) => {
+                let grants = Arc::new(grants.clone());
                 SharedCounters::start_under_grants(link, grants, disk, taking_part, background).await
             }
         };
@@ -150,7 +160,11 @@ impl Stores {
             stores.resolution = Some(Arc::new(postgres.clone()));
             stores.idempotency = Arc::new(postgres.clone());
             stores.ledgers = Arc::new(postgres.clone());
-            leases = full::confirmed(config, leases, &postgres);
+            leases = full::confirmed(config, leases, &postgres, &home);
+        }
+        if let Some(grants) = &grants {
+            full::keep_home(config, &redis, grants, &home, data_dir, background);
+            stores.home = Some(home.subscribe());
         }
         let register = stores.register.clone().unwrap_or_else(|| redis.clone());
         stores.rules = Arc::new(CopiedRules::new(register, stores.local.clone()));

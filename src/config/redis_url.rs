@@ -115,6 +115,15 @@ impl fmt::Display for Address {
 }
 
 impl RedisUrl {
+    /// Its servers, for people.
+    pub fn place(&self) -> String {
+        let servers = match &self.topology {
+            Topology::Single(server) => std::slice::from_ref(server),
+            Topology::Sentinel { sentinels: servers, .. } | Topology::Cluster(servers) => servers,
+        };
+        servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    }
+
     /// Takes a URL apart.
     ///
     /// # Errors

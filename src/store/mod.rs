@@ -12,6 +12,7 @@ mod contract;
 mod copied;
 pub mod counters;
 mod draw;
+mod home;
 mod ledger;
 pub mod memory;
 mod mirrored;
@@ -32,6 +33,7 @@ pub use contract::{
     Taken, Transition, Transitioned, WorkerStore,
 };
 pub use copied::CopiedRules;
+pub use home::{Foreign, Home, Housekeeper};
 pub use mirrored::MirroredRules;
 pub use protocol::counter::{Abandon, Abandoned};
 pub use protocol::window::{

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use sqlx::{PgConnection, Row};
+use tokio::sync::watch;
 
 use super::{
     PostgresStore,
@@ -14,7 +15,7 @@ use super::{
 use crate::{
     clock::UnixMillis,
     store::{
-        IdMillis, MarkClaim, MarkClaimed, MarkStore, Nonce, Reachable, StoreFuture,
+        Home, IdMillis, MarkClaim, MarkClaimed, MarkStore, Nonce, Reachable, StoreFuture,
         protocol::window::{Mark, Terms},
     },
 };
@@ -44,19 +45,28 @@ pub struct Marks {
     store: PostgresStore,
     datacenter: u32,
     epoch: UnixMillis,
+    home: watch::Receiver<Home>,
 }
 
 impl Marks {
-    /// Those of a data centre, with ID timestamps since `epoch`.
-    pub fn new(store: PostgresStore, datacenter: u32, epoch: UnixMillis) -> Self {
-        Self { store, datacenter, epoch }
+    /// Those of a data centre, with ID timestamps since `epoch`, as long as that is `home` to its Redis.
+    pub fn new(
+        store: PostgresStore,
+        datacenter: u32,
+        epoch: UnixMillis,
+        home: watch::Receiver<Home>,
+    ) -> Self {
+        Self { store, datacenter, epoch, home }
     }
 }
 
 impl MarkStore for Marks {
     fn claim(&self, claim: MarkClaim) -> StoreFuture<'_, MarkClaimed> {
         let ask = (self.datacenter, self.epoch, claim);
-        Box::pin(async move { self.store.transact_within(DEADLINE, "claim_mark", &ask, confirm).await })
+        Box::pin(async move {
+            self.home.borrow().check("claim_mark")?;
+            self.store.transact_within(DEADLINE, "claim_mark", &ask, confirm).await
+        })
     }
 
     fn give_up(&self, slot: u32, nonce: Nonce, last: IdMillis) -> StoreFuture<'_, ()> {

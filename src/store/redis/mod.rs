@@ -8,6 +8,7 @@
 pub mod client;
 pub mod counters;
 pub mod idempotency;
+mod identity;
 mod rules;
 mod survey;
 mod temporary;

@@ -185,6 +185,36 @@ fn two_data_centres_draw_one_prefix_and_one_of_them_forgets() {
 }
 
 #[test]
+fn a_redis_under_the_id_of_another_is_refused_and_both_are_named() {
+    let (first, second) = (settled(), settled());
+    let (_database, _line, url) = database();
+    let mut own = fleet(&first.url(), &url, 1, 1);
+    own.register("HOT", &counting());
+    let mut story = Story::default();
+    assert_eq!(own.draw(0, "HOT", 1, &mut story), Some(Source::Primary));
+    let mut foreign = Fleet::plan(1, |_, site| {
+        site.with("NUMGEN_REDIS_URL", &second.url())
+            .with("NUMGEN_DATABASE_URL", &url)
+            .with("NUMGEN_DATACENTER_ID", "1")
+    });
+    foreign.start_unready(0);
+    let names = [&first, &second].map(|redis| format!("127.0.0.1:{}", redis.port()));
+    Stopwatch::wait_until(Duration::from_secs(10), "the node says whose the ID is", || {
+        let said =
+            foreign.node(0).admin("/readyz").map(|answer| answer.json().to_string()).unwrap_or_default();
+        names.iter().all(|name| said.contains(name))
+    });
+    assert_eq!(foreign.readiness(0).0, 503, "no window");
+    // Thirty seconds after the last node behind it the ID is free.
+    own.stop(0);
+    Stopwatch::wait_until(Duration::from_secs(50), "the ID passes on", || foreign.readiness(0).0 == 200);
+    for _ in 0..20 {
+        foreign.draw(0, "HOT", 1, &mut story);
+    }
+    story.assert_unique();
+}
+
+#[test]
 fn rules_come_back_to_an_emptied_redis_and_what_is_written_there_is_adopted() {
     let redis = settled();
     let (database, _line, url) = database();

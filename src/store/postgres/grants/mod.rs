@@ -8,11 +8,13 @@
 //!
 //! Order of reading: `migrations/0005_grants.sql` (the tables), `step.rs` (one transaction), `list.rs` (all counters of a key).
 
+mod home;
 mod list;
 mod step;
 
 use std::time::Duration;
 
+pub use home::Redis;
 pub(super) use step::datacenter;
 
 use tokio::sync::watch;
@@ -22,7 +24,7 @@ use crate::{
     counter::{Counter, SequenceValue, ValueRange},
     prefix_key::PrefixKey,
     store::{
-        Reachable, StoreFuture,
+        Home, Reachable, StoreError, StoreFuture,
         counters::{GrantLink, Lot},
         protocol::grant::{Draw, Drawn, Granted, Need, Raised},
     },
@@ -42,12 +44,38 @@ pub struct Site {
 pub struct Grants {
     store: PostgresStore,
     site: Site,
+    home: watch::Receiver<Home>,
 }
 
 impl Grants {
-    /// What `store` grants to a data centre.
-    pub fn new(store: PostgresStore, site: Site) -> Self {
-        Self { store, site }
+    /// What `store` grants to a data centre, as long as that is `home` to its Redis.
+    pub fn new(store: PostgresStore, site: Site, home: watch::Receiver<Home>) -> Self {
+        Self { store, site, home }
+    }
+
+    /// Which data centre.
+    pub fn datacenter(&self) -> u32 {
+        self.site.datacenter
+    }
+
+    /// Which Redis has the ID of the data centre, if one does.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    pub async fn home_holder(&self) -> Result<Option<Redis>, StoreError> {
+        let id = self.site.datacenter;
+        self.store.transact("home_holder", &id, |connection, id| Box::pin(home::holder(connection, id))).await
+    }
+
+    /// Holds the ID of the data centre for a Redis; answers which one has it.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    pub async fn hold_home(&self, redis: &Redis) -> Result<Redis, StoreError> {
+        let ask = (self.site.datacenter, redis);
+        self.store.transact("hold_home", &ask, |connection, ask| Box::pin(home::hold(connection, ask))).await
     }
 }
 
@@ -61,6 +89,7 @@ impl GrantLink for Grants {
     ) -> StoreFuture<'a, Granted> {
         let ask = (self.site, counter, marker, need);
         Box::pin(async move {
+            self.home.borrow().check("grant")?;
             self.store
                 .transact_within(deadline, "grant", &ask, |connection, ask| {
                     Box::pin(step::fetch(connection, ask))
