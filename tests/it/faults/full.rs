@@ -8,7 +8,7 @@ use super::{
     Fleet, Load, NORMAL_WITHIN, Pace, SETTLING, Source, Story, assert_accounted, assert_no_gap, counting,
     flaking, settled,
 };
-use crate::harness::{Data, Database, Fault, Postgres, Proxy, Stopwatch};
+use crate::harness::{Data, Database, Fault, Postgres, Proxy, Redis, Stopwatch};
 
 /// A database of one's own, and a line to it that can be cut.
 fn database() -> (Database, Proxy, String) {
@@ -186,7 +186,8 @@ fn two_data_centres_draw_one_prefix_and_one_of_them_forgets() {
 
 #[test]
 fn a_redis_under_the_id_of_another_is_refused_and_both_are_named() {
-    let (first, second) = (settled(), settled());
+    // A settled one has the generation of every settled one: the other must be another.
+    let (first, second) = (settled(), Redis::start());
     let (_database, _line, url) = database();
     let mut own = fleet(&first.url(), &url, 1, 1);
     own.register("HOT", &counting());
