@@ -52,6 +52,18 @@ impl Desks {
         bounds: Bounds,
         requests: Vec<TakeRequest>,
     ) -> Result<Vec<Taken>, StoreError> {
+        let Some(grants) = &self.grants else { return self.serve(counter, bounds, requests).await };
+        let claims: Vec<_> = requests.iter().map(|request| request.claim.clone()).collect();
+        let taken = self.serve(counter.clone(), bounds, requests).await?;
+        self.record(&**grants, &counter, claims, taken).await
+    }
+
+    async fn serve(
+        &self,
+        counter: Counter,
+        bounds: Bounds,
+        requests: Vec<TakeRequest>,
+    ) -> Result<Vec<Taken>, StoreError> {
         if self.is_retired(&counter.key, bounds.scheme) {
             return Err(self.superseded());
         }

@@ -17,10 +17,11 @@ use tokio::{
 use super::{AuthorityLink, Closed, GrantLink, Lot, PinOutcome, Shown};
 use crate::{
     calendar::Period,
-    counter::{Counter, SequenceValue, ValueRange},
+    counter::{Counter, Ranges, SequenceValue, ValueRange},
     prefix_key::PrefixKey,
     store::{
-        Claim, Reachable, StoreError, StoreFuture,
+        Claim, Reachable, StoreError, StoreFuture, Taken,
+        draw::Record,
         protocol::{
             counter::{
                 Abandon, Abandoned, Advance, Authority, Fenced, Generation, Incarnation, Instance, Marker,
@@ -380,6 +381,7 @@ pub(super) struct Bank {
     /// The generations of which it has heard, in their order, by data centre.
     heard: Mutex<Vec<Recipient>>,
     pub(super) returned: Mutex<Vec<ValueRange>>,
+    keys: Mutex<HashMap<Arc<str>, Record>>,
     pub(super) fetches: AtomicUsize,
 }
 
@@ -389,6 +391,7 @@ impl Bank {
             line: Mutex::default(),
             heard: Mutex::default(),
             returned: Mutex::default(),
+            keys: Mutex::default(),
             fetches: AtomicUsize::new(0),
         })
     }
@@ -501,6 +504,17 @@ impl GrantLink for Teller {
         deadline: Duration,
     ) -> StoreFuture<'a, Raised> {
         Box::pin(self.call("raise", deadline, move |line| line.raise(self.datacenter, to)))
+    }
+
+    fn remember(&self, claim: Claim, values: Ranges) -> StoreFuture<'_, Taken> {
+        Box::pin(self.call("remember", Duration::from_secs(1), move |_line| {
+            let mut keys = self.bank.keys.lock().expect("no panic");
+            let known = keys.get(&claim.scoped_key).and_then(|record| record.answer(&claim));
+            known.unwrap_or_else(|| {
+                keys.insert(claim.scoped_key.clone(), Record::of(&claim, values.clone()));
+                Taken::Fresh(values)
+            })
+        }))
     }
 
     fn lots<'a>(&'a self, _key: &'a PrefixKey, deadline: Duration) -> StoreFuture<'a, Vec<Lot>> {

@@ -9,6 +9,7 @@
 
 use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -18,9 +19,9 @@ use super::{
     link::GrantLink,
 };
 use crate::{
-    counter::{SequenceValue, ValueRange},
+    counter::{Counter, Ranges, SequenceValue, ValueRange},
     store::{
-        Bounds, Reachable, StoreError,
+        Bounds, Claim, Reachable, StoreError, Taken,
         protocol::{
             counter::{Ask, Fenced, Generation, Limits, Outcome},
             grant::{Draw, Drawn, Granted, Need},
@@ -336,6 +337,51 @@ impl Desks {
         }
     }
 
+    /// Records what keys were given where nothing is forgotten, before anybody hears of it. What a key was given before counts.
+    pub(super) async fn record(
+        &self,
+        grants: &dyn GrantLink,
+        counter: &Counter,
+        claims: Vec<Option<Claim>>,
+        taken: Vec<Taken>,
+    ) -> Result<Vec<Taken>, StoreError> {
+        let recorded = claims.into_iter().zip(taken).map(|(claim, taken)| async move {
+            let Some(claim) = claim else { return Ok(taken) };
+            let (claim, values) = match &taken {
+                Taken::Fresh(values) => (claim, values.clone()),
+                // Recorded by the authority; whether it was recorded here as well, nobody knows.
+                Taken::Replayed(known) => {
+                    (Claim { stamp: known.stamp.clone(), ..claim }, known.values.clone())
+                }
+                Taken::Segment(_) | Taken::Mismatch | Taken::Overflow | Taken::Away => return Ok(taken),
+            };
+            if !self.is_granting() {
+                // The authority remembers: asked again, the key gets the same.
+                return Ok(Taken::Away);
+            }
+            match grants.remember(claim, values.clone()).await {
+                Ok(Taken::Fresh(_)) => Ok(taken),
+                Ok(before) => {
+                    if taken == Taken::Fresh(values.clone()) && !is_same(&before, &values) {
+                        self.hand_back(counter, &values).await;
+                    }
+                    Ok(before)
+                }
+                Err(error) if is_away(&error) => Ok(Taken::Away),
+                Err(error) => Err(error),
+            }
+        });
+        join_all(recorded).await.into_iter().collect()
+    }
+
+    async fn hand_back(&self, counter: &Counter, values: &Ranges) {
+        let Some(desk) = self.find(counter) else { return };
+        desk.work().node.hand_back(values.iter());
+        if let Err(error) = self.give_back(&desk, &values.iter().collect::<Vec<_>>()).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "values nobody received are not listed");
+        }
+    }
+
     /// Takes back what was drawn for once.
     pub(super) async fn give_back(&self, desk: &Desk, values: &[ValueRange]) -> Result<(), StoreError> {
         let Some(grants) = &self.grants else { return Ok(()) };
@@ -359,6 +405,10 @@ impl Work {
             self.direct.remove(lowest);
         }
     }
+}
+
+fn is_same(before: &Taken, values: &Ranges) -> bool {
+    matches!(before, Taken::Replayed(known) if known.values == *values)
 }
 
 /// Whoever grants is away.

@@ -7,10 +7,10 @@ use tokio::sync::{broadcast, watch};
 use super::PinOutcome;
 use crate::{
     calendar::Period,
-    counter::{Counter, SequenceValue, ValueRange},
+    counter::{Counter, Ranges, SequenceValue, ValueRange},
     prefix_key::PrefixKey,
     store::{
-        Claim, Reachable, StoreFuture,
+        Claim, Reachable, StoreFuture, Taken,
         protocol::{
             counter::{Abandon, Abandoned, Advance, Authority, Fenced, Reply, Take},
             grant::{Draw, Drawn, Granted, Need, Raised},
@@ -155,6 +155,9 @@ pub trait GrantLink: Send + Sync + 'static {
         to: SequenceValue,
         deadline: Duration,
     ) -> StoreFuture<'a, Raised>;
+
+    /// Records what a key was given, unless it was given something before: then that is the answer.
+    fn remember(&self, claim: Claim, values: Ranges) -> StoreFuture<'_, Taken>;
 
     /// The counters of a prefix key.
     fn lots<'a>(&'a self, key: &'a PrefixKey, deadline: Duration) -> StoreFuture<'a, Vec<Lot>>;

@@ -169,3 +169,39 @@ async fn a_counter_that_was_there_before_there_were_grants_goes_on() {
     assert!(next > held.to.0, "{next} lies in what somebody may still issue: {held:?}");
     drop(disk);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_remembered_though_the_store_was_emptied() {
+    let (server, bank) = (Server::new(), Bank::new());
+    let (node, teller) = start(&server, &bank, 1).await;
+    assert_eq!(node.take(vec![keyed(3, "k")]).await, [fresh(1, 3)]);
+    node.crash().await;
+    server.restart(Memory::default());
+    let (node, _) = start(&server, &bank, 1).await;
+    sleep(Duration::from_secs(1)).await;
+    node.take(vec![plain(1)]).await;
+    sleep(Duration::from_secs(8)).await;
+    let again = node.take(vec![keyed(3, "k")]).await;
+    assert!(
+        matches!(&again[..], [Taken::Replayed(known)] if known.values == range(1, 3).into()),
+        "another number for the same key: {again:?}"
+    );
+    let other = node.take(vec![TakeRequest { count: 4, ..keyed(3, "other") }]).await;
+    assert!(matches!(&other[..], [Taken::Fresh(_)]), "{other:?}");
+    drop(teller);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_waits_for_whoever_remembers_it_and_then_gets_the_same() {
+    let (server, bank) = (Server::new(), Bank::new());
+    let (node, teller) = start(&server, &bank, 1).await;
+    assert_eq!(all(&node, 1).await, [1]);
+    teller.set(Network::Down);
+    assert_eq!(node.take(vec![plain(1), keyed(2, "k")]).await, [fresh(2, 2), Taken::Away]);
+    teller.set(Network::Whole);
+    let again = node.take(vec![keyed(2, "k")]).await;
+    assert!(
+        matches!(&again[..], [Taken::Replayed(known)] if known.values == range(3, 4).into()),
+        "{again:?}"
+    );
+}

@@ -21,10 +21,10 @@ use tokio::sync::watch;
 
 use super::PostgresStore;
 use crate::{
-    counter::{Counter, SequenceValue, ValueRange},
+    counter::{Counter, Ranges, SequenceValue, ValueRange},
     prefix_key::PrefixKey,
     store::{
-        Home, Reachable, StoreError, StoreFuture,
+        Claim, Home, IdempotencyStore, Reachable, StoreError, StoreFuture, Taken,
         counters::{GrantLink, Lot},
         protocol::grant::{Draw, Drawn, Granted, Need, Raised},
     },
@@ -160,6 +160,10 @@ impl GrantLink for Grants {
                 })
                 .await
         })
+    }
+
+    fn remember(&self, claim: Claim, values: Ranges) -> StoreFuture<'_, Taken> {
+        IdempotencyStore::remember(&self.store, claim, values)
     }
 
     fn lots<'a>(&'a self, key: &'a PrefixKey, deadline: Duration) -> StoreFuture<'a, Vec<Lot>> {
