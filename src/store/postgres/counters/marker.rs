@@ -1,28 +1,22 @@
 //! How it is noticed that the database is not what it was: a standby that was promoted without the last transactions, a restored
 //! backup, a copy.
 //!
-//! Two things tell. The *instance* is a digest of what names the present server, its timeline, the database and the table; the
-//! marker was written under one, and another means a promotion, a recovery to a point in time, or a dump that was loaded. And the
-//! write-ahead log only grows: a process that has seen it further on under the same marker sees that a copy of the files was put back.
+//! Two things tell. `numgen_server()` names the present server, its timeline and the tables; the marker was written under one, and
+//! another means a promotion, a recovery to a point in time, or a dump that was loaded. And the write-ahead log only grows: a process
+//! that has seen it further on under the same marker sees that a copy of the files was put back.
 
 use std::sync::{Mutex, PoisonError};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use super::super::{failure::Failure, values::Whole};
 use crate::store::protocol::counter::{Generation, Marker};
 
-/// Columns that say which server this is and where it stands: `system`, `timeline`, `of_database`, `of_table`, `wal`, `now_ms`.
-///
-/// The timeline is read off the name of a log file: the control file still has the old one when a promotion is over.
+/// Columns that say which server this is and where it stands: `present`, `wal`, `now_ms`. Of the log, what is on disk: the rest may go
+/// with a crash, and nothing was acknowledged of it.
 macro_rules! server {
     () => {
-        "(SELECT system_identifier FROM pg_control_system())::text AS system,
-         left(pg_walfile_name(pg_current_wal_flush_lsn()), 8) AS timeline,
-         (SELECT oid FROM pg_database WHERE datname = current_database())::text AS of_database,
-         'numgen_counters'::regclass::oid::text AS of_table,
-         pg_current_wal_flush_lsn() - '0/0'::pg_lsn AS wal,
+        "numgen_server() AS present, pg_current_wal_flush_lsn() - '0/0'::pg_lsn AS wal,
          floor(extract(epoch FROM clock_timestamp()) * 1000)::numeric AS now_ms"
     };
 }
@@ -31,7 +25,7 @@ pub(super) use server;
 /// The server, as a statement found it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Server {
-    /// See the module.
+    /// Which it is.
     pub(super) instance: u64,
     /// How many bytes of its log were on disk.
     wal: u64,
@@ -42,15 +36,8 @@ pub(super) struct Server {
 impl Server {
     /// Reads the columns of [`server!`].
     pub(super) fn read(row: &PgRow) -> Result<Self, Failure> {
-        let mut name = String::new();
-        for column in ["system", "timeline", "of_database", "of_table"] {
-            name.push_str(row.try_get(column)?);
-            name.push('/');
-        }
-        let mut instance = [0; 8];
-        instance.copy_from_slice(&digest(&SHA256, name.as_bytes()).as_ref()[..8]);
         Ok(Self {
-            instance: u64::from_be_bytes(instance),
+            instance: row.try_get::<i64, _>("present")?.cast_unsigned(),
             wal: row.try_get::<Whole, _>("wal")?.0,
             now_ms: row.try_get::<Whole, _>("now_ms")?.0,
         })
@@ -91,12 +78,12 @@ impl Witness {
     }
 }
 
-/// Reads `generation, instance, since_ms, settled`; all are NULL where there is no marker.
+/// Reads `generation, server, since_ms, settled`; all are NULL where there is no marker.
 pub(super) fn read(row: &PgRow) -> Result<Option<Marker>, Failure> {
     let Some(generation) = row.try_get::<Option<Whole>, _>("generation")? else { return Ok(None) };
     Ok(Some(Marker {
         generation: Generation(generation.0),
-        replid: row.try_get::<Whole, _>("instance")?.0,
+        replid: row.try_get::<i64, _>("server")?.cast_unsigned(),
         since: row.try_get::<Whole, _>("since_ms")?.0,
         settled: row.try_get("settled")?,
     }))
@@ -105,9 +92,9 @@ pub(super) fn read(row: &PgRow) -> Result<Option<Marker>, Failure> {
 /// The marker as it is now.
 pub(super) async fn look(connection: &mut PgConnection) -> Result<(Option<Marker>, Server), Failure> {
     let row = sqlx::query(concat!(
-        "SELECT m.generation, m.instance, m.since_ms, m.settled, ",
+        "SELECT m.generation, m.server, m.since_ms, m.settled, ",
         server!(),
-        " FROM (SELECT 1) AS one LEFT JOIN numgen_counter_marker AS m ON m.only"
+        " FROM (SELECT 1) AS one LEFT JOIN numgen_counter_marker AS m ON m.singleton"
     ))
     .fetch_one(connection)
     .await?;
@@ -121,11 +108,11 @@ pub(super) async fn lock(
     fresh: Generation,
 ) -> Result<Marker, Failure> {
     let row = sqlx::query(
-        "INSERT INTO numgen_counter_marker (generation, instance, since_ms, settled) VALUES ($1, $2, $3, false)
-         ON CONFLICT (only) DO UPDATE SET only = true RETURNING generation, instance, since_ms, settled",
+        "INSERT INTO numgen_counter_marker (generation, server, since_ms, settled) VALUES ($1, $2, $3, false)
+         ON CONFLICT (singleton) DO UPDATE SET singleton = true RETURNING generation, server, since_ms, settled",
     )
     .bind(Whole(fresh.0))
-    .bind(Whole(server.instance))
+    .bind(server.instance.cast_signed())
     .bind(Whole(server.now_ms))
     .fetch_one(connection)
     .await?;
@@ -134,15 +121,13 @@ pub(super) async fn lock(
 
 /// Writes the marker, which is locked.
 pub(super) async fn write(connection: &mut PgConnection, marker: &Marker) -> Result<(), Failure> {
-    sqlx::query(
-        "UPDATE numgen_counter_marker SET generation = $1, instance = $2, since_ms = $3, settled = $4",
-    )
-    .bind(Whole(marker.generation.0))
-    .bind(Whole(marker.replid))
-    .bind(Whole(marker.since))
-    .bind(marker.settled)
-    .execute(connection)
-    .await?;
+    sqlx::query("UPDATE numgen_counter_marker SET generation = $1, server = $2, since_ms = $3, settled = $4")
+        .bind(Whole(marker.generation.0))
+        .bind(marker.replid.cast_signed())
+        .bind(Whole(marker.since))
+        .bind(marker.settled)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

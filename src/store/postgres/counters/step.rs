@@ -155,9 +155,9 @@ impl Found {
 async fn find(connection: &mut PgConnection, counter: &Counter) -> Result<Found, Failure> {
     const FIND: &str = concat!(
         "SELECT c.origin, c.base, c.last, c.archived_to, c.state::text AS state,
-                m.generation, m.instance, m.since_ms, m.settled, ",
+                m.generation, m.server, m.since_ms, m.settled, ",
         server!(),
-        " FROM numgen_counters AS c LEFT JOIN numgen_counter_marker AS m ON m.only
+        " FROM numgen_counters AS c LEFT JOIN numgen_counter_marker AS m ON m.singleton
          WHERE c.prefix_key = $1 AND c.period = $2 FOR UPDATE OF c"
     );
     loop {

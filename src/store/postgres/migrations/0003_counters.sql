@@ -1,11 +1,11 @@
 -- Continuous counters. Times are in milliseconds since 1970-01-01T00:00:00Z, values numeric(20): all of an unsigned 64-bit integer.
 
--- One row: names a stretch of time in which this database has forgotten nothing, and the server, timeline and table that it was
--- written for. On another one (a promoted standby, a restored backup) nodes report before anything is drawn.
+-- One row: names a stretch of time in which this database has forgotten nothing, and the numgen_server() for which it was written. On
+-- another one (a promoted standby, a restored backup) nodes report before anything is drawn.
 CREATE TABLE numgen_counter_marker (
-    only       boolean PRIMARY KEY DEFAULT true CHECK (only),
+    singleton  boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     generation numeric(20) NOT NULL,
-    instance   numeric(20) NOT NULL,
+    server     bigint NOT NULL,
     since_ms   numeric(20) NOT NULL,
     settled    boolean NOT NULL
 ) WITH (fillfactor = 50);
