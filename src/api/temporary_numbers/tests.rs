@@ -158,7 +158,7 @@ impl Bench {
         let api = Api::new(Parts {
             rules: Arc::new(rules),
             engine: Arc::new(engine),
-            counters: counters.clone(),
+            counters: counters.clone().into(),
             ledgers: store.clone(),
             temporary: Arc::new(Resolver::new(store, None)),
             clock: shared_clock,
