@@ -3,6 +3,7 @@
 #
 # First the pure parts by criterion; then HTTP, one after the other in one run: a bare hyper server that answers a constant, the
 # service in each mode and profile with its whole stack on (token, rate limit, metrics, tracing), and webdis INCR on the same Redis.
+# Strict on PostgreSQL is compared with pgbench: one row, UPDATE .. RETURNING, 64 clients, on the same server.
 # Absolute figures on shared machines mean little.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -18,7 +19,7 @@ pids=()
 cleanup() {
   [ ${#pids[@]} = 0 ] || kill "${pids[@]}" 2>/dev/null || true
   wait
-  rm -rf "$work"
+  rm -rf "$work" "${ledger:-}"
 }
 trap cleanup EXIT
 
@@ -55,6 +56,24 @@ webdis=$!
 pids+=("$webdis")
 wait_for "$webdis_port"
 
+# A PostgreSQL of its own, which refuses to run as root.
+unprivileged() {
+  if [ "$(id -u)" = 0 ]; then setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; else "$@"; fi
+}
+for folder in /usr/lib/postgresql/*/bin; do PATH=$folder:$PATH; done
+postgres_port=$(free_port)
+ledger=$(mktemp -d)
+[ "$(id -u)" != 0 ] || chown 65534:65534 "$ledger"
+(cd / && unprivileged initdb --auth=trust --encoding=UTF8 --locale=C --username numgen -D "$ledger/data") >"$work/initdb.log"
+(cd / && unprivileged exec postgres -D "$ledger/data" -p "$postgres_port" -k "$ledger" -h 127.0.0.1) >"$work/postgres.log" 2>&1 &
+pids+=($!)
+wait_for "$postgres_port"
+sql() { psql --quiet --no-psqlrc -h 127.0.0.1 -p "$postgres_port" -U numgen "$@"; }
+until sql -d postgres -c 'SELECT 1' >/dev/null 2>&1; do sleep 0.05; done
+for database in row optimistic pgbench; do sql -d postgres -c "CREATE DATABASE $database"; done
+sql -d pgbench -c 'CREATE TABLE counter (id int PRIMARY KEY, value bigint); INSERT INTO counter VALUES (1, 0)'
+echo 'UPDATE counter SET value = value + 1 WHERE id = 1 RETURNING value;' >"$work/update.sql"
+
 bare_port=$(free_port)
 target/release/examples/bare "127.0.0.1:$bare_port" >"$work/bare.log" 2>&1 &
 bare=$!
@@ -87,6 +106,20 @@ pids+=("$shared")
 shared_url=http://127.0.0.1:$shared_port
 wait_for "$shared_admin"
 
+# Two services on PostgreSQL, one for each way to lock.
+declare -A strict=() strict_url=() strict_port=()
+for locking in row optimistic; do
+  strict_port[$locking]=$(free_port)
+  own_admin=$(free_port)
+  NUMGEN_DATABASE_URL="postgres://numgen@127.0.0.1:$postgres_port/$locking" NUMGEN_STRICT_LOCKING=$locking \
+    NUMGEN_DATA_DIR="$work/$locking" NUMGEN_LISTEN="127.0.0.1:${strict_port[$locking]}" NUMGEN_ADMIN_LISTEN="127.0.0.1:$own_admin" \
+    "$numgen" serve >"$work/$locking.log" 2>&1 &
+  strict[$locking]=$!
+  pids+=($!)
+  strict_url[$locking]=http://127.0.0.1:${strict_port[$locking]}
+  wait_for "$own_admin"
+done
+
 # A rule by way of bash alone: what it prints matters only when it fails.
 register() { # port, prefix key, rule
   local body=$3
@@ -102,10 +135,12 @@ register "$port" STRICT '{"format":"INV-{SEQ:9}","mode":"strict"}'
 sleep 6
 register "$shared_port" SNOW '{"format":"EVT-{SEQ:19}"}'
 register "$shared_port" COUNT '{"format":"CNT-{SEQ:9}"}'
+for locking in row optimistic; do register "${strict_port[$locking]}" STRICT '{"format":"INV-{SEQ:9}","mode":"strict"}'; done
+register "${strict_port[row]}" COUNT '{"format":"CNT-{SEQ:9}"}'
 
 declare -A base=()
-measure() { # name, connections, process, URL
-  local out rate
+measure() { # name, connections, process, URL; leaves the requests/s in `rate`
+  local out
   out=$(wrk -t2 -c"$2" -d"${seconds}s" --latency -H "Authorization: Bearer $token" "$4")
   rate=$(awk '/^Requests\/sec/ { print $2 }' <<<"$out")
   [ "$1" = bare ] && base[$2]=$rate
@@ -123,6 +158,22 @@ for count in "${connections[@]}"; do
   measure 'snowflake, Redis' "$count" "$shared" "$shared_url/numbers/SNOW"
   measure 'continuous, Redis' "$count" "$shared" "$shared_url/numbers/COUNT"
   measure 'webdis INCR' "$count" "$webdis" "http://127.0.0.1:$webdis_port/INCR/bench"
+  measure 'strict, PostgreSQL' "$count" "${strict[row]}" "${strict_url[row]}/numbers/STRICT"
+  [ "$count" != 64 ] || strict_rate=$rate
+  measure 'strict, optimistic' "$count" "${strict[optimistic]}" "${strict_url[optimistic]}/numbers/STRICT"
+  measure 'continuous, PostgreSQL' "$count" "${strict[row]}" "${strict_url[row]}/numbers/COUNT"
 done
 batch=$(wrk -t2 -c8 -d"${seconds}s" -H "Authorization: Bearer $token" "$url/numbers/SNOW?count=1000" | awk '/^Requests\/sec/ { print $2 }')
 awk -v rate="$batch" 'BEGIN { printf "\nsnowflake, count=1000: %.0f numbers/s\n", rate * 1000 }'
+
+updates=$(pgbench -n -M prepared -c 64 -j 2 -T "$seconds" -f "$work/update.sql" -h 127.0.0.1 -p "$postgres_port" -U numgen pgbench 2>&1 | awk '/^tps/ { print $3 }')
+printf 'pgbench, one row, 64 clients: %.0f updates/s' "$updates"
+[ -z "${strict_rate:-}" ] || awk -v a="$strict_rate" -v b="$updates" 'BEGIN { printf "; strict on PostgreSQL, 64 connections: %.1f times that", a / b }'
+echo
+
+# 1,000 strict counters in turn.
+for i in $(seq 1000); do register "${strict_port[row]}" "S$i" '{"format":"S'"$i"'-{SEQ:9}","mode":"strict"}'; done
+echo 'request = function() return wrk.format("GET", "/numbers/S" .. math.random(1000)) end' >"$work/spread.lua"
+spread() { wrk -t2 -c64 -d"${seconds}s" -s "$work/spread.lua" -H "Authorization: Bearer $token" "${strict_url[row]}" | awk '/^Requests\/sec/ { print $2 } /Non-2xx/ { print "refused!" }'; }
+spread >/dev/null
+echo "1,000 strict counters on PostgreSQL, 64 connections: $(spread) requests/s"
