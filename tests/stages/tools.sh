@@ -78,7 +78,7 @@ crate() {
 
 install() {
   case $1 in
-    system) packages build-essential pkg-config libxml2-dev libcurl4-openssl-dev libclang-dev faketime redis-server redis-sentinel ;;
+    system) packages build-essential pkg-config libxml2-dev libcurl4-openssl-dev libclang-dev faketime redis-server redis-sentinel postgresql ;;
     bench) packages wrk webdis redis-server ;;
     llvm)
       # Reads the coverage of exactly this compiler.
