@@ -35,8 +35,8 @@ section! {
     redis_ca_file: Option<PathBuf> = "NUMGEN_REDIS_CA_FILE", Unset("those of the system"), path();
     /// PostgreSQL for rules, counters, worker IDs and strict ledgers.
     database_url: Option<Secret<String>> = "NUMGEN_DATABASE_URL", Unset("no PostgreSQL"), database().secret();
-    /// Certificates (PEM) that vouch for a PostgreSQL with TLS; its name is checked then.
-    database_ca_file: Option<PathBuf> = "NUMGEN_DATABASE_CA_FILE", Unset("those of the system"), path();
+    /// Certificates (PEM) that vouch for a PostgreSQL with TLS, beside the list of Mozilla; it has to prove its name then, as by sslmode=verify-full.
+    database_ca_file: Option<PathBuf> = "NUMGEN_DATABASE_CA_FILE", Unset("sslmode of the URL decides"), path();
     /// Connections of a node to PostgreSQL at most, but for a few that listen and write ledgers.
     database_pool_size: u32 = "NUMGEN_DATABASE_POOL_SIZE", Default("16"), whole(1..=1_000);
     /// How long a request may wait for a store, from its arrival.

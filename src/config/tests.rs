@@ -311,6 +311,24 @@ fn a_setting_without_effect_is_told() {
 }
 
 #[test]
+fn the_urls_choose_the_profile() {
+    let of = |urls: &[&str]| {
+        let source = urls.iter().fold(FixedSource::new(), |source, url| match url.split_once(':') {
+            Some(("redis", _)) => source.variable("NUMGEN_REDIS_URL", url),
+            _ => source.variable("NUMGEN_DATABASE_URL", url),
+        });
+        Config::load(&Flags::default(), &source)
+            .map(|(config, _)| config.profile())
+            .map_err(|e| e.to_string())
+    };
+    assert_eq!(of(&[]), Ok(Profile::Embedded));
+    assert_eq!(of(&["redis://h"]), Ok(Profile::Redis));
+    assert_eq!(of(&["postgres://h/n"]), Ok(Profile::Postgres));
+    let refused = of(&["redis://h", "postgres://:canary@h/n"]).unwrap_err();
+    assert!(refused.contains("not yet both at once") && !refused.contains("canary"), "{refused}");
+}
+
+#[test]
 fn an_empty_variable_is_one_that_is_not_set() {
     assert_eq!(config(&FixedSource::new().variable("NUMGEN_WORKER_ID", "")).worker.worker_id, None);
 }

@@ -20,6 +20,7 @@ mod observe;
 mod openapi;
 mod postgres;
 mod postgres_counters;
+mod postgres_nodes;
 mod process;
 mod readme;
 mod redaction;

@@ -60,7 +60,7 @@ pub struct Settings {
     pub locking: StrictLocking,
     /// Connections at most, but for one that listens.
     pub pool_size: u32,
-    /// Certificates (PEM) that vouch for the server; those of the system unless given.
+    /// Certificates (PEM) that vouch for the server, beside the list of Mozilla.
     pub ca_file: Option<PathBuf>,
 }
 
