@@ -142,8 +142,18 @@ fn draw_value(
         let Remembered { parts, rule, .. } = &*remembered;
         let mut order = order(rule, usable.local(), &claims.subject, now, Wishes::default());
         order.hold = Some(Arc::new(usable));
-        let issued = parts.engine.issue(&order).await?;
-        remembered.count(&issued);
-        Ok(answer(&issued, None))
+        let error = match parts.engine.issue(&order).await {
+            Ok(issued) => {
+                remembered.count(&issued);
+                return Ok(answer(&issued, None));
+            }
+            Err(error) => Error::from(error),
+        };
+        drop(order);
+        if error.is_superseded() {
+            let key = rule.rule().prefix_key.clone();
+            return Box::pin(numbers::issue_anew(parts, &claims, key, now)).await;
+        }
+        Err(error)
     })))
 }

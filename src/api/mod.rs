@@ -37,7 +37,7 @@ use crate::{
     generate::{Engine, Source, temporary::Resolver},
     rule::Rule,
     rules::Registry,
-    store::{CounterStore, LedgerStore},
+    store::{CountersByMode, LedgerStore},
     telemetry::Counter,
 };
 
@@ -62,7 +62,7 @@ pub struct Parts {
     /// Issues numbers.
     pub engine: Arc<Engine>,
     /// Counters, to be shown and advanced.
-    pub counters: Arc<dyn CounterStore>,
+    pub counters: CountersByMode,
     /// Ledgers, to be shown and changed.
     pub ledgers: Arc<dyn LedgerStore>,
     /// Temporary numbers, to be shown and resolved.

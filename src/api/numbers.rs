@@ -137,26 +137,53 @@ async fn issue(
     claims.may_touch(wanted.key.as_str())?;
     let now = parts.clock.now();
     let unregistered = || Error::IssueUnregistered(wanted.key.clone());
-    let mut rule = parts.rules.get(wanted.key.as_str()).ok_or_else(unregistered)?;
+    let rule = parts.rules.get(wanted.key.as_str()).ok_or_else(unregistered)?;
     if wanted.reserve.is_some() && rule.rule().mode != Mode::Strict {
         let message = Message::new("only strict prefixes can reserve", "只有 strict 前缀可以预留");
         return Err(Invalid::of("reserve_seconds", message).into());
     }
     quota(&request.head.extensions, wanted.count.unwrap_or(1))?;
-    let mut answer = issue_under(parts, &rule, claims, &wanted, now).await;
-    for _ in 0..REREADS {
-        if !answer.as_ref().is_err_and(Error::is_superseded) {
-            break;
-        }
-        // Another node has changed the rule: this one learns it at once, rather than with its next look.
-        rule = Box::pin(parts.rules.reread(&wanted.key)).await?.ok_or_else(unregistered)?;
-        answer = Box::pin(issue_under(parts, &rule, claims, &wanted, now)).await;
+    match issue_under(parts, &rule, claims, &wanted, now).await {
+        Err(error) if error.is_superseded() => Box::pin(follow(parts, claims, &wanted, now)).await,
+        answer => answer,
     }
-    answer
 }
 
-/// How often a request follows a rule that is changed under it.
-const REREADS: usize = 4;
+/// One number of a key whose rule was changed by another node while somebody asked under it.
+pub(super) async fn issue_anew(
+    parts: &Parts,
+    claims: &Arc<Claims>,
+    key: PrefixKey,
+    now: UnixMillis,
+) -> Result<Response<Body>, Error> {
+    let wanted = Wanted { key, count: None, date: None, reserve: None, idempotency_key: None };
+    follow(parts, claims, &wanted, now).await
+}
+
+/// How often a request follows a rule that is changed under it, and the first pause, which doubles: counters are closed to the old
+/// rule a little before the new one can be read. Together 0.6 s.
+const REREADS: u32 = 6;
+const REREAD_PAUSE: Duration = Duration::from_millis(10);
+
+/// Draws under the rule that is in force in the store, which this node learns at once, rather than with its next look.
+async fn follow(
+    parts: &Parts,
+    claims: &Arc<Claims>,
+    wanted: &Wanted,
+    now: UnixMillis,
+) -> Result<Response<Body>, Error> {
+    let mut reread = 0;
+    loop {
+        let rule = parts.rules.reread(&wanted.key).await?;
+        let rule = rule.ok_or_else(|| Error::IssueUnregistered(wanted.key.clone()))?;
+        let answer = issue_under(parts, &rule, claims, wanted, now).await;
+        if reread == REREADS || !answer.as_ref().is_err_and(Error::is_superseded) {
+            return answer;
+        }
+        tokio::time::sleep(REREAD_PAUSE * 2_u32.pow(reread)).await;
+        reread += 1;
+    }
+}
 
 /// Draws under a rule, or under the one that has taken its place by now.
 async fn issue_under(

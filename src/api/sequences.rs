@@ -33,7 +33,7 @@ pub(super) async fn show(parts: &Parts, request: &Incoming<'_>, key: &str) -> Re
 
 /// Every counter of a rule, as it stands.
 async fn document(parts: &Parts, key: &PrefixKey, rule: &CompiledRule) -> Result<Value, Error> {
-    let counters = parts.counters.counters(key).await?;
+    let counters = parts.counters.of(rule.rule().mode).counters(key).await?;
     let counters: Vec<Value> = counters.iter().map(|counter| counter_to_json(rule, counter)).collect();
     Ok(json!({"prefix_key": key.as_str(), "mode": rule.rule().mode.as_str(), "counters": counters}))
 }
@@ -120,13 +120,14 @@ pub(super) async fn advance(
     };
     // Numbers above `to` may be issued from now on: a later change of the rule must know that it was used.
     let usable = parts.rules.ensure_used(rule, Moment::Document(date)).await?;
+    let counters = parts.counters.of(usable.rule().mode);
     let (counter, bounds) = (usable.counter(), usable.bounds());
     let lowest = bounds.base.max(bounds.floor);
     if to < lowest {
         return Err(Error::BelowHighWater { last: lowest });
     }
     let (period, actor) = (counter.period.clone(), Arc::clone(&claims.subject));
-    let outcome = parts.counters.advance(counter, lowest, to, Arc::clone(&actor), parts.clock.now()).await?;
+    let outcome = counters.advance(counter, lowest, to, Arc::clone(&actor), parts.clock.now()).await?;
     drop(usable);
     match outcome {
         Advanced::Done => {
@@ -200,7 +201,8 @@ pub(super) async fn abandon(
     let what = what.ok_or(Error::Internal("a checked field is missing"))?;
     let rule = request::rule(parts, &key)?;
     let mut outcome = Abandoned::Nothing;
-    for counter in parts.counters.counters(&key).await? {
+    let counters = parts.counters.of(rule.rule().mode);
+    for counter in counters.counters(&key).await? {
         // A range is one of a period; a node may hold something in each.
         let wanted = period.as_deref().map_or_else(
             || matches!(what, Abandon::Node(_)) || rule.rule().reset == Reset::Never,
@@ -208,7 +210,7 @@ pub(super) async fn abandon(
         );
         if wanted {
             let on = Counter { key: key.clone(), period: counter.period };
-            outcome = joined(outcome, parts.counters.abandon(on, what.clone()).await?);
+            outcome = joined(outcome, counters.abandon(on, what.clone()).await?);
         }
     }
     match outcome {

@@ -127,7 +127,8 @@ async fn draw(parts: &Parts, row: &TemporaryRow) -> Result<String, Error> {
     };
     let mut order = numbers::order(&usable, usable.local(), &row.subject, parts.clock.now(), wishes);
     order.hold = Some(Arc::new(usable.clone()));
-    let issued = parts.engine.issue(&order).await?;
+    // The claim is ours, not the caller's: it is not told of a key.
+    let issued = parts.engine.issue(&order).await.map_err(IssueError::without_key)?;
     parts.meter.counter(usable.rule(), issued.source).increment(issued.count());
     let mut text = String::new();
     issued.write(&mut text, |_, _| {});

@@ -6,7 +6,7 @@ use crate::{
     auth::SetupError,
     config::DataDirError,
     server::TlsError,
-    store::{StoreError, redis::client::ConnectError, sqlite::OpenError},
+    store::{StoreError, postgres, redis::client::ConnectError, sqlite::OpenError},
     worker::AcquireError,
 };
 
@@ -45,6 +45,12 @@ pub enum BuildError {
     /// Redis can never be used as configured.
     #[error("NUMGEN_REDIS_URL: {0}")]
     Redis(#[from] ConnectError),
+    /// PostgreSQL can never be used as configured.
+    #[error(transparent)]
+    Database(#[from] postgres::ConnectError),
+    /// PostgreSQL was found, and must not be used.
+    #[error("NUMGEN_DATABASE_URL: {0}")]
+    DatabaseRefused(#[from] postgres::Refused),
     /// The rules could not be read.
     #[error("the rules could not be read")]
     Rules(#[source] StoreError),
@@ -86,6 +92,8 @@ impl BuildError {
             | Self::LayoutDiffers { .. }
             | Self::Auth(_)
             | Self::Redis(_)
+            | Self::Database(_)
+            | Self::DatabaseRefused(_)
             | Self::Tls(_)
             | Self::Bind { .. } => true,
             Self::Worker(_)

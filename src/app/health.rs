@@ -32,8 +32,8 @@ pub(super) struct Parts {
     pub(super) rules: Arc<Registry>,
     /// Where rules are kept elsewhere.
     pub(super) following: Option<Arc<Following>>,
-    /// Where there is a Redis.
-    pub(super) redis: Option<watch::Receiver<Reachable>>,
+    /// The store that nodes share, by its name, where there is one.
+    pub(super) elsewhere: Option<(&'static str, watch::Receiver<Reachable>)>,
     /// Where nodes share their counters.
     pub(super) shared_counters: Option<SharedCounters>,
     pub(super) verifier: Arc<Verifier>,
@@ -108,10 +108,10 @@ impl Status {
 
     /// The store that numbers rest on.
     fn store(&self, window: bool) -> Finding {
-        match &self.parts.redis {
-            Some(redis) => match &*redis.borrow() {
-                Reachable::Yes => Finding::well("redis"),
-                Reachable::No { reason, .. } => Finding::degraded("redis", format!("away: {reason}")),
+        match &self.parts.elsewhere {
+            Some((name, reachable)) => match &*reachable.borrow() {
+                Reachable::Yes => Finding::well(name),
+                Reachable::No { reason, .. } => Finding::degraded(name, format!("away: {reason}")),
             },
             // The window is renewed through the store twice a second: a window that has run out means that it does not answer.
             None if window => Finding::well("store"),
@@ -144,8 +144,8 @@ impl Health for Status {
         let window = !self.parts.worker.ids().window_left().is_zero();
         let store = self.store(window);
         let worker = self.worker(window);
-        // Without a window and without Redis, counted prefixes go on with what the node holds, or with temporary numbers.
-        let away = self.parts.redis.is_some() && store.severity == Severity::Degraded;
+        // Without a window and without the store, counted prefixes go on with what the node holds, or with temporary numbers.
+        let away = self.parts.elsewhere.is_some() && store.severity == Severity::Degraded;
         let issues = window || (away && self.parts.rules.survives_outages());
         let ready = issues && self.footing() != Footing::Nothing;
         let findings: Vec<_> = [self.rules(), store, worker].into_iter().chain(self.jwks()).collect();

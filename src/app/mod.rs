@@ -22,7 +22,7 @@ use crate::{
     api::{Admin, Api, Parts},
     auth::{self, Verifier},
     clock::Clock,
-    config::{Config, DataDir, NodeName, Origins, ProcessSource},
+    config::{Config, DataDir, NodeName, Origins, ProcessSource, Profile},
     generate::{self, Engine},
     lifecycle::Lifecycle,
     middleware::rate_limit::{Limits, Rates},
@@ -37,7 +37,7 @@ use crate::{
 pub use error::BuildError;
 
 use health::Status;
-use stores::{Profile, Stores};
+use stores::{Ground, Stores};
 
 /// In profile *embedded* the mark runs this far ahead of the clock, and is extended twice as often: a restart waits for nobody.
 const EMBEDDED_WINDOW: Duration = Duration::from_secs(1);
@@ -80,7 +80,15 @@ impl App {
             None => data_dir.node_name(&ProcessSource)?,
         };
         let metrics = Metrics::new();
-        let stores = Stores::open(&config, &data_dir, &node, &background, &clock, &metrics).await?;
+        let ground = Ground {
+            config: &config,
+            data_dir: &data_dir,
+            node: &node,
+            background: &background,
+            clock: &clock,
+            metrics: &metrics,
+        };
+        let stores = Stores::open(ground).await?;
         let worker = hold_worker(&stores, &config, &clock).await?;
         background.spawn(worker.clone().keep(background.clone()));
         let ids = Arc::clone(worker.ids());
@@ -104,8 +112,8 @@ impl App {
             worker: worker.clone(),
             rules: Arc::clone(&registry),
             following,
-            redis: stores.redis.as_ref().map(|redis| redis.client().reachable()),
-            shared_counters: stores.shared_counters.clone(),
+            elsewhere: stores.elsewhere(),
+            shared_counters: stores.shared_counters().cloned(),
             verifier: Arc::clone(&verifier),
             metrics: metrics.clone(),
             connections: public_server.open_connections(),
@@ -226,16 +234,16 @@ async fn hold_worker(stores: &Stores, config: &Config, clock: &Arc<dyn Clock>) -
         max_ahead: worker.max_ahead,
         sharing: Sharing::Exclusive,
     };
-    let settings = match stores.profile() {
+    let settings = match config.profile() {
         Profile::Embedded => {
             pin_layout(stores, config).await?;
             common
         }
-        // The mark of a fixed worker ID is kept here; it is claimed in Redis.
-        Profile::Redis if worker.worker_id.is_some() => {
+        // The mark of a fixed worker ID is kept here; it is claimed in the store that nodes share.
+        Profile::Redis | Profile::Postgres if worker.worker_id.is_some() => {
             worker::Settings { sharing: Sharing::Shared { pinned: worker.pinned_layout() }, ..common }
         }
-        Profile::Redis => worker::Settings {
+        Profile::Redis | Profile::Postgres => worker::Settings {
             slots: 0..worker.layout.max_worker() + 1,
             window: worker.window,
             renew_every: worker::Settings::RENEW_EVERY,

@@ -1,15 +1,17 @@
 //! The stores of a profile, opened: which URL is configured decides what is kept where.
 //!
-//! | | embedded | redis |
-//! | --- | --- | --- |
-//! | rules, counters, idempotency, worker windows | SQLite | Redis |
-//! | strict ledgers | SQLite | nowhere: refused |
-//! | copy of the rules, journal of temporary numbers | | SQLite |
+//! | | embedded | redis | postgres |
+//! | --- | --- | --- | --- |
+//! | rules, counters, idempotency, worker windows | SQLite | Redis | PostgreSQL |
+//! | strict ledgers | SQLite | nowhere: refused | PostgreSQL |
+//! | copy of the rules, segments, journal of temporary numbers | | SQLite | SQLite |
 //!
-//! SQLite in the data directory is always opened: its lock proves that no other process uses the directory. A Redis that is away is
+//! SQLite in the data directory is always opened: its lock proves that no other process uses the directory. A store that is away is
 //! connected to in the background.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::watch;
 
 use super::BuildError;
 use crate::{
@@ -21,11 +23,14 @@ use crate::{
     },
     lifecycle::Lifecycle,
     rules::{Follower, Following, Registry},
+    secret::Secret,
     store::{
-        CopiedRules, CounterStore, IdempotencyStore, LedgerStore, Nonce, RuleStore, WorkerStore,
-        counters::{self, SharedCounters},
+        CopiedRules, CounterStore, CountersByMode, IdempotencyStore, LedgerStore, Nonce, Reachable,
+        RuleStore, SharedRules, TemporaryStore, WorkerStore,
+        counters::{self, AuthorityLink, SharedCounters},
+        postgres::{self, PostgresStore, counters::PostgresLink},
         redis::{
-            RedisStore, Settings,
+            self, RedisStore,
             client::{Client, Options},
             counters::RedisLink,
         },
@@ -35,34 +40,14 @@ use crate::{
     worker::Claimed,
 };
 
-/// What a configuration amounts to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Profile {
-    /// Everything in the data directory.
-    Embedded,
-    /// What nodes share is in Redis.
-    Redis,
-}
-
-impl fmt::Display for Profile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Embedded => "embedded",
-            Self::Redis => "redis",
-        })
-    }
-}
-
 /// Every store that the configuration asks for.
 pub(super) struct Stores {
     /// In the data directory.
     pub(super) local: Arc<SqliteStore>,
-    /// What nodes share.
-    pub(super) redis: Option<Arc<RedisStore>>,
-    /// The counters that nodes share: at the end, what this node holds of them is given up.
-    pub(super) shared_counters: Option<SharedCounters>,
+    /// What nodes share, if they do.
+    shared: Option<Shared>,
     pub(super) rules: Arc<dyn RuleStore>,
-    pub(super) counters: Arc<dyn CounterStore>,
+    pub(super) counters: CountersByMode,
     pub(super) ledgers: Arc<dyn LedgerStore>,
     pub(super) idempotency: Arc<dyn IdempotencyStore>,
     pub(super) workers: Arc<dyn WorkerStore>,
@@ -70,88 +55,174 @@ pub(super) struct Stores {
     connections: Lifecycle,
 }
 
+/// A store that nodes share.
+struct Shared {
+    name: &'static str,
+    reachable: watch::Receiver<Reachable>,
+    rules: Arc<dyn SharedRules>,
+    temporary: Arc<dyn TemporaryStore>,
+    /// At the end, what this node holds of them is given up.
+    counters: SharedCounters,
+    /// The setting that mode strict waits for.
+    missing_for_strict: Option<&'static str>,
+}
+
+/// What every store is opened with.
+#[derive(Clone, Copy)]
+pub(super) struct Ground<'a> {
+    pub(super) config: &'a Config,
+    pub(super) data_dir: &'a DataDir,
+    pub(super) node: &'a NodeName,
+    pub(super) background: &'a Lifecycle,
+    pub(super) clock: &'a Arc<dyn Clock>,
+    pub(super) metrics: &'a Metrics,
+}
+
 impl Stores {
     /// Opens them.
     ///
     /// # Errors
     ///
-    /// The data directory cannot be used, or a URL can never work.
-    pub(super) async fn open(
-        config: &Config,
-        data_dir: &DataDir,
-        node: &NodeName,
-        background: &Lifecycle,
-        clock: &Arc<dyn Clock>,
-        metrics: &Metrics,
-    ) -> Result<Self, BuildError> {
-        let timeout = config.storage.storage_timeout;
-        let local = SqliteStore::open(data_dir.path(), Arc::clone(clock), config.worker.epoch, timeout)?;
+    /// The data directory cannot be used, a URL can never work, or a database must not be used.
+    pub(super) async fn open(ground: Ground<'_>) -> Result<Self, BuildError> {
+        let Ground { config, data_dir, clock, metrics, .. } = ground;
+        let (timeout, epoch) = (config.storage.storage_timeout, config.worker.epoch);
+        let local = SqliteStore::open(data_dir.path(), Arc::clone(clock), epoch, timeout)?;
         let local = Arc::new(local.measured(metrics));
-        let connections = Lifecycle::new();
-        let mut stores = Self {
-            redis: None,
-            shared_counters: None,
+        let stores = Self {
+            shared: None,
             rules: local.clone(),
-            counters: local.clone(),
+            counters: CountersByMode::one(local.clone()),
             ledgers: local.clone(),
             idempotency: local.clone(),
             workers: local.clone(),
-            connections: connections.clone(),
+            connections: Lifecycle::new(),
             local,
         };
-        let Some(url) = &config.storage.redis_url else { return Ok(stores) };
-        let options = Options {
-            ca_file: config.storage.redis_ca_file.clone(),
-            timeout,
-            clock: Arc::clone(clock),
-            metrics: metrics.clone(),
-        };
-        let client = Client::connect(url, options, &connections).await?;
-        let settings = Settings { epoch: config.worker.epoch, timeout };
-        let taking_part =
-            counters::Settings { node: node.to_string(), segment_size: config.storage.segment_size, timeout };
-        let link = Arc::new(RedisLink::new(client.clone()));
-        let shared = SharedCounters::start(link, stores.local.clone(), taking_part, background);
-        let shared = shared.await.map_err(BuildError::Segments)?;
-        stores.counters = Arc::new(shared.clone());
-        stores.shared_counters = Some(shared);
-        let redis = Arc::new(RedisStore::new(client, settings));
-        stores.idempotency = redis.clone();
-        stores.rules = Arc::new(CopiedRules::new(redis.clone(), stores.local.clone()));
-        let leases = Arc::new(redis.workers(config.worker.datacenter_id));
-        stores.workers = match config.worker.worker_id {
-            None => leases,
-            Some(_fixed) => {
-                let identity = Nonce(data_dir.identity()?);
-                Arc::new(Claimed::new(stores.local.clone(), leases, identity))
-            }
-        };
-        stores.redis = Some(redis);
-        Ok(stores)
+        match (&config.storage.redis_url, &config.storage.database_url) {
+            (_, Some(url)) => stores.on_postgres(url, ground).await,
+            (Some(url), None) => stores.on_redis(url, ground).await,
+            (None, None) => Ok(stores),
+        }
     }
 
-    /// Which profile this is.
-    pub(super) fn profile(&self) -> Profile {
-        if self.redis.is_some() { Profile::Redis } else { Profile::Embedded }
+    async fn on_redis(self, url: &Secret<String>, ground: Ground<'_>) -> Result<Self, BuildError> {
+        let Ground { config, clock, metrics, .. } = ground;
+        let timeout = config.storage.storage_timeout;
+        let ca_file = config.storage.redis_ca_file.clone();
+        let options = Options { ca_file, timeout, clock: Arc::clone(clock), metrics: metrics.clone() };
+        let client = Client::connect(url, options, &self.connections).await?;
+        let counters = self.shared_counters_over(Arc::new(RedisLink::new(client.clone())), ground).await?;
+        let store =
+            Arc::new(RedisStore::new(client, redis::Settings { epoch: config.worker.epoch, timeout }));
+        let leases = Arc::new(store.workers(config.worker.datacenter_id));
+        Ok(Self {
+            rules: Arc::new(CopiedRules::new(store.clone(), self.local.clone())),
+            counters: CountersByMode::one(Arc::new(counters.clone())),
+            idempotency: store.clone(),
+            workers: self.workers_over(leases, ground)?,
+            shared: Some(Shared {
+                name: "redis",
+                reachable: store.client().reachable(),
+                rules: store.clone(),
+                temporary: store,
+                counters,
+                missing_for_strict: Some("NUMGEN_DATABASE_URL"),
+            }),
+            ..self
+        })
+    }
+
+    async fn on_postgres(self, url: &Secret<String>, ground: Ground<'_>) -> Result<Self, BuildError> {
+        let Ground { config, clock, metrics, background, .. } = ground;
+        let settings = postgres::Settings {
+            clock: Arc::clone(clock),
+            timeout: config.storage.storage_timeout,
+            locking: config.storage.strict_locking,
+            pool_size: config.storage.database_pool_size,
+            ca_file: config.storage.database_ca_file.clone(),
+        };
+        let store = Arc::new(PostgresStore::connect(url, settings, metrics, &self.connections)?);
+        store.first_look(FIRST_LOOK).await?;
+        let link = PostgresLink::new(PostgresStore::clone(&store), background);
+        let counters = self.shared_counters_over(Arc::new(link), ground).await?;
+        let leases = Arc::new(store.workers(config.worker.datacenter_id, config.worker.epoch));
+        Ok(Self {
+            rules: Arc::new(CopiedRules::new(store.clone(), self.local.clone())),
+            counters: CountersByMode::two(Arc::new(counters.clone()), store.clone()),
+            ledgers: store.clone(),
+            idempotency: store.clone(),
+            workers: self.workers_over(leases, ground)?,
+            shared: Some(Shared {
+                name: "postgres",
+                reachable: store.reachable(),
+                rules: store.clone(),
+                temporary: store,
+                counters,
+                missing_for_strict: None,
+            }),
+            ..self
+        })
+    }
+
+    async fn shared_counters_over(
+        &self,
+        link: Arc<dyn AuthorityLink>,
+        ground: Ground<'_>,
+    ) -> Result<SharedCounters, BuildError> {
+        let storage = &ground.config.storage;
+        let settings = counters::Settings {
+            node: ground.node.to_string(),
+            segment_size: storage.segment_size,
+            timeout: storage.storage_timeout,
+        };
+        let started = SharedCounters::start(link, self.local.clone(), settings, ground.background);
+        started.await.map_err(BuildError::Segments)
+    }
+
+    /// Worker IDs are leased, or the operator's own is claimed.
+    fn workers_over(
+        &self,
+        leases: Arc<dyn WorkerStore>,
+        ground: Ground<'_>,
+    ) -> Result<Arc<dyn WorkerStore>, BuildError> {
+        Ok(match ground.config.worker.worker_id {
+            None => leases,
+            Some(_fixed) => {
+                let identity = Nonce(ground.data_dir.identity()?);
+                Arc::new(Claimed::new(self.local.clone(), leases, identity))
+            }
+        })
+    }
+
+    /// The store that nodes share, by its name, and whether it can be asked.
+    pub(super) fn elsewhere(&self) -> Option<(&'static str, watch::Receiver<Reachable>)> {
+        self.shared.as_ref().map(|shared| (shared.name, shared.reachable.clone()))
+    }
+
+    /// The counters that nodes share.
+    pub(super) fn shared_counters(&self) -> Option<&SharedCounters> {
+        self.shared.as_ref().map(|shared| &shared.counters)
     }
 
     /// The setting that mode strict waits for, where it is not available.
     pub(super) fn missing_for_strict(&self) -> Option<&'static str> {
-        self.redis.as_ref().map(|_| "NUMGEN_DATABASE_URL")
+        self.shared.as_ref().and_then(|shared| shared.missing_for_strict)
     }
 
     /// What the engine draws from.
     pub(super) async fn for_engine(&self, node: &NodeName) -> Result<generate::Stores, BuildError> {
-        let temporary = match self.profile() {
+        let temporary = match &self.shared {
             // The counters are in this process: there is no outage for temporary numbers to bridge.
-            Profile::Embedded => None,
-            Profile::Redis => {
+            None => None,
+            Some(_) => {
                 let issuer = Issuer::start(self.local.clone(), node.clone()).await;
                 Some(Arc::new(issuer.map_err(BuildError::Journal)?))
             }
         };
+        let counters: &Arc<dyn CounterStore> = self.counters.of(crate::rule::Mode::Continuous);
         Ok(generate::Stores {
-            counters: self.counters.clone(),
+            counters: counters.clone(),
             ledgers: self.ledgers.clone(),
             idempotency: self.idempotency.clone(),
             temporary,
@@ -165,7 +236,7 @@ impl Stores {
         clock: &Arc<dyn Clock>,
         background: &Lifecycle,
     ) -> Result<Option<Arc<Following>>, BuildError> {
-        let Some(redis) = &self.redis else {
+        let Some(shared) = &self.shared else {
             let loaded = registry.load().await.map_err(BuildError::Rules)?;
             for refused in &loaded.refused {
                 let prefix_key = refused.key.as_str();
@@ -173,9 +244,9 @@ impl Stores {
             }
             return Ok(None);
         };
-        let follower =
-            Follower::start(registry.clone(), redis.clone(), self.local.clone(), Arc::clone(clock));
-        let follower = follower.await.map_err(BuildError::Rules)?;
+        let (rules, copies) = (shared.rules.clone(), self.local.clone());
+        let follower = Follower::start(registry.clone(), rules, copies, Arc::clone(clock)).await;
+        let follower = follower.map_err(BuildError::Rules)?;
         let following = Arc::clone(follower.following());
         background.spawn(follower.run(background.clone()));
         Ok(Some(following))
@@ -183,23 +254,26 @@ impl Stores {
 
     /// Who resolves temporary numbers; where others have a part in it, what this node makes is handed over.
     pub(super) fn resolver(&self, metrics: &Metrics, background: &Lifecycle) -> Resolver {
-        let Some(redis) = &self.redis else { return Resolver::new(self.local.clone(), None) };
+        let Some(shared) = &self.shared else { return Resolver::new(self.local.clone(), None) };
         let open = metrics.gauges().temporary_numbers_open.clone();
-        let handover = Handover::new(redis.clone(), self.local.clone(), open);
+        let handover = Handover::new(shared.temporary.clone(), self.local.clone(), open);
         background.spawn(handover.run(background.clone()));
-        Resolver::new(redis.clone(), Some(self.local.clone()))
+        Resolver::new(shared.temporary.clone(), Some(self.local.clone()))
     }
 
     /// Ends connections and closes the data directory. After everything that calls.
     pub(super) async fn close(&self) {
-        if let Some(counters) = &self.shared_counters {
-            counters.leave(LEAVE_LIMIT).await;
+        if let Some(shared) = &self.shared {
+            shared.counters.leave(LEAVE_LIMIT).await;
         }
         self.connections.drain();
         self.connections.finished(CLOSE_LIMIT).await;
         self.local.close().await;
     }
 }
+
+/// How long a start waits to hear whether the database must not be used. One that is away does not hold it up.
+const FIRST_LOOK: Duration = Duration::from_secs(3);
 
 /// How long giving up segments may take: the next process takes up the rest.
 const LEAVE_LIMIT: Duration = Duration::from_secs(1);

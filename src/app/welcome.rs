@@ -5,9 +5,10 @@ use std::{
     time::Duration,
 };
 
-use super::{App, BuildError, stores::Profile};
+use super::{App, BuildError};
 use crate::{
     auth::{self, Grant, Scopes},
+    config::Profile,
     json::Object,
     prefix_key::PrefixKey,
     rule::RuleDraft,
@@ -23,13 +24,14 @@ impl App {
         let scheme = if self.config.listen.tls().is_some() { "https" } else { "http" };
         let api = self.address().map(|address| format!("{scheme}://{address}")).unwrap_or_default();
         let admin = self.admin_address().map(|address| format!("http://{address}")).unwrap_or_default();
-        let profile = self.stores.profile();
+        let profile = self.config.profile();
         let mut lines = format!(
             "numgen {} - profile {profile} ({}{})\n  API    {api}  (documentation: {api}/docs)\n  admin  {admin}  (/livez /readyz /metrics)\n",
             env!("CARGO_PKG_VERSION"),
             match profile {
                 Profile::Embedded => "SQLite in ",
                 Profile::Redis => "Redis; local files in ",
+                Profile::Postgres => "PostgreSQL; local files in ",
             },
             self.data_dir.path().display(),
         );

@@ -122,8 +122,8 @@ pub enum Mistake {
     },
     /// A store that this build cannot use.
     #[error(
-        "{origin}: this build serves the profiles embedded (SQLite in NUMGEN_DATA_DIR) and redis (NUMGEN_REDIS_URL) only, and \
-         would not use that store: leave the setting out"
+        "{origin}: this build serves Redis (NUMGEN_REDIS_URL) or PostgreSQL (NUMGEN_DATABASE_URL), and not yet both at once: leave \
+         one of them out"
     )]
     NotServed {
         /// Where the URL came from.
@@ -170,9 +170,11 @@ pub enum Warning {
         nearest: String,
     },
     /// A setting that only matters with a store that is not configured.
-    #[error("{origin} has no effect in profile embedded")]
+    #[error("{origin} has no effect {lack}")]
     NoEffect {
         /// Which setting, and where it was given.
         origin: Origin,
+        /// What it would need: "without ...".
+        lack: &'static str,
     },
 }

@@ -187,12 +187,12 @@ fn each_kind_of_mistake_says_where_what_and_what_would_be_right() {
         (
             "NUMGEN_DATABASE_URL",
             "postgres://:canary@h",
-            "environment variable NUMGEN_DATABASE_URL: this build serves the profiles embedded (SQLite in NUMGEN_DATA_DIR) and redis (NUMGEN_REDIS_URL) only, and would not use that store: leave the setting out",
+            "environment variable NUMGEN_DATABASE_URL: the value is invalid (the name of the database comes behind the server: postgres://host/numgen), expected: URL such as postgres://localhost/numgen",
         ),
         (
             "NUMGEN_DATABASE_URL",
             "mysql://u:canary@h",
-            "environment variable NUMGEN_DATABASE_URL: the value is invalid, expected: URL such as postgres://localhost/numgen",
+            "environment variable NUMGEN_DATABASE_URL: the value is invalid (it begins with postgres:// or postgresql://), expected: URL such as postgres://localhost/numgen",
         ),
         (
             "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -302,7 +302,12 @@ fn a_setting_without_effect_is_told() {
     let source = FixedSource::new().variable("NUMGEN_SEGMENT_SIZE", "500").variable("NUMGEN_WORKER_ID", "3");
     let (_, warnings) = Config::load(&Flags::default(), &source).unwrap();
     let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-    assert_eq!(warnings, ["environment variable NUMGEN_SEGMENT_SIZE has no effect in profile embedded"]);
+    assert_eq!(
+        warnings,
+        [
+            "environment variable NUMGEN_SEGMENT_SIZE has no effect without NUMGEN_REDIS_URL or NUMGEN_DATABASE_URL"
+        ]
+    );
 }
 
 #[test]

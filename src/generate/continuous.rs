@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     lifecycle::Lifecycle,
+    rule::OnOutage,
     store::{Bounds, Claim, CounterStore, StoreError, TakeRequest, Taken},
 };
 
@@ -75,7 +76,10 @@ impl Continuous {
             hold: order.hold.clone(),
         };
         match self.combiner.submit(order.counter(), take).await?.taken {
-            Taken::Away => Err(IssueError::Store(Arc::new(away()))),
+            Taken::Away => Err(match order.rule.on_outage {
+                OnOutage::Fail => IssueError::Store(Arc::new(away())),
+                OnOutage::Segment | OnOutage::Temporary => IssueError::Unbridged { count: order.count },
+            }),
             taken @ (Taken::Fresh(_)
             | Taken::Segment(_)
             | Taken::Replayed(_)
@@ -86,7 +90,7 @@ impl Continuous {
 }
 
 /// What a request is told that its store did not serve while it served others.
-fn away() -> StoreError {
+pub(super) fn away() -> StoreError {
     StoreError::Unavailable { store: "shared", operation: "take", source: "nothing stands in".into() }
 }
 

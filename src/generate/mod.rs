@@ -237,12 +237,33 @@ pub enum IssueError {
     /// The store failed.
     #[error("the store failed")]
     Store(#[source] Arc<StoreError>),
+    /// The store is away, and what this node has for the meantime is not enough.
+    #[error(
+        "the store is away, and this node has not {count} left to issue without it: ask for fewer, or again in a while"
+    )]
+    Unbridged {
+        /// How many were asked for.
+        count: u32,
+    },
+    /// The store that remembers idempotency keys is away, and the request has one.
+    #[error(
+        "the store that remembers idempotency keys is away, and nothing stands in for it: send this again with the same key in a \
+         while, or without a key if two numbers for it would do no harm"
+    )]
+    KeysAway(#[source] Arc<StoreError>),
     /// The operating system gave no random bytes.
     #[error("no random bytes from the operating system")]
     Random(#[source] getrandom::Error),
     /// A bug, or the process is going down.
     #[error("{0}")]
     Internal(&'static str),
+}
+
+impl IssueError {
+    /// The same for a caller who gave no idempotency key.
+    pub fn without_key(self) -> Self {
+        if let Self::KeysAway(error) = self { Self::Store(error) } else { self }
+    }
 }
 
 impl Localized for IssueError {
@@ -262,6 +283,13 @@ impl Localized for IssueError {
             }
             (Language::Chinese, Self::Timeout) => "存储未能及时响应".into(),
             (Language::Chinese, Self::Store(_)) => "存储出错".into(),
+            (Language::Chinese, Self::Unbridged { count }) => {
+                format!("存储暂不可用，本节点剩余的备用号码不足 {count} 个：请减少数量，或稍后再试")
+            }
+            (Language::Chinese, Self::KeysAway(_)) => {
+                "记录幂等键的存储暂不可用，且无可替代：请稍后以同一幂等键重试；若重复取号无妨，也可不带幂等键"
+                    .into()
+            }
             (Language::Chinese, Self::Random(_) | Self::Internal(_)) => "内部错误".into(),
         }
     }
@@ -309,7 +337,9 @@ impl Engine {
         let stamp = self.stamp(order)?;
         let (taken, stamp) = match order.rule.mode {
             // Boxed: rare on this way, and large.
-            Mode::Snowflake => Box::pin(self.issue_snowflakes(order, stamp)).await?,
+            Mode::Snowflake => Box::pin(self.issue_snowflakes(order, stamp))
+                .await
+                .map_err(|error| explained(order, error))?,
             Mode::Continuous => {
                 let claim = self.claim(order, &stamp)?;
                 match self.continuous.take(order, claim).await {
@@ -337,7 +367,7 @@ impl Engine {
                 tracing::debug!(error = &error as &dyn std::error::Error, "temporary numbers stand in");
                 issuer.issue(order).await
             }
-            Some(_) | None => Err(error),
+            Some(_) | None => Err(explained(order, error)),
         }
     }
 
@@ -403,6 +433,17 @@ fn answer<'a>(order: &Order<'a>, taken: Taken, stamp: Stamp) -> Result<Issued<'a
         Taken::Mismatch => Err(IssueError::IdempotencyMismatch),
         Taken::Overflow => Err(overflow(order)),
         Taken::Away => Err(IssueError::Internal("a store that is away is an error by now")),
+    }
+}
+
+/// What a caller with an idempotency key is told of a store that is away: no other source would do.
+fn explained(order: &Order<'_>, error: IssueError) -> IssueError {
+    match (&order.idempotency_key, &error) {
+        (Some(_), IssueError::Unbridged { .. }) => IssueError::KeysAway(Arc::new(continuous::away())),
+        (Some(_), IssueError::Store(cause)) if temporary::is_unreachable(cause) => {
+            IssueError::KeysAway(Arc::clone(cause))
+        }
+        _ => error,
     }
 }
 

@@ -2,7 +2,9 @@
 
 /// Whether `given` is the snake_case `name` itself or its camelCase form; without an allocation.
 pub(super) fn is_spelling_of(given: &str, name: &str) -> bool {
-    given == name || (name.contains('_') && given.chars().eq(camel_case(name)))
+    // Every field of a body is compared with every name that is asked for, and nearly all pairs differ in what is looked at first.
+    let may_be = given.len() < name.len() && given.as_bytes().first() == name.as_bytes().first();
+    given == name || (may_be && given.chars().eq(camel_case(name)))
 }
 
 fn camel_case(name: &str) -> impl Iterator<Item = char> {

@@ -22,6 +22,9 @@ use crate::{
 /// How often the register is asked what is new: well below the 5 s in which every node must know.
 const POLL_EVERY: Duration = Duration::from_secs(1);
 
+/// The same while it looks for what operators wrote.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// Records written back in one call.
 const RESTORE_BATCH: usize = 200;
 
@@ -75,6 +78,8 @@ pub struct Follower {
     unsaved: Vec<RuleRecord>,
     /// When, on the monotonic clock, the copy was last brought up to date.
     saved_at: Option<Duration>,
+    /// When to ask next, unless somebody calls.
+    pause: Duration,
 }
 
 impl Follower {
@@ -105,6 +110,7 @@ impl Follower {
             theirs: None,
             unsaved: Vec::new(),
             saved_at: None,
+            pause: POLL_EVERY,
         })
     }
 
@@ -133,7 +139,7 @@ impl Follower {
             };
             tokio::select! {
                 () = lifecycle.draining() => return,
-                () = tokio::time::sleep(POLL_EVERY) => {}
+                () = tokio::time::sleep(self.pause) => {}
                 () = self.shared.called() => {}
             }
         }
@@ -146,6 +152,7 @@ impl Follower {
     /// `StoreError` if the register does not answer; what was taken in until then is in force.
     pub async fn catch_up(&mut self) -> Result<(), StoreError> {
         let mut empty = 0;
+        self.pause = POLL_EVERY;
         loop {
             let news = self.shared.follow(self.mark.clone()).await?;
             self.take_in(&news);
@@ -164,6 +171,7 @@ impl Follower {
             self.save().await;
             // What was adopted comes with the next news, and so does what an operator wrote beside it.
             if progress == Progress::None || empty >= PATIENCE {
+                self.pause = if news.more == More::Later { LOOK_EVERY } else { POLL_EVERY };
                 return Ok(());
             }
         }
@@ -172,8 +180,8 @@ impl Follower {
     fn take_in(&mut self, news: &RuleNews) {
         if news.lineage == Lineage::New {
             if !self.mark.generation.is_empty() {
-                tracing::warn!(
-                    "the register of rules was emptied, restored or taken over: comparing it with the local copy"
+                tracing::info!(
+                    "the register of rules restarted, failed over or was emptied: comparing it with the local copy"
                 );
             }
             self.theirs = Some(HashMap::new());

@@ -10,12 +10,12 @@ use std::{
 use foldhash::fast::RandomState;
 use tokio::sync::MutexGuard;
 
-use super::{adopt::Refused, catalog::Catalog, compiled::CompiledRule};
+use super::{adopt::Refused, catalog::Catalog, compiled::CompiledRule, history::Scheme};
 use crate::{
     clock::Clock,
     prefix_key::PrefixKey,
     rule::{Mode, OnOutage},
-    store::{CounterStore, RuleRecord, RuleStore, StoreError},
+    store::{CountersByMode, RuleRecord, RuleStore, StoreError},
     template::Origin,
 };
 
@@ -44,7 +44,7 @@ type Shard = HashMap<PrefixKey, Slot, RandomState>;
 /// The register of rules. Cheap to read, safe to change.
 pub struct Registry {
     pub(super) rules: Arc<dyn RuleStore>,
-    pub(super) counters: Arc<dyn CounterStore>,
+    pub(super) counters: CountersByMode,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: Settings,
     hasher: RandomState,
@@ -95,7 +95,7 @@ impl Registry {
     /// An empty register over the stores; [`Self::load`] fills it.
     pub fn new(
         rules: Arc<dyn RuleStore>,
-        counters: Arc<dyn CounterStore>,
+        counters: impl Into<CountersByMode>,
         clock: Arc<dyn Clock>,
         settings: Settings,
     ) -> Self {
@@ -103,7 +103,7 @@ impl Registry {
         let shard = || RwLock::new(HashMap::with_hasher(hasher.clone()));
         Self {
             rules,
-            counters,
+            counters: counters.into(),
             clock,
             settings,
             shards: (0..SHARDS).map(|_| shard()).collect(),
@@ -209,7 +209,10 @@ impl Registry {
         let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         let of_key = retired.iter().filter(|(key, _)| *key == rule.rule().prefix_key);
         of_key.filter_map(|(_, old)| old.upgrade()).any(|old| {
-            let draws = old.scheme().is_some_and(|scheme| Some(scheme) != rule.scheme());
+            let same = |scheme: Scheme| {
+                rule.scheme().is_some_and(|now| now.has_counters_of(scheme, self.counters.books()))
+            };
+            let draws = old.scheme().is_some_and(|scheme| !same(scheme));
             draws && old.is_drawing()
         })
     }

@@ -264,7 +264,7 @@ impl Registry {
         }
         self.check_eras(key, &rule, &template, &history)?;
         history.changed = self.scheme_changed(&rule, standing, &history);
-        history.count_scheme(standing.rule.as_ref(), &rule);
+        history.count_scheme(standing.rule.as_ref(), &rule, self.counters.books());
         history.edition += 1;
         let status = if standing.rule.is_some() { Status::Updated } else { Status::Registered };
         Ok(Change { status, rule, template, history })
@@ -282,7 +282,7 @@ impl Registry {
         let (None, Some(rule), Some(_)) = (counted, &standing.rule, draft.initial_seq) else {
             return Ok(counted);
         };
-        let untouched = self.counters.counters(key).await?.is_empty();
+        let untouched = self.counters.all(key).await?.is_empty();
         Ok((rule.mode.counts() && !untouched).then_some(rule.initial_seq))
     }
 
@@ -334,11 +334,13 @@ impl Registry {
     /// Invariant 5: since when counters are others than those that were drawn from, if they are.
     fn scheme_changed(&self, rule: &Rule, standing: &Standing, history: &History) -> Option<NaiveDate> {
         let scheme = Scheme::of(rule)?;
-        if history.scheme.is_none_or(|drawn| drawn == scheme) {
+        let books = self.counters.books();
+        if history.scheme.is_none_or(|drawn| drawn.has_counters_of(scheme, books)) {
             return None;
         }
         // A change that waits for its first number has happened when it was made.
-        let waiting = standing.rule.as_ref().is_some_and(|waiting| Scheme::of(waiting) == Some(scheme));
+        let waiting = standing.rule.as_ref().and_then(Scheme::of);
+        let waiting = waiting.is_some_and(|waiting| waiting.has_counters_of(scheme, books));
         let waiting_since = history.changed.filter(|_| waiting);
         let today = || Moment::Now(self.clock.now()).local(rule.timezone).date();
         Some(waiting_since.unwrap_or_else(today))

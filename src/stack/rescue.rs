@@ -177,6 +177,8 @@ fn of_issue(error: &IssueError, language: Language) -> Problem {
         IssueError::IdempotencyMismatch => with(Code::IdempotencyMismatch),
         IssueError::Timeout => with(Code::StorageTimeout),
         IssueError::Store(error) => of_store(error, language),
+        IssueError::Unbridged { .. } => with(Code::StorageUnavailable),
+        IssueError::KeysAway(error) => with(of_store(error, language).code),
         IssueError::Random(_) | IssueError::Internal(_) => internal(language),
     }
 }

@@ -7,6 +7,7 @@
 //! Order: `contract` says what a store promises; `protocol`, `draw`, `ledger` and `temporary` are what stores have in common, without any
 //! database; `counters` is a node's part in counters that are shared; `memory`, `sqlite`, `redis` and `postgres` are the stores.
 
+mod by_mode;
 mod calls;
 mod contract;
 mod copied;
@@ -24,6 +25,7 @@ pub mod sqlite;
 mod temporary;
 mod verification;
 
+pub use by_mode::{Books, CountersByMode};
 pub use contract::{
     ADVANCE_LIMIT, Advanced, Bounds, Certificate, Claim, CounterState, CounterStore, Hole, HoleReason,
     IdempotencyStore, IssueRequest, LedgerQuery, LedgerRow, LedgerState, LedgerStore, NodeSegment, Recorded,

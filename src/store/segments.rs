@@ -1,5 +1,7 @@
 //! What a process keeps on its own disk for a counter that it shares with others.
 
+use std::time::Duration;
+
 use crate::{
     counter::Counter,
     store::{
@@ -34,4 +36,12 @@ pub(in crate::store) trait SegmentStore: Send + Sync + 'static {
     /// Writes rows, all or none, in place of those of the same counters. Writes take effect in the order of the calls, also
     /// where nobody waits for the answer of the first any more.
     fn keep(&self, rows: Vec<Kept>) -> StoreFuture<'_, ()>;
+
+    /// Notes that the authorities have confirmed that these processes hold nothing of these counters any more. A row that holds a
+    /// segment, or that somebody else has written since, stays as it is.
+    fn left(&self, gone: Vec<(Counter, Incarnation)>) -> StoreFuture<'_, ()>;
+
+    /// Forgets up to `limit` counters of periods that were left at least `kept_for` ago and not used since; answers how many. What
+    /// is forgotten here is no help any more where the authority forgets it too.
+    fn prune(&self, kept_for: Duration, limit: u32) -> StoreFuture<'_, u64>;
 }

@@ -54,6 +54,8 @@ pub enum More {
     Records,
     /// Perhaps more that operators wrote: it is still looking.
     Writes,
+    /// The same, but not at once: it looks at its leisure.
+    Later,
     /// Nothing.
     Nothing,
 }

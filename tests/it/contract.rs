@@ -29,7 +29,7 @@ use self::{
     bench::{Bench, Memory, Sqlite},
     postgres::{Optimistic, Postgres, PostgresWorkers},
     redis::{OneRedis, OneRedisWorkers, SixRedis, SixRedisWorkers},
-    shared_counters::{CountersOnCluster, CountersOnRedis},
+    shared_counters::{CountersOnCluster, CountersOnPostgres, CountersOnRedis},
 };
 
 /// When every bench starts, and the zero of its ID timestamps.
@@ -76,7 +76,7 @@ macro_rules! contract {
     };
     (@journal $bench:ident) => {
         contract!(@run $bench journal: what_is_appended_stays,
-            rows_are_pending_until_the_instance_that_asks_has_them);
+            rows_are_pending_until_the_instance_that_asks_has_them, what_was_resolved_long_ago_is_forgotten);
     };
     (@run $bench:ident $part:ident: $($promise:ident),+) => {
         mod $part {
@@ -95,6 +95,7 @@ contract!(on_redis: OneRedis; rules idempotency temporary);
 contract!(on_cluster: SixRedis; rules idempotency temporary);
 contract!(counters_on_redis: CountersOnRedis; counters);
 contract!(counters_on_cluster: CountersOnCluster; counters);
+contract!(counters_on_postgres: CountersOnPostgres; counters);
 contract!(windows_on_redis: OneRedisWorkers; workers);
 contract!(windows_on_cluster: SixRedisWorkers; workers);
 contract!(on_postgres: Postgres; rules idempotency counters ledger temporary);

@@ -10,8 +10,8 @@ use numgen::{
     secret::Secret,
     store::{
         protocol::counter::{
-            Abandon, Abandoned, Advance, Ask, Authority, ClaimAsk, Generation, Heard, Incarnation, Limits,
-            Marker, Node, NodeState, Outcome, Reply, Segment, Take, Wants,
+            Abandon, Abandoned, Advance, Ask, Authority, ClaimAsk, Generation, Generations, Heard,
+            Incarnation, Limits, Marker, Node, NodeState, Outcome, Reply, Segment, Take, Wants,
         },
         redis::{
             client::{Client, Options},
@@ -98,6 +98,8 @@ enum Step {
     },
     Save,
     Rollback,
+    /// Counter and marker are what they were: another store, which was left.
+    Stray,
     OtherServer,
     /// The counter is as it was, and the marker as it is.
     Forget,
@@ -133,6 +135,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0_u64..4).prop_map(|scheme| Step::Fence { scheme }),
         1 => Just(Step::Save),
         1 => Just(Step::Rollback),
+        1 => Just(Step::Stray),
         1 => Just(Step::OtherServer),
         1 => Just(Step::Forget),
         1 => Just(Step::Lose),
@@ -233,7 +236,13 @@ impl<'a> World<'a> {
     fn start(&mut self, index: usize, left: NodeState) -> Node {
         self.drawn += 1;
         let incarnation = Incarnation(self.drawn.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835));
-        Node::new(incarnation, format!("node {index}"), None, left, self.ancestors[index].clone())
+        Node::new(
+            incarnation,
+            format!("node {index}"),
+            Generations::default(),
+            left,
+            self.ancestors[index].clone(),
+        )
     }
 
     fn keys(&self) -> [String; 3] {
@@ -302,6 +311,7 @@ impl<'a> World<'a> {
             wants: (!leaves && count % 4 != 3).then_some(Wants { size: SIZE }),
             next_beat_ms: 1_000,
             leaves,
+            insists: count % 2 == 1,
         }
     }
 
@@ -394,12 +404,13 @@ impl<'a> World<'a> {
             Step::Settle { key } => self.settle(key).await,
             Step::Save => {
                 self.saved = (self.expected.clone(), self.marker);
-                for key in self.keys() {
+                for key in self.keys().iter().map(String::as_str).chain([MARKER]) {
                     self.bench.query(&["DEL", &format!("saved {key}")]).await;
-                    self.bench.query(&["COPY", &key, &format!("saved {key}")]).await;
+                    self.bench.query(&["COPY", key, &format!("saved {key}")]).await;
                 }
             }
             Step::Rollback => self.roll_back().await,
+            Step::Stray => self.stray().await,
             Step::Forget => self.forget(self.saved.0.clone()).await,
             Step::Lose => self.forget(None).await,
             Step::OtherServer => self.meet_another_server().await,
@@ -488,6 +499,17 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Redis is the one that it was.
+    async fn stray(&mut self) {
+        let counter;
+        (counter, self.marker) = self.saved.clone();
+        self.forget(counter).await;
+        self.bench.query(&["DEL", MARKER]).await;
+        if self.marker.is_some() {
+            self.bench.query(&["COPY", &format!("saved {MARKER}"), MARKER]).await;
+        }
+    }
+
     async fn forget_records(&mut self) {
         for key in 0..6 {
             self.bench.query(&["DEL", &self.record(key)]).await;
@@ -550,6 +572,11 @@ fn the_scripts_do_what_the_authority_does() {
     // What chance seldom finds: a counter that has gone back, met where nothing else is unusual.
     let ask = |count| Step::Ask { node: 0, count, keys: Vec::new(), arrives: true };
     run(1, vec![ask(0), ask(1), Step::Save, ask(1), Step::Forget, ask(1), ask(1)]);
+    // A store that was left is met again, by who has seen more than it has, and is asked to begin another generation.
+    let settle = || Step::Wait { ms: 5_000 };
+    let go_over = vec![ask(1), Step::Save, Step::OtherServer, ask(0), ask(0), settle(), ask(2), ask(2)];
+    let stray = vec![Step::Stray, ask(2), ask(2), ask(1), ask(0), settle(), ask(2), ask(2)];
+    run(1, [go_over, stray].concat());
     let outcome = TestRunner::new(config).run(&(bases(), steps()), |(base, steps)| {
         run(base, steps);
         Ok(())

@@ -5,6 +5,7 @@
 
 mod harness;
 
+mod check;
 mod clock;
 mod contract;
 mod counter_script;
@@ -18,6 +19,8 @@ mod nodes;
 mod observe;
 mod openapi;
 mod postgres;
+mod postgres_counters;
+mod postgres_nodes;
 mod process;
 mod readme;
 mod redaction;

@@ -87,6 +87,7 @@ impl Bench {
             seen: None,
             holds: None,
             used: Vec::new(),
+            distrusts: None,
             surplus: Vec::new(),
             wants: None,
             retires: Vec::new(),

@@ -4,7 +4,7 @@ use std::{thread, time::Duration};
 
 use serde_json::json;
 
-use crate::harness::{Data, Redis, Site, Stopwatch, TestServer};
+use crate::harness::{Data, Fault, Proxy, Redis, RedisCluster, Sentinels, Site, Stopwatch, TestServer};
 
 /// How soon a change must be known everywhere.
 const PROMISED: Duration = Duration::from_secs(5);
@@ -134,6 +134,119 @@ fn a_node_starts_while_redis_is_away_and_says_what_it_knows() {
     Stopwatch::wait_until(Duration::from_secs(30), "caught up", || {
         readyz(&server).1["components"]["rules"] == "ok"
     });
+}
+
+/// So many that the rules are not looked at in one go.
+fn many(redis: &Redis) {
+    const SEED: &str = r#"
+        for i = 1, 3000 do
+          redis.call('HSET', KEYS[1], string.format('K%04d', i), string.format('{"format":"K%04d-{SEQ:19}"}', i))
+        end"#;
+    redis.cli(&["EVAL", SEED, "1", "prefix_configs"]);
+}
+
+/// Waits until nobody looks through the rules any more.
+#[track_caller]
+fn wait_for_rest(redis: &Redis) {
+    let looks = || redis.info("commandstats", "cmdstat_hscan");
+    Stopwatch::wait_until(Duration::from_secs(20), "nobody looks", || {
+        let before = looks();
+        thread::sleep(Duration::from_millis(2_500));
+        looks() == before
+    });
+}
+
+fn overwrite(key: &str, format: &str) -> [String; 4] {
+    ["HSET".into(), "prefix_configs".into(), key.into(), json!({ "format": format }).to_string()]
+}
+
+#[test]
+fn rules_are_looked_through_only_when_somebody_has_written_to_them() {
+    let redis = Redis::start();
+    many(&redis);
+    let (one, two) = (node(&redis), node(&redis));
+    Stopwatch::wait_until(Duration::from_secs(30), "all are adopted", || format_at(&two, "K3000").is_some());
+    wait_for_rest(&redis);
+    let write = overwrite("K1234", "NEW-{SEQ:19}");
+    redis.cli(&write.each_ref().map(String::as_str));
+    for server in [&one, &two] {
+        Stopwatch::wait_until(PROMISED, "a changed rule", || {
+            format_at(server, "K1234").as_deref() == Some("NEW-{SEQ:19}")
+        });
+    }
+    wait_for_rest(&redis);
+}
+
+#[test]
+fn a_write_that_nobody_was_told_of_is_found_when_the_connection_is_back() {
+    let redis = Redis::start();
+    let proxy = Proxy::to(redis.port());
+    let server = Site::new().with("NUMGEN_REDIS_URL", &proxy.redis_url()).start();
+    server.caller().register("EVT", &json!({"format": "EVT-{SEQ:19}"}));
+    wait_for_rest(&redis);
+    proxy.set(Fault::Refuse);
+    thread::sleep(Duration::from_millis(500));
+    let write = overwrite("EVT", "EV2-{SEQ:19}");
+    redis.cli(&write.each_ref().map(String::as_str));
+    thread::sleep(Duration::from_millis(500));
+    proxy.set(Fault::None);
+    Stopwatch::wait_until(PROMISED, "found", || format_at(&server, "EVT").as_deref() == Some("EV2-{SEQ:19}"));
+}
+
+#[test]
+fn a_redis_that_reports_no_writes_is_looked_through_again_and_again() {
+    let redis = Redis::start();
+    redis.cli(&["ACL", "SETUSER", "default", "-client|tracking"]);
+    many(&redis);
+    let server = node(&redis);
+    Stopwatch::wait_until(Duration::from_secs(30), "all are adopted", || {
+        format_at(&server, "K3000").is_some()
+    });
+    for round in 0..3 {
+        let write = overwrite("K1234", &format!("NEW{round}-{{SEQ:19}}"));
+        redis.cli(&write.each_ref().map(String::as_str));
+        let known = format!("NEW{round}-{{SEQ:19}}");
+        Stopwatch::wait_until(PROMISED, "found", || format_at(&server, "K1234").as_deref() == Some(&known));
+    }
+    assert!(server.log().contains("does not report direct writes"), "{}", server.log());
+}
+
+#[test]
+fn writes_are_reported_by_a_cluster_and_by_the_server_that_takes_over() {
+    let mut cluster = RedisCluster::start();
+    let server = Site::new().with("NUMGEN_REDIS_URL", &cluster.url()).start();
+    server.caller().register("EVT", &json!({"format": "EVT-{SEQ:19}"}));
+    let known = |format: &str| format_at(&server, "EVT").as_deref() == Some(format);
+    let rewrite = |cluster: &RedisCluster, format: &str| {
+        cluster.cli(&overwrite("EVT", format).each_ref().map(String::as_str));
+        Stopwatch::wait_until(PROMISED, "known", || known(format));
+    };
+    let owner = cluster.master_of("prefix_configs");
+    wait_for_rest(cluster.node(owner));
+    rewrite(&cluster, "EV2-{SEQ:19}");
+    cluster.node(owner).kill();
+    Stopwatch::wait_until(Duration::from_secs(30), "another master", || {
+        cluster.masters().count() == 3
+            && server.caller().post("/prefix-configs/X", &json!({"format": "X-{SEQ:19}"})).status != 503
+    });
+    let owner = cluster.master_of("prefix_configs");
+    wait_for_rest(cluster.node(owner));
+    rewrite(&cluster, "EV3-{SEQ:19}");
+}
+
+#[test]
+fn writes_are_reported_by_the_server_that_sentinels_choose() {
+    let mut sentinels = Sentinels::start();
+    let server = Site::new().with("NUMGEN_REDIS_URL", &sentinels.url()).start();
+    server.caller().register("EVT", &json!({"format": "EVT-{SEQ:19}"}));
+    let master = sentinels.failover();
+    Stopwatch::wait_until(Duration::from_secs(30), "the other one is used", || {
+        server.caller().post("/prefix-configs/X", &json!({"format": "X-{SEQ:19}"})).status != 503
+    });
+    wait_for_rest(sentinels.server(master));
+    let write = overwrite("EVT", "EV2-{SEQ:19}");
+    sentinels.server(master).cli(&write.each_ref().map(String::as_str));
+    Stopwatch::wait_until(PROMISED, "known", || format_at(&server, "EVT").as_deref() == Some("EV2-{SEQ:19}"));
 }
 
 /// 100,000 rules: what a start takes, and what looking for changes costs Redis.

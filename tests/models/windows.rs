@@ -4,6 +4,9 @@
 //! each at any later time or never. A paused node is one that does nothing for a while, which every node may. Every holder counts
 //! as lapsed, since safety must not rest on that. The number of faults in a run is bounded; within that, the search is exhaustive.
 //!
+//! Exhaustive at two slots and two nodes: two faults out of calls, crashes and a memory that is lost, kept or rolled back; two out of calls, crashes and
+//! clocks. At one slot: two faults of any kind (three, where there is time). Not in here: two stores that answer at the same time.
+//!
 //! What the model takes for granted is what profile *redis* cannot do without (`docs/protocols.md`):
 //! - a holder whose grant was forgotten beyond the margin comes forward while the store settles, or stops issuing;
 //! - a store that has lost more than the margin allows for is not also set back in time, and its clock does not jump ahead while

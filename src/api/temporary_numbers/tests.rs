@@ -158,7 +158,7 @@ impl Bench {
         let api = Api::new(Parts {
             rules: Arc::new(rules),
             engine: Arc::new(engine),
-            counters: counters.clone(),
+            counters: counters.clone().into(),
             ledgers: store.clone(),
             temporary: Arc::new(Resolver::new(store, None)),
             clock: shared_clock,
@@ -352,7 +352,7 @@ async fn a_caller_with_a_key_gets_no_temporary_number() {
     let refused = refused.map(drop).expect_err("refused");
     assert!(matches!(
         refused.downcast_ref(),
-        Some(Error::Issue(IssueError::Store(error))) if matches!(**error, StoreError::Unavailable { .. })
+        Some(Error::Issue(IssueError::KeysAway(error))) if matches!(**error, StoreError::Unavailable { .. })
     ));
     assert!(bench.get("/numbers/FAIL").await.is_err());
     let decoded = bench.get("/numbers/decode?prefixKey=K&number=TMP~K~n1~038G342H00003028T5").await;

@@ -1,10 +1,11 @@
-//! The database of the embedded profile, read without changing it.
+//! The local database, read without changing it: everything of profile embedded, copy and journal beside another store.
 
 use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::report::Report;
+use crate::{clock::UnixMillis, config::Config};
 
 /// The database in the data directory.
 pub(super) const DATABASE_FILE: &str = "numgen.db";
@@ -21,16 +22,18 @@ pub(super) struct Facts {
     pub(super) pinned_layout: Option<String>,
     /// The highest ID timestamp that anybody was ever allowed to use, in ms since the epoch.
     pub(super) highest_mark: Option<u64>,
+    /// The copy of rules that are kept elsewhere: how many, and when it was last true.
+    pub(super) copy: Option<(u64, UnixMillis)>,
 }
 
-pub(super) fn look(data_dir: &Path, report: &mut Report) -> Facts {
+pub(super) fn look(config: &Config, report: &mut Report) -> Facts {
     report.ok("sqlite", format!("version {}, every commit synced (synchronous=FULL)", rusqlite::version()));
-    let path = data_dir.join(DATABASE_FILE);
+    let path = config.storage.data_dir.join(DATABASE_FILE);
     if !path.exists() {
         report.ok(SUBJECT, "made at the first start");
         return Facts::default();
     }
-    match read(&path) {
+    match read(&path, config) {
         Ok((finding, facts)) => {
             report.ok(SUBJECT, finding);
             facts
@@ -42,7 +45,7 @@ pub(super) fn look(data_dir: &Path, report: &mut Report) -> Facts {
     }
 }
 
-fn read(path: &Path) -> rusqlite::Result<(String, Facts)> {
+fn read(path: &Path, config: &Config) -> rusqlite::Result<(String, Facts)> {
     let connection = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
@@ -63,8 +66,28 @@ fn read(path: &Path) -> rusqlite::Result<(String, Facts)> {
     let mark: Option<i64> =
         connection.query_row("SELECT max(mark_ms) FROM worker_slots", [], |row| row.get(0))?;
     let highest_mark = mark.and_then(|mark| u64::try_from(mark).ok());
-    let finding = format!("schema {schema}, journal {journal}, {rules} rules");
-    Ok((finding, Facts { pinned_layout, highest_mark }))
+    // The rules of profile embedded, which another one leaves alone.
+    let rules = match (config.storage.redis_url.is_some(), rules) {
+        (false, rules) => format!(", {rules} rules"),
+        (true, 0) => String::new(),
+        (true, rules) => format!(", {rules} rules of profile embedded that are not used on Redis"),
+    };
+    let finding = format!("schema {schema}, journal {journal}{rules}");
+    Ok((finding, Facts { pinned_layout, highest_mark, copy: copy(&connection)? }))
+}
+
+/// An older database has none.
+fn copy(connection: &Connection) -> rusqlite::Result<Option<(u64, UnixMillis)>> {
+    if !has_table(connection, "rule_copy_mark")? {
+        return Ok(None);
+    }
+    let saved_at = connection
+        .query_row("SELECT saved_at_ms FROM rule_copy_mark", [], |row| row.get(0).map(UnixMillis))
+        .optional()?;
+    let rules: i64 =
+        connection
+            .query_row("SELECT count(*) FROM rule_copy WHERE rule IS NOT NULL", [], |row| row.get(0))?;
+    Ok(saved_at.map(|saved_at| (u64::try_from(rules).unwrap_or(0), saved_at)))
 }
 
 fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> {

@@ -4,6 +4,7 @@
 
 mod data_dir;
 mod database;
+mod postgres;
 mod redis;
 mod report;
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use super::{CliError, Terminal};
 use crate::{
     clock::{Clock, UnixMillis},
-    config::{Config, Flags, Source, Values, existing_signing_secret},
+    config::{Config, Flags, Profile, Source, Values, existing_signing_secret},
 };
 
 use report::Report;
@@ -28,16 +29,27 @@ pub(super) async fn run(
     config.check_profile(&values)?;
 
     let mut report = Report::default();
-    report.ok("profile", if config.storage.redis_url.is_some() { "redis" } else { "embedded (SQLite)" });
+    let profile = config.profile();
+    report.ok(
+        "profile",
+        match profile {
+            Profile::Embedded => "embedded (SQLite)".to_owned(),
+            Profile::Redis | Profile::Postgres => profile.to_string(),
+        },
+    );
     for warning in values.warnings() {
         report.note("configuration", warning.to_string());
     }
     keys(&config, &mut report);
     certificate(&config, source, &mut report);
     data_dir::look(&config.storage.data_dir, &mut report);
-    let facts = database::look(&config.storage.data_dir, &mut report);
-    layout(&config, facts.pinned_layout.as_deref(), &mut report);
-    redis::look(&config, &clock, &mut report).await;
+    let facts = database::look(&config, &mut report);
+    let pinned = match (&config.storage.database_url, &config.storage.redis_url) {
+        (None, None) => Pinned::As(facts.pinned_layout.clone()),
+        (Some(url), _) => postgres::look(url, &config, &facts, &clock, &mut report).await,
+        (None, Some(url)) => redis::look(url, &config, &facts, &clock, &mut report).await,
+    };
+    layout(&config, &pinned, &mut report);
     time(&config, clock.now(), facts.highest_mark, &mut report);
 
     report.write(terminal.out)?;
@@ -81,18 +93,29 @@ fn certificate(config: &Config, source: &impl Source, report: &mut Report) {
     }
 }
 
-fn layout(config: &Config, pinned: Option<&str>, report: &mut Report) {
+/// What the IDs that were issued so far are laid out by.
+enum Pinned {
+    /// That; `None`: none was issued.
+    As(Option<String>),
+    /// The store that knows is away.
+    Unknown,
+}
+
+fn layout(config: &Config, pinned: &Pinned, report: &mut Report) {
     let configured = config.worker.pinned_layout();
     match pinned {
-        Some(pinned) if pinned != configured => report.fail(
+        Pinned::As(Some(pinned)) if *pinned != configured => report.fail(
             "layout",
             format!(
                 "configured is {configured}, but numbers were issued with {pinned}: set NUMGEN_SNOWFLAKE_LAYOUT, \
                  NUMGEN_SNOWFLAKE_EPOCH and NUMGEN_DATACENTER_ID to that"
             ),
         ),
-        Some(_same) => report.ok("layout", configured),
-        None => report.ok("layout", format!("{configured} (no snowflake was issued yet)")),
+        Pinned::As(Some(_same)) => report.ok("layout", configured),
+        Pinned::As(None) => report.ok("layout", format!("{configured} (no snowflake was issued yet)")),
+        Pinned::Unknown => {
+            report.note("layout", format!("{configured} (whether the store was used with another one is unknown)"));
+        }
     }
 }
 

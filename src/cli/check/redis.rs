@@ -2,24 +2,84 @@
 
 use std::sync::Arc;
 
-use super::report::Report;
+use super::{Pinned, database::Facts, report::Report};
 use crate::{
     clock::Clock,
     config::Config,
-    store::redis::client::{Durability, ServerReport, inspect},
+    secret::Secret,
+    store::redis::{
+        Survey,
+        client::{Durability, ServerReport, inspect},
+        survey,
+    },
     telemetry::fields::chain,
 };
 
 const SUBJECT: &str = "redis";
+const RULES: &str = "rules";
 
 /// A clock further off than this deserves a look. Numbers stay unique whatever it says.
 const NOTABLE_OFFSET_MS: u64 = 1_000;
 
-pub(super) async fn look(config: &Config, clock: &Arc<dyn Clock>, report: &mut Report) {
-    let Some(url) = &config.storage.redis_url else { return };
-    match inspect(url, config.storage.redis_ca_file.as_deref(), &**clock).await {
-        Ok(servers) => servers.iter().for_each(|server| one(server, report)),
-        Err(error) => report.fail(SUBJECT, chain(&error)),
+/// Looks at every server, and at what they hold; answers which layout it is in use with.
+pub(super) async fn look(
+    url: &Secret<String>,
+    config: &Config,
+    local: &Facts,
+    clock: &Arc<dyn Clock>,
+    report: &mut Report,
+) -> Pinned {
+    let ca_file = config.storage.redis_ca_file.as_deref();
+    let held = match inspect(url, ca_file, &**clock).await {
+        Ok(servers) => {
+            servers.iter().for_each(|server| one(server, report));
+            survey(url, ca_file).await
+        }
+        Err(error) => Err(error),
+    };
+    match held {
+        Ok(held) => {
+            rules(&held, report);
+            Pinned::As(held.layout)
+        }
+        Err(error) => {
+            report.fail(SUBJECT, chain(&error));
+            copy("Redis", local, report);
+            Pinned::Unknown
+        }
+    }
+}
+
+fn rules(held: &Survey, report: &mut Report) {
+    let Survey { rules, refused, adopted, .. } = *held;
+    report.ok(RULES, format!("{rules} in Redis (prefix_configs)"));
+    if refused > 0 {
+        report.note(
+            RULES,
+            format!("{refused} written directly and not adopted: refused, as /readyz of a service says, or yet to be looked at"),
+        );
+    } else if rules != adopted {
+        report.note(
+            RULES,
+            format!("{adopted} of them adopted: a service takes in what was written directly within 5 s"),
+        );
+    }
+}
+
+/// With a store away, what a start would go by.
+pub(super) fn copy(store: &str, local: &Facts, report: &mut Report) {
+    match local.copy {
+        Some((rules, saved_at)) => report.note(
+            RULES,
+            format!(
+                "{store} is away; the local copy from {} has {rules}, which a start goes by until it is back",
+                saved_at.to_rfc3339()
+            ),
+        ),
+        None => report.note(
+            RULES,
+            format!("{store} is away, and there is no local copy: a start is not ready before it is there"),
+        ),
     }
 }
 

@@ -1,10 +1,13 @@
 //! Hands the journal over to the store that all nodes share.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use crate::{
     lifecycle::Lifecycle,
-    store::{Journal, StoreError, TemporaryStore},
+    store::{Journal, Status, StoreError, TemporaryQuery, TemporaryStore},
     telemetry::Gauge,
 };
 
@@ -14,6 +17,13 @@ const BATCH: u32 = 500;
 /// How often to look, on average: a store that is back has everything long before half a minute is over.
 const EVERY: Duration = Duration::from_secs(5);
 
+/// How often the journal is rid of what is resolved, in rounds: about a minute.
+const TIDY_EVERY: u32 = 12;
+
+/// How long a resolved number stays in the journal after the shared store has acknowledged what became of it: a dump of that store
+/// which is older than this may not be brought back.
+const KEPT_FOR: Duration = Duration::from_secs(90 * 86_400);
+
 /// How long the last look may take at the end of the process: what is left stays in the journal.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -22,22 +32,31 @@ pub struct Handover {
     shared: Arc<dyn TemporaryStore>,
     journal: Arc<dyn Journal>,
     open: Gauge,
+    /// The open number that [`Self::tidy`] looked at last.
+    looked_at: Mutex<Option<String>>,
 }
 
 impl Handover {
     /// From `journal` to `shared`; `open` shows how many temporary numbers wait for a person.
     pub fn new(shared: Arc<dyn TemporaryStore>, journal: Arc<dyn Journal>, open: Gauge) -> Self {
-        Self { shared, journal, open }
+        Self { shared, journal, open, looked_at: Mutex::default() }
     }
 
     /// Hands over until the drain, and once more then.
     pub async fn run(self, lifecycle: Lifecycle) {
-        let (mut known_open, mut away) = (0, false);
+        let (mut known_open, mut away, mut rounds) = (0, false, 0_u32);
         while !lifecycle.is_draining() {
             match self.round().await {
                 Ok(open) => {
                     (known_open, away) = (open, false);
                     self.open.set(open as f64);
+                    if rounds.is_multiple_of(TIDY_EVERY)
+                        && let Err(error) = self.tidy().await
+                    {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::debug!(error, "resolved temporary numbers stay in the journal for now");
+                    }
+                    rounds = rounds.wrapping_add(1);
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut away, true) {
@@ -79,6 +98,31 @@ impl Handover {
             tracing::info!(rows = handed_over, "temporary numbers handed over");
         }
         self.shared.count_open().await
+    }
+
+    /// Learns what others have made of the next few open numbers of this journal, and forgets those that were resolved long ago.
+    ///
+    /// # Errors
+    ///
+    /// A store fails; nothing is lost.
+    pub async fn tidy(&self) -> Result<(), StoreError> {
+        let after = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let query =
+            TemporaryQuery { status: Some(Status::Open), after, limit: BATCH, ..TemporaryQuery::default() };
+        let open = self.journal.list(query).await?;
+        for row in &open {
+            // Resolved on another node: the row here is replaced, and handed over as any other that has changed.
+            let known = self.shared.find(row.number.clone()).await?;
+            if let Some(known) = known.filter(|known| known.revision > row.revision) {
+                self.journal.upload(vec![known]).await?;
+            }
+        }
+        let is_page = u32::try_from(open.len()).is_ok_and(|count| count == BATCH);
+        let last = open.last().filter(|_| is_page).map(|row| row.number.to_string());
+        *self.looked_at.lock().unwrap_or_else(PoisonError::into_inner) = last;
+        let instance = self.shared.upload(Vec::new()).await?;
+        while self.journal.prune(instance.clone(), KEPT_FOR, BATCH).await? == u64::from(BATCH) {}
+        Ok(())
     }
 }
 

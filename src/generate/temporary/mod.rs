@@ -125,7 +125,8 @@ impl fmt::Debug for Issuer {
 fn is_away(error: &IssueError) -> bool {
     match error {
         IssueError::Timeout => true,
-        IssueError::Store(error) => is_unreachable(error),
+        IssueError::Store(error) | IssueError::KeysAway(error) => is_unreachable(error),
+        IssueError::Unbridged { .. } => true,
         IssueError::Overflow { .. }
         | IssueError::TimeExhausted
         | IssueError::NoWindow
@@ -137,7 +138,7 @@ fn is_away(error: &IssueError) -> bool {
 }
 
 /// Whether a store did not answer.
-fn is_unreachable(error: &StoreError) -> bool {
+pub(super) fn is_unreachable(error: &StoreError) -> bool {
     match error {
         StoreError::Timeout { .. } | StoreError::Unavailable { .. } => true,
         StoreError::Superseded { .. } | StoreError::Corrupt { .. } => false,

@@ -151,6 +151,36 @@ async fn what_is_journaled_reaches_the_store_once_it_is_back_and_again_when_it_h
     assert_eq!((kept.status(), kept.reason()), (Status::Void, Some("test")));
 }
 
+#[tokio::test]
+async fn what_another_node_has_resolved_is_learnt_and_forgotten_in_the_end() {
+    let clock = Arc::new(ManualClock::at(NOW));
+    let journal = Arc::new(MemoryStore::new(clock.clone(), UnixMillis(0)));
+    let (distant, metrics) = (Distant::new(), Metrics::new());
+    let handover =
+        Handover::new(distant.clone(), journal.clone(), metrics.gauges().temporary_numbers_open.clone());
+    journal.append(vec![row("K", 1), row("K", 2), row("K", 3)]).await.expect("new");
+    handover.round().await.expect("handed over");
+    // On another node, whose journal is another one.
+    let elsewhere = Resolver::new(distant.clone(), Some(memory()));
+    let number = row("K", 2).number;
+    elsewhere.decide(&number, Action::Void, &decision("test")).await.expect("void");
+    handover.tidy().await.expect("looked");
+    let here = journal.find(number.clone()).await.expect("read").expect("still there");
+    assert_eq!(here.status(), Status::Void);
+    handover.round().await.expect("acknowledged");
+    clock.advance(Duration::from_secs(89 * 86_400));
+    handover.tidy().await.expect("looked");
+    assert!(journal.find(number.clone()).await.expect("read").is_some(), "90 days");
+    clock.advance(Duration::from_secs(2 * 86_400));
+    distant.go_away();
+    handover.tidy().await.expect_err("nothing is forgotten without the store");
+    distant.come_back();
+    handover.tidy().await.expect("looked");
+    assert_eq!(journal.find(number.clone()).await.expect("read"), None);
+    assert_eq!(journal.list(all(9)).await.expect("listed").len(), 2, "open ones stay");
+    assert!(distant.find(number).await.expect("read").is_some(), "the shared store keeps it");
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_gauge_counts_what_waits_here_while_the_store_is_away() {
     let (distant, journal, metrics) = (Distant::new(), memory(), Metrics::new());

@@ -1,18 +1,27 @@
 //! One counter of this process: the [`Node`] that speaks for it, and who may do what with it at the same time.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
-use tokio::sync::{Mutex as Turnstile, OwnedMutexGuard, watch};
+use tokio::{
+    sync::{Mutex as Turnstile, OwnedMutexGuard, watch},
+    time::Instant,
+};
 
 use crate::{
     counter::{Counter, SequenceValue, ValueRange},
     rule::OnOutage,
     store::{
         Bounds,
-        protocol::counter::{Ask, ClaimAsk, Incarnation, Limits, Node, NodeState, Segment, Wants},
+        protocol::counter::{
+            Ask, ClaimAsk, Heard, Incarnation, Limits, Node, NodeState, Reply, STRANDED_MS, Segment, Take,
+            Wants,
+        },
         segments::Kept,
     },
 };
@@ -24,6 +33,9 @@ pub(super) const BEAT_MS: u64 = 500;
 /// The longest, in ms. Shorter than the time for which a store that has forgotten waits for reports: so every node hears of it
 /// in time, even one whose counters are all idle.
 pub(super) const LONGEST_BEAT_MS: u64 = 4_000;
+
+/// How long a node that has met a generation that it has left waits for the right store.
+const STRANDED: Duration = Duration::from_millis(STRANDED_MS);
 
 /// How many processes before this one are remembered on disk.
 const ANCESTORS: usize = 16;
@@ -78,6 +90,8 @@ pub(super) struct Work {
     /// Issued from the segment for callers that were not told yet; whoever has the pen and finds some knows that these were never
     /// told.
     pub(super) untold: Vec<ValueRange>,
+    /// Since when it has met nothing but a generation that it has left.
+    stranded: Option<Instant>,
     /// The cursor at the last beat.
     beaten: Option<SequenceValue>,
     /// The cursor in the last state that was written.
@@ -123,6 +137,7 @@ impl Desk {
             on_outage: bounds.on_outage,
             ancestors: kept.map_or_else(Vec::new, ancestors),
             untold: Vec::new(),
+            stranded: None,
             beaten: None,
             written: None,
         };
@@ -213,11 +228,19 @@ impl Desk {
             wants: may_hold.then_some(Wants { size }),
             next_beat_ms: self.pulse.interval.load(Ordering::Relaxed),
             leaves: false,
+            insists: work.stranded.is_some_and(|since| since.elapsed() >= STRANDED),
         }
     }
 }
 
 impl Work {
+    /// Takes a reply in.
+    pub(super) fn hear(&mut self, take: &Take, reply: Reply) -> Heard {
+        let heard = self.node.hear(take, reply);
+        self.stranded = self.node.refused().map(|_| self.stranded.unwrap_or_else(Instant::now));
+        heard
+    }
+
     /// What was issued from the segment and could not be told to its callers is nobody's.
     pub(super) fn hand_back_untold(&mut self) {
         let untold = std::mem::take(&mut self.untold);

@@ -24,7 +24,7 @@ use crate::{
     store::{
         Bounds, Reachable, StoreError,
         protocol::counter::{
-            Ask, ClaimAnswer, Generation, Heard, Incarnation, Node, NodeState, Outcome, Reply,
+            Ask, ClaimAnswer, Followed, Generations, Heard, Incarnation, Node, NodeState, Outcome, Reply,
         },
         segments::{Kept, SegmentStore},
     },
@@ -57,7 +57,7 @@ pub(super) enum Errand {
     Settle(Arc<Desk>, OwnedMutexGuard<Turn>),
     /// The authority does not answer, or waits for reports.
     Seek(Arc<Desk>),
-    /// The store has forgotten: everything under this marker is to report.
+    /// The store may have forgotten: everything under this marker is to report.
     Report(Arc<str>),
 }
 
@@ -76,6 +76,11 @@ pub(super) enum Answer {
     Recover(Duration),
 }
 
+/// The store is one that this node has left for another.
+#[derive(Debug, thiserror::Error)]
+#[error("this store was left for another that took over from it")]
+struct LeftBehind;
+
 /// See the module.
 pub(super) struct Desks {
     pub(super) link: Arc<dyn AuthorityLink>,
@@ -83,7 +88,7 @@ pub(super) struct Desks {
     pub(super) identity: Identity,
     desks: RwLock<HashMap<Counter, Arc<Desk>>>,
     /// The generation that was heard of last under each marker: a counter that is new here needs no round trip to learn it.
-    generations: RwLock<HashMap<Arc<str>, Generation>>,
+    generations: RwLock<HashMap<Arc<str>, Generations>>,
     /// The lowest scheme of each key that may still be drawn from.
     schemes: RwLock<HashMap<PrefixKey, u64>>,
     reachable: watch::Receiver<Reachable>,
@@ -179,11 +184,17 @@ impl Desks {
         getrandom::fill(&mut name).map_err(|error| self.unavailable("random", error))?;
         let incarnation = Incarnation(u128::from_be_bytes(name));
         let marker: Arc<str> = self.link.marker(counter).into();
-        let generation =
-            self.generations.read().unwrap_or_else(PoisonError::into_inner).get(&marker).copied();
+        let generations =
+            self.generations.read().unwrap_or_else(PoisonError::into_inner).get(&marker).cloned();
         let (before, state) =
             kept.as_ref().map_or_else(Default::default, |kept| (ancestors(kept), kept.state.clone()));
-        let node = Node::new(incarnation, self.identity.node.clone(), generation, state, before);
+        let node = Node::new(
+            incarnation,
+            self.identity.node.clone(),
+            generations.unwrap_or_default(),
+            state,
+            before,
+        );
         let desk = Desk::new(counter.clone(), marker, node, bounds, kept.as_ref());
         desk.pulse.used_at.store(self.now_ms(), Ordering::Relaxed);
         let mut desks = self.desks.write().unwrap_or_else(PoisonError::into_inner);
@@ -263,7 +274,11 @@ impl Desks {
         };
         desk.pulse.heard_at.store(self.now_ms(), Ordering::Relaxed);
         self.note_generation(desk, &reply);
-        let heard = desk.work().node.hear(&take, reply);
+        let heard = desk.work().hear(&take, reply);
+        if heard == Heard::Left {
+            self.lose(desk, Standing::Away);
+            return Err(self.unavailable("take", LeftBehind));
+        }
         Ok(self.understand(desk, turn, heard))
     }
 
@@ -295,7 +310,7 @@ impl Desks {
                 turn.is_listed = false;
                 if wait_ms == 0 { Answer::Again } else { Answer::Recover(Duration::from_millis(wait_ms)) }
             }
-            Heard::Ignored => Answer::Again,
+            Heard::Left | Heard::Ignored => Answer::Again,
         }
     }
 
@@ -370,15 +385,24 @@ impl Desks {
         let (Reply::Taken { generation, .. } | Reply::Recover { generation, .. }) = reply else { return };
         let known = {
             let generations = self.generations.read().unwrap_or_else(PoisonError::into_inner);
-            generations.get(&desk.marker).copied()
+            generations.get(&desk.marker).and_then(Generations::present)
         };
         if known == Some(*generation) {
             return;
         }
-        // A reply that was late may bring an old one: then the next message is answered with the present one.
         let mut generations = self.generations.write().unwrap_or_else(PoisonError::into_inner);
-        if generations.insert(Arc::clone(&desk.marker), *generation).is_some() {
-            tracing::warn!(generation = %generation, marker = &*desk.marker, "the store has forgotten: reporting to it");
+        let generations = generations.entry(Arc::clone(&desk.marker)).or_default();
+        let is_first = generations.present().is_none();
+        // A reply that was late, or another store, may bring an old one.
+        if generations.follow(*generation) == Followed::Newly && !is_first {
+            let (generation, marker, store) =
+                (tracing::field::display(generation), &*desk.marker, self.link.store());
+            tracing::info!(
+                generation,
+                marker,
+                store,
+                "the store restarted, failed over or was emptied: settling"
+            );
             self.send(Errand::Report(Arc::clone(&desk.marker)));
         }
     }

@@ -22,7 +22,10 @@ use crate::{
     counter::Counter,
     lifecycle::Lifecycle,
     prefix_key::PrefixKey,
-    store::{Reachable, StoreError, protocol::counter::Outcome},
+    store::{
+        Reachable, StoreError,
+        protocol::counter::{Incarnation, Outcome},
+    },
 };
 
 /// After so long without a request a counter is given up, in ms.
@@ -33,6 +36,13 @@ const WRITE_EVERY: Duration = Duration::from_secs(1);
 
 /// Counters of one transaction.
 const ROWS: usize = 1_000;
+
+/// How often the disk is rid of counters of past periods, and how long they are kept after they were given up: longer than any
+/// period is, so that what is forgotten is over.
+const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
+const KEPT_FOR: Duration = Duration::from_secs(400 * 86_400);
+/// As many as that in one transaction.
+const PRUNED_AT_A_TIME: u32 = 1_000;
 
 /// Messages under way that nobody waits for.
 const AT_A_TIME: usize = 256;
@@ -46,6 +56,9 @@ const ROUNDS: usize = 6;
 /// Pauses between attempts to reach an authority: the first, doubled up to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A counter that was given up, and by whom.
+pub(super) type Gone = (Counter, Incarnation);
 
 /// The task that keeps the agenda.
 pub(super) struct Keeper {
@@ -73,6 +86,7 @@ impl Keeper {
         let (mut swaps, mut reachable) = (self.desks.link.swaps(), self.desks.link.reachable());
         let mut ticks = tokio::time::interval(WRITE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut prunings = tokio::time::interval(PRUNE_EVERY);
         let draining = self.lifecycle.clone();
         loop {
             let next = self.agenda.first_key_value().map(|((at, _), _)| self.desks.at(*at));
@@ -93,6 +107,7 @@ impl Keeper {
                 }
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => self.look(),
                 _ = ticks.tick() => self.write_down(),
+                _ = prunings.tick() => self.prune(),
             }
         }
     }
@@ -186,12 +201,30 @@ impl Keeper {
         let (desks, permits) = (Arc::clone(&self.desks), Arc::clone(&self.permits));
         self.lifecycle.spawn(async move {
             let _permit = permits.acquire().await;
-            if let Err(error) = desks.give_up(&desk).await {
-                tracing::debug!(
-                    counter = desk.name,
-                    error = &error as &dyn std::error::Error,
-                    "not given up yet"
-                );
+            let gone = match desks.give_up(&desk).await {
+                Ok(gone) => gone,
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::debug!(counter = desk.name, error, "not given up yet");
+                    None
+                }
+            };
+            desks.note_left(gone.into_iter().collect()).await;
+        });
+    }
+
+    fn prune(&self) {
+        let (desks, lifecycle) = (Arc::clone(&self.desks), self.lifecycle.clone());
+        self.lifecycle.spawn(async move {
+            while !lifecycle.is_draining() {
+                match desks.disk.prune(KEPT_FOR, PRUNED_AT_A_TIME).await {
+                    Ok(pruned) if pruned < u64::from(PRUNED_AT_A_TIME) => return,
+                    Ok(_more) => {}
+                    Err(error) => {
+                        let error = &error as &dyn std::error::Error;
+                        return tracing::warn!(error, "counters of past periods are not pruned for now");
+                    }
+                }
             }
         });
     }
@@ -352,15 +385,26 @@ impl Desks {
         written.is_ok()
     }
 
-    /// Gives a counter up: its segment is free, this process is off its registry. What was used of segments stays on disk.
+    /// Writes down what was given up. If that fails it is only kept for longer.
+    pub(super) async fn note_left(&self, gone: Vec<Gone>) {
+        if gone.is_empty() {
+            return;
+        }
+        if let Err(error) = self.disk.left(gone).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "given up, and not noted");
+        }
+    }
+
+    /// Gives a counter up: its segment is free, this process is off its registry. What was used of segments stays on disk. Answers
+    /// who is gone once the authority has confirmed it.
     ///
     /// # Errors
     ///
     /// Those of disk and authority: then it is held on to.
-    pub(super) async fn give_up(&self, desk: &Arc<Desk>) -> Result<(), StoreError> {
+    pub(super) async fn give_up(&self, desk: &Arc<Desk>) -> Result<Option<Gone>, StoreError> {
         let mut turn = desk.turn().await;
         if turn.is_closed || desk.standing() != Standing::Here {
-            return Ok(());
+            return Ok(None);
         }
         // Nothing may be left untold, and nothing unanswered.
         self.converge(desk, &mut turn).await?;
@@ -368,10 +412,10 @@ impl Desks {
         self.settle(desk, &mut turn).await?;
         let mut ask = desk.ask(0, Vec::new(), self.identity.segment_size);
         (ask.wants, ask.leaves) = (None, true);
-        if let Answer::Served { .. } = self.exchange(desk, &mut turn, ask).await? {
-            self.close(desk, &mut turn);
-        }
-        Ok(())
+        let Answer::Served { .. } = self.exchange(desk, &mut turn, ask).await? else { return Ok(None) };
+        self.close(desk, &mut turn);
+        let incarnation = desk.work().node.incarnation();
+        Ok(Some((desk.counter.clone(), incarnation)))
     }
 }
 

@@ -148,7 +148,9 @@ impl SharedCounters {
                 }
             });
             let outcomes = futures_util::future::join_all(each).await;
-            outcomes.iter().filter(|outcome| outcome.is_err()).count()
+            let kept = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+            self.desks.note_left(outcomes.into_iter().flatten().flatten().collect()).await;
+            kept
         };
         match tokio::time::timeout(limit, leaving).await {
             Ok(0) => {}

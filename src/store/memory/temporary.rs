@@ -1,11 +1,14 @@
 //! Temporary numbers in a map.
 
-use std::{collections::BTreeMap, ops::Bound::Excluded};
+use std::{collections::BTreeMap, ops::Bound::Excluded, time::Duration};
 
 use super::{MemoryStore, STORE};
-use crate::store::{
-    Instance, Journal, RowSwap, Stamp, Status, StoreError, StoreFuture, TemporaryNumber, TemporaryQuery,
-    TemporaryRow, TemporaryStore,
+use crate::{
+    clock::UnixMillis,
+    store::{
+        Instance, Journal, RowSwap, Stamp, Status, StoreError, StoreFuture, TemporaryNumber, TemporaryQuery,
+        TemporaryRow, TemporaryStore,
+    },
 };
 
 /// Rows by number.
@@ -16,13 +19,15 @@ pub(super) struct Kept {
     row: TemporaryRow,
     made_here: bool,
     acknowledged: Option<Instance>,
+    /// When the row was first acknowledged as it stands.
+    acknowledged_at: Option<UnixMillis>,
 }
 
 fn keep(rows: &mut Rows, row: TemporaryRow) {
     let text = row.number.to_string();
     if rows.get(&text).is_none_or(|kept| kept.row.revision < row.revision) {
         let made_here = rows.get(&text).is_some_and(|kept| kept.made_here);
-        rows.insert(text, Kept { row, made_here, acknowledged: None });
+        rows.insert(text, Kept { row, made_here, acknowledged: None, acknowledged_at: None });
     }
 }
 
@@ -47,7 +52,7 @@ impl TemporaryStore for MemoryStore {
                 return Ok(RowSwap::Changed(Some(kept.row.clone())));
             }
             kept.row = new;
-            kept.acknowledged = None;
+            (kept.acknowledged, kept.acknowledged_at) = (None, None);
             Ok(RowSwap::Done)
         })
     }
@@ -88,7 +93,10 @@ impl Journal for MemoryStore {
                 return Err(StoreError::Corrupt { store: STORE, what });
             }
             let kept = |row: TemporaryRow| {
-                (row.number.to_string(), Kept { row, made_here: true, acknowledged: None })
+                (
+                    row.number.to_string(),
+                    Kept { row, made_here: true, acknowledged: None, acknowledged_at: None },
+                )
             };
             state.temporary.extend(rows.into_iter().map(kept));
             Ok(())
@@ -107,15 +115,37 @@ impl Journal for MemoryStore {
     }
 
     fn acknowledged(&self, rows: Vec<TemporaryRow>, instance: Instance) -> StoreFuture<'_, ()> {
+        let now = self.clock.now();
         self.with(move |state| {
             for row in rows {
                 let kept = state.temporary.get_mut(row.number.as_str());
                 let kept = kept.filter(|kept| kept.row.revision == row.revision);
                 if let Some(kept) = kept {
                     kept.acknowledged = Some(instance.clone());
+                    kept.acknowledged_at.get_or_insert(now);
                 }
             }
             Ok(())
+        })
+    }
+
+    fn prune(&self, instance: Instance, kept_for: Duration, limit: u32) -> StoreFuture<'_, u64> {
+        let now = self.clock.now();
+        self.with(move |state| {
+            let own = state.temporary.values().filter(|kept| kept.made_here);
+            let last = own.map(|kept| kept.row.number.stamp()).max();
+            let is_old = |at: UnixMillis| at.plus(kept_for) < now;
+            let done = |kept: &Kept| {
+                kept.row.status() != Status::Open
+                    && kept.acknowledged.as_ref() == Some(&instance)
+                    && kept.acknowledged_at.is_some_and(is_old)
+                    && !(kept.made_here && Some(kept.row.number.stamp()) == last)
+            };
+            let numbers = state.temporary.iter().filter(|(_, kept)| done(kept)).map(|(number, _)| number);
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            let numbers: Vec<String> = numbers.take(limit).cloned().collect();
+            numbers.iter().for_each(|number| drop(state.temporary.remove(number)));
+            Ok(numbers.len() as u64)
         })
     }
 

@@ -36,7 +36,7 @@ use crate::{clock::Clock, config::DatabaseUrl, lifecycle::Lifecycle, secret::Sec
 
 pub use crate::config::StrictLocking;
 pub use durability::{Role, ServerReport, Unfit};
-pub use inspect::{InspectError, Inspection, inspect};
+pub use inspect::{Held, InspectError, Inspection, inspect};
 pub use schema::{SchemaError, SchemaState};
 pub use url::ConnectError;
 

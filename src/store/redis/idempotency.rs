@@ -69,6 +69,7 @@ impl IdempotencyStore for RedisStore {
             let content = format!("{} {fingerprint} {values} {}", claim.expires_at.0, claim.stamp);
             let wish = Wish { kind: "S", content: &content, moved: 0 };
             let authority = RedisAuthority::new(self.client.clone());
+            self.client.at_hand(PIN.name, &format!("numgen:key:{}", key_of(&claim))).await?;
             Ok(match place(&authority, &claim, wish, self.timeout).await? {
                 Placed::Kept => Taken::Fresh(values),
                 Placed::Used { fingerprint: used_for, recorded } if used_for == fingerprint => {

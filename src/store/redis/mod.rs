@@ -9,14 +9,21 @@ pub mod client;
 pub mod counters;
 pub mod idempotency;
 mod rules;
+mod survey;
 mod temporary;
 pub mod workers;
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use crate::clock::UnixMillis;
 
 use self::client::Client;
+
+pub use survey::{Survey, survey};
 
 /// The name of this store in errors and metrics.
 const STORE: &str = "redis";
@@ -40,13 +47,15 @@ pub struct RedisStore {
     client: Client,
     epoch: UnixMillis,
     timeout: Duration,
+    /// The count of [`client::Vigil`] under which the rules were last looked at.
+    looked: Arc<AtomicU64>,
 }
 
 impl RedisStore {
     /// A store on a connection.
     pub fn new(client: Client, settings: Settings) -> Self {
         let Settings { epoch, timeout } = settings;
-        Self { client, epoch, timeout }
+        Self { client, epoch, timeout, looked: Arc::new(AtomicU64::new(u64::MAX)) }
     }
 
     /// The connection: whether it stands, and to what.

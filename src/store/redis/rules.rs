@@ -5,13 +5,14 @@
 //! one it knows. The register believes in its own emptiness only after settling: until then nobody registers what
 //! somebody may still write back.
 
-use std::{pin::Pin, time::Duration};
+use std::{pin::Pin, sync::atomic::Ordering, time::Duration};
 
 use redis::Value;
+use tokio::sync::broadcast::error::RecvError;
 
 use super::{
     RedisStore, STORE,
-    client::{Arg, Script},
+    client::{Arg, Script, Vigil},
 };
 use crate::{
     prefix_key::PrefixKey,
@@ -22,11 +23,11 @@ use crate::{
 };
 
 /// The hash that the outside knows.
-const MIRROR: &str = "prefix_configs";
+pub(super) const MIRROR: &str = "prefix_configs";
 const RECORDS: &str = "numgen:rules:{prefix_configs}";
 const CHANGES: &str = "numgen:rules:{prefix_configs}:changes";
-const STATE: &str = "numgen:rules:{prefix_configs}:state";
-const DIRECT: &str = "numgen:rules:{prefix_configs}:direct";
+pub(super) const STATE: &str = "numgen:rules:{prefix_configs}:state";
+pub(super) const DIRECT: &str = "numgen:rules:{prefix_configs}:direct";
 /// Where changes are called out.
 const CHANNEL: &str = "numgen:rules";
 
@@ -47,10 +48,13 @@ static FOLLOW: Script = script!("follow_rules", "rules/follow.lua");
 
 /// Records in one answer: about a millisecond of Redis' time.
 const PART: u64 = 500;
-/// Rules looked at by one call, for operators' writes: the same.
-const SLICE: u64 = 500;
-/// In which time all rules are looked at, by all nodes together. With a poll each second that is well below 5 s.
-const ROUND: Duration = Duration::from_millis(3_000);
+/// Rules looked at by one call, for operators' writes: the same, each being read twice.
+const SLICE: u64 = 250;
+/// In which time all rules are looked at, by all nodes together, when somebody wrote past the records. A write that comes in the
+/// middle of such a round is found by the next one: twice this is well below 5 s.
+const ROUND: Duration = Duration::from_millis(1_500);
+/// Whoever writes one rule often writes more: they are looked for together.
+const TOGETHER: Duration = Duration::from_millis(50);
 /// How often somebody who waits for the end of settling looks.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -77,6 +81,7 @@ impl RedisStore {
         ];
         let mut all = args;
         all.insert(0, Arg::Text(&generation));
+        self.client.at_hand(script.name, MIRROR).await?;
         self.client.run(script, &keys, &all, self.timeout).await
     }
 
@@ -174,24 +179,39 @@ impl SharedRules for RedisStore {
     fn follow(&self, since: RuleMark) -> StoreFuture<'_, RuleNews> {
         Box::pin(async move {
             let round_ms = u64::try_from(ROUND.as_millis()).unwrap_or(u64::MAX);
+            let vigil = self.client.vigil(MIRROR);
+            let written = match vigil {
+                Vigil::None(_) => "unknown",
+                Vigil::Kept(count) if self.looked.load(Ordering::Relaxed) == count => "nothing",
+                Vigil::Kept(_) => "something",
+            };
             let args = vec![
                 (&since.generation).into(),
                 since.change.into(),
                 PART.into(),
                 SLICE.into(),
                 round_ms.into(),
+                written.into(),
             ];
             let answer = self.register(&FOLLOW, args).await?;
+            // Redis knows by now that it is to be looked for; a connection that is watched from now on counts anew.
+            self.looked.store(vigil.count(), Ordering::Relaxed);
             news(answer)
         })
     }
 
     fn called(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        let mut calls = self.client.subscribe(CHANNEL);
+        let (mut calls, mut alarms) = (self.client.subscribe(CHANNEL), self.client.alarms());
+        let looked = self.looked.load(Ordering::Relaxed);
         Box::pin(async move {
-            // Lagging behind means that there were calls.
-            if let Err(tokio::sync::broadcast::error::RecvError::Closed) = calls.recv().await {
-                std::future::pending().await
+            tokio::select! {
+                // Lagging behind means that there were calls.
+                call = calls.recv() => if let Err(RecvError::Closed) = call {
+                    std::future::pending().await
+                },
+                Ok(()) = async { alarms.wait_for(|count| *count != looked).await.map(drop) } => {
+                    tokio::time::sleep(TOGETHER).await;
+                }
             }
         })
     }
@@ -251,6 +271,7 @@ fn news(
         more: match more.as_str() {
             "records" => More::Records,
             "writes" => More::Writes,
+            "later" => More::Later,
             _all => More::Nothing,
         },
         direct,

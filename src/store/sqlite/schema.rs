@@ -6,12 +6,13 @@ use super::OpenError;
 use crate::clock::UnixMillis;
 
 /// Every step, in order; the position counts from 1 and is the version. A step that was released never changes.
-const STEPS: [&str; 5] = [
+const STEPS: [&str; 6] = [
     include_str!("schema/0001_initial.sql"),
     include_str!("schema/0002_temporary.sql"),
     include_str!("schema/0003_rule_copy.sql"),
     include_str!("schema/0004_segments.sql"),
     include_str!("schema/0005_segment_scheme.sql"),
+    include_str!("schema/0006_retention.sql"),
 ];
 
 /// Which steps were taken, and when.

@@ -1,5 +1,7 @@
 //! Segments of counters that are shared with other nodes.
 
+use std::time::Duration;
+
 use rusqlite::{Row, params};
 
 use super::{
@@ -23,6 +25,13 @@ const KEEP: &str =
     "INSERT OR REPLACE INTO segments (prefix_key, period, incarnation, ancestors, base, highest,
         from_value, to_value, issued, used, seen, touched_at_ms, scheme)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+
+const LEFT: &str = "UPDATE segments SET left_at_ms = ?4
+    WHERE prefix_key = ?1 AND period = ?2 AND incarnation = ?3 AND from_value IS NULL";
+/// A counter without a period may be drawn from again at any time, and is the memory of what Redis may have forgotten: there is one
+/// for each key. Those of past periods are what adds up.
+const PRUNE: &str = "DELETE FROM segments WHERE (prefix_key, period) IN (
+    SELECT prefix_key, period FROM segments WHERE left_at_ms < ?1 AND period <> '' LIMIT ?2)";
 
 fn row(row: &Row<'_>) -> Result<Kept, Failure> {
     let seen: Option<Digits> = row.get("seen")?;
@@ -93,11 +102,29 @@ impl SegmentStore for SqliteStore {
     fn keep(&self, rows: Vec<Kept>) -> StoreFuture<'_, ()> {
         self.write("keep_segments", move |workspace| rows.iter().try_for_each(|kept| keep(workspace, kept)))
     }
+
+    fn left(&self, gone: Vec<(Counter, Incarnation)>) -> StoreFuture<'_, ()> {
+        self.write("left_segments", move |workspace| {
+            for (Counter { key, period }, incarnation) in &gone {
+                let names = (key.as_str(), period.as_str(), incarnation.0.to_be_bytes());
+                workspace.execute(LEFT, params![names.0, names.1, names.2, workspace.clock.now().0])?;
+            }
+            Ok(())
+        })
+    }
+
+    fn prune(&self, kept_for: Duration, limit: u32) -> StoreFuture<'_, u64> {
+        self.write("prune_segments", move |workspace| {
+            let before = values::before(workspace.clock.now(), kept_for);
+            let pruned = workspace.execute(PRUNE, params![before, limit])?;
+            Ok(u64::try_from(pruned).unwrap_or(u64::MAX))
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::sync::Arc;
 
     use super::*;
     use crate::{
@@ -153,5 +180,49 @@ mod tests {
         assert_eq!(store.kept(&held.counter).await.expect("read"), Some(held));
         assert_eq!(store.kept(&given_up.counter).await.expect("read"), Some(given_up));
         assert_eq!(store.kept(&counter("C")).await.expect("read"), None);
+    }
+
+    #[tokio::test]
+    async fn only_what_was_left_for_good_and_long_ago_is_forgotten() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let clock = Arc::new(ManualClock::at(UnixMillis(1_800_000_000_000)));
+        let patience = Duration::from_secs(30);
+        let store =
+            SqliteStore::open(directory.path(), clock.clone(), UnixMillis(0), patience).expect("opened");
+        let kept = |key, period, segment| Kept {
+            counter: Counter { key: PrefixKey::parse(key).expect("valid"), period: Period::new(period) },
+            incarnation: Incarnation(7),
+            ancestors: Vec::new(),
+            limits: Limits {
+                base: SequenceValue(0),
+                floor: SequenceValue(0),
+                max: SequenceValue::MAX,
+                scheme: 0,
+            },
+            state: NodeState { segment, seen: Some(SequenceValue(99)), ..NodeState::default() },
+        };
+        let rows = [
+            kept("GONE", "2026", None),
+            kept("FOREVER", "", None),
+            kept("HELD", "2026", Some(Segment(range(100, 199)))),
+            kept("OTHER", "2026", None),
+            kept("AGAIN", "2026", None),
+            kept("UNCONFIRMED", "2026", None),
+        ];
+        store.keep(rows.to_vec()).await.expect("kept");
+        let gone = |row: &Kept, incarnation| (row.counter.clone(), Incarnation(incarnation));
+        let mut left: Vec<_> = [0, 1, 2, 4].map(|index| gone(&rows[index], 7)).into();
+        // Another process of this directory has it by now.
+        left.push(gone(&rows[3], 6));
+        store.left(left).await.expect("noted");
+        store.keep(vec![rows[4].clone()]).await.expect("used again");
+        let day = Duration::from_secs(86_400);
+        clock.advance(day * 10);
+        assert_eq!(store.prune(day * 11, 9).await.expect("pruned"), 0, "too early");
+        assert_eq!(store.prune(day * 9, 9).await.expect("pruned"), 1);
+        for (index, row) in rows.iter().enumerate() {
+            let found = store.kept(&row.counter).await.expect("read");
+            assert_eq!(found.is_none(), index == 0, "{}", row.counter);
+        }
     }
 }

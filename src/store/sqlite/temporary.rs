@@ -1,11 +1,13 @@
 //! Temporary numbers on disk: the journal of this node, and a store of what it knows.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, Row, params};
 
 use super::{
     STORE, SqliteStore,
     failure::Failure,
-    values::{signed, unsigned},
+    values::{self, signed, unsigned},
     workspace::{Workspace, collect, find},
 };
 use crate::store::{
@@ -18,13 +20,21 @@ const APPEND: &str = "INSERT INTO temporary_numbers (number, revision, status, c
     VALUES (?1, ?2, ?3, ?4, ?5)";
 const KEEP: &str = "INSERT INTO temporary_numbers (number, revision, status, content) VALUES (?1, ?2, ?3, ?4)
     ON CONFLICT DO UPDATE SET revision = excluded.revision, status = excluded.status,
-        content = excluded.content, acknowledged = NULL
+        content = excluded.content, acknowledged = NULL, acknowledged_at_ms = NULL
     WHERE excluded.revision > revision";
 const SWAP: &str =
-    "UPDATE temporary_numbers SET revision = ?2, status = ?3, content = ?4, acknowledged = NULL
+    "UPDATE temporary_numbers SET revision = ?2, status = ?3, content = ?4, acknowledged = NULL,
+        acknowledged_at_ms = NULL
     WHERE number = ?1 AND revision = ?2 - 1";
 const ACKNOWLEDGE: &str =
-    "UPDATE temporary_numbers SET acknowledged = ?3 WHERE number = ?1 AND revision = ?2";
+    "UPDATE temporary_numbers SET acknowledged = ?3, acknowledged_at_ms = coalesce(acknowledged_at_ms, ?4)
+    WHERE number = ?1 AND revision = ?2";
+/// Never the row of the highest stamp: the next process goes on above it.
+const PRUNE: &str = "DELETE FROM temporary_numbers WHERE number IN (
+    SELECT number FROM temporary_numbers
+    WHERE status <> 'open' AND acknowledged_at_ms < ?2 AND acknowledged = ?1
+        AND (stamp IS NULL OR stamp < (SELECT max(stamp) FROM temporary_numbers))
+    LIMIT ?3)";
 const LIST: &str =
     "SELECT content FROM temporary_numbers WHERE number > ?1 AND number < ?2 ORDER BY number LIMIT ?3";
 const LIST_OF_STATUS: &str = "SELECT content FROM temporary_numbers
@@ -123,11 +133,22 @@ impl Journal for SqliteStore {
 
     fn acknowledged(&self, rows: Vec<TemporaryRow>, instance: Instance) -> StoreFuture<'_, ()> {
         self.write("acknowledge_temporary", move |workspace| {
+            let now = workspace.clock.now().0;
             for row in &rows {
-                workspace
-                    .execute(ACKNOWLEDGE, params![row.number.as_str(), signed(row.revision), &*instance.0])?;
+                workspace.execute(
+                    ACKNOWLEDGE,
+                    params![row.number.as_str(), signed(row.revision), &*instance.0, now],
+                )?;
             }
             Ok(())
+        })
+    }
+
+    fn prune(&self, instance: Instance, kept_for: Duration, limit: u32) -> StoreFuture<'_, u64> {
+        self.write("prune_temporary", move |workspace| {
+            let before = values::before(workspace.clock.now(), kept_for);
+            let pruned = workspace.execute(PRUNE, params![&*instance.0, before, limit])?;
+            Ok(u64::try_from(pruned).unwrap_or(u64::MAX))
         })
     }
 

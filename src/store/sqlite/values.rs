@@ -1,5 +1,7 @@
 //! How values are written in columns and read back.
 
+use std::time::Duration;
+
 use rusqlite::{
     Row, ToSql,
     types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef},
@@ -17,6 +19,11 @@ use crate::{
         ledger::{Change, Event},
     },
 };
+
+/// So long ago, in ms since 1970.
+pub(super) fn before(now: UnixMillis, ago: Duration) -> i64 {
+    now.0.saturating_sub_unsigned(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX))
+}
 
 /// A sequence value as 20 digits: text order is numeric order, for all of `u64`.
 pub(super) struct Digits(pub(super) SequenceValue);

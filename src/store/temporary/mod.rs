@@ -15,7 +15,7 @@
 mod number;
 mod row;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 pub use number::{Making, Stamp, TemporaryNumber};
 pub use row::{Action, Decision, Fate, Status, TemporaryRow, Verdict};
@@ -80,7 +80,7 @@ pub trait TemporaryStore: Send + Sync + 'static {
     fn count_open(&self) -> StoreFuture<'_, u64>;
 }
 
-/// What one node made, and what it knows to have become of it. Never forgets a row that was appended.
+/// What one node made, and what it knows to have become of it. Forgets a row that was appended only by [`Journal::prune`].
 pub trait Journal: TemporaryStore {
     /// The stamp of the highest number that was ever appended.
     fn last_stamp(&self) -> StoreFuture<'_, Option<Stamp>>;
@@ -93,6 +93,10 @@ pub trait Journal: TemporaryStore {
 
     /// Notes that the instance keeps these rows; a row that has changed meanwhile stays pending.
     fn acknowledged(&self, rows: Vec<TemporaryRow>, instance: Instance) -> StoreFuture<'_, ()>;
+
+    /// Forgets up to `limit` rows that are resolved, and that the instance has acknowledged so at least `kept_for` ago; not the one
+    /// with the highest stamp. Answers how many.
+    fn prune(&self, instance: Instance, kept_for: Duration, limit: u32) -> StoreFuture<'_, u64>;
 
     /// How many open rows no store has ever acknowledged.
     fn unsent(&self) -> StoreFuture<'_, u64>;

@@ -1,5 +1,7 @@
 //! The journal of temporary numbers of one node.
 
+use std::time::Duration;
+
 use numgen::store::{Action, Instance, Journal, Stamp, StoreError, TemporaryStore};
 
 use super::{
@@ -45,4 +47,29 @@ pub(super) async fn rows_are_pending_until_the_instance_that_asks_has_them(
     journal.acknowledged(vec![row("A", 3)], instance("x")).await.expect("noted");
     assert_eq!(journal.pending(instance("x"), 9).await.expect("read"), [void]);
     assert_eq!(journal.unsent().await.expect("counted"), 0, "it is not open any more");
+}
+
+pub(super) async fn what_was_resolved_long_ago_is_forgotten(mut bench: impl Bench<Store: Journal>) {
+    let day = Duration::from_secs(86_400);
+    let instance = |name: &str| Instance(name.into());
+    let journal = bench.store();
+    let rows = [1, 2, 3, 4].map(|stamp| row("A", stamp));
+    journal.append(rows.to_vec()).await.expect("new");
+    let [done, open, unsent, last] = &rows;
+    let void = |row| decided(row, Action::Void);
+    journal.upload(vec![void(done), void(unsent), void(last)]).await.expect("kept");
+    journal.acknowledged(vec![void(done), open.clone(), void(last)], instance("x")).await.expect("noted");
+    bench.advance(day * 5);
+    // An instance that remembers the same again changes nothing of when it was first known.
+    journal.acknowledged(vec![void(done)], instance("x")).await.expect("noted");
+    bench.advance(day * 5);
+    assert_eq!(journal.prune(instance("x"), day * 11, 9).await.expect("pruned"), 0, "too early");
+    assert_eq!(journal.prune(instance("y"), day * 9, 9).await.expect("pruned"), 0, "another has not got it");
+    assert_eq!(journal.prune(instance("x"), day * 9, 9).await.expect("pruned"), 1);
+    drop(journal);
+    bench.reopen().await;
+    let journal = bench.store();
+    let left = journal.list(page(9)).await.expect("listed");
+    assert_eq!(left, [open.clone(), void(unsent), void(last)]);
+    assert_eq!(journal.last_stamp().await.expect("read"), Some(Stamp(4)), "the next goes on above it");
 }

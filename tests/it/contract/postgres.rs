@@ -15,7 +15,7 @@ use numgen::{
     lifecycle::Lifecycle,
     secret::Secret,
     store::{
-        AcquireRequest, Nonce, TemporaryStore, WorkerStore,
+        AcquireRequest, Nonce, Reachable, TemporaryStore, WorkerStore,
         postgres::{PostgresStore, Settings, workers::Workers},
     },
     telemetry::Metrics,
@@ -101,8 +101,9 @@ impl<P: Part, M: Manner> OnePostgres<P, M> {
         let store = store.expect("a good URL");
         // The deadline of a worker's call is far shorter than what the tests of a loaded machine may take to connect.
         let mut reachable = store.reachable();
-        let wait = reachable.wait_for(|state| *state == numgen::store::Reachable::Yes);
-        drop(tokio::time::timeout(Duration::from_secs(30), wait).await.expect("a database"));
+        let ready = async { drop(reachable.wait_for(|state| *state == Reachable::Yes).await) };
+        let ready = tokio::time::timeout(Duration::from_secs(30), ready).await;
+        assert!(ready.is_ok(), "{:?}", store.reachable().borrow());
         self.store = Some(Arc::new(P::of(store)));
     }
 

@@ -1,15 +1,17 @@
-//! Counters on Redis: an authority that nodes share, and a node with its own disk.
+//! Counters that nodes share: a store that is their authority, and a node with its own disk.
 
 use std::{sync::Arc, time::Duration};
 
 use numgen::{
     clock::{ManualClock, UnixMillis},
+    config::StrictLocking,
     counter::Counter,
     lifecycle::Lifecycle,
     secret::Secret,
     store::{
         Bounds, CounterStore, StoreError, Taken,
-        counters::{Settings, SharedCounters},
+        counters::{AuthorityLink, Closed, Settings, SharedCounters},
+        postgres::{self, PostgresStore, counters::PostgresLink},
         redis::{
             client::{Client, Options},
             counters::RedisLink,
@@ -20,30 +22,43 @@ use numgen::{
 };
 
 use super::{
-    Bench, FREE, NOON, Sqlite, counter, plain,
+    Bench, FREE, NOON, Sqlite, counter, key, plain,
     redis::{MARKERS, SLOTS, before, wait_for_markers},
 };
-use crate::harness::{Hands, Redis, RedisCluster, SharedCluster};
+use crate::harness::{Database, Hands, Postgres, Redis, RedisCluster, SharedCluster};
+
+/// How long a call may take.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What counters are kept on.
 pub(super) trait Ground {
     /// Empty, a while before noon.
     fn lay() -> Self;
-    fn url(&self) -> String;
-    /// How many markers there are once a node has come, and how many there are now.
-    fn markers(&self) -> (u32, u32);
+    /// The way of a new node.
+    async fn link(&self, clock: &Arc<ManualClock>, lifecycle: &Lifecycle) -> Arc<dyn AuthorityLink>;
+    /// Waits until the store has noticed that it is new, and everybody has had the time to say what they know.
+    async fn settle(&self);
+    /// Sets the clock of the store, where the counters go by it.
     fn turn(&self, hands: Hands);
+}
+
+async fn redis_link(url: String, clock: &Arc<ManualClock>, lifecycle: &Lifecycle) -> Arc<dyn AuthorityLink> {
+    let options = Options { ca_file: None, timeout: TIMEOUT, clock: clock.clone(), metrics: Metrics::new() };
+    let client = Client::connect(&Secret::new(url), options, lifecycle).await.expect("a good URL");
+    Arc::new(RedisLink::new(client))
 }
 
 impl Ground for Redis {
     fn lay() -> Self {
         Self::start_with_clock(Hands::Standing(before(NOON)))
     }
-    fn url(&self) -> String {
-        self.url()
+    async fn link(&self, clock: &Arc<ManualClock>, lifecycle: &Lifecycle) -> Arc<dyn AuthorityLink> {
+        redis_link(self.url(), clock, lifecycle).await
     }
-    fn markers(&self) -> (u32, u32) {
-        (1, self.cli(&["EXISTS", &format!("{MARKERS}{{numgen}}")]).parse().expect("a number"))
+    async fn settle(&self) {
+        let marker = format!("{MARKERS}{{numgen}}");
+        wait_for_markers(1, || self.cli(&["EXISTS", &marker]).parse().expect("a number")).await;
+        self.set_clock(Hands::Standing(NOON));
     }
     fn turn(&self, hands: Hands) {
         self.set_clock(hands);
@@ -56,22 +71,56 @@ impl Ground for SharedCluster {
         cluster.clear_except(MARKERS);
         cluster
     }
-    fn url(&self) -> String {
-        RedisCluster::url(self)
+    async fn link(&self, clock: &Arc<ManualClock>, lifecycle: &Lifecycle) -> Arc<dyn AuthorityLink> {
+        redis_link(RedisCluster::url(self), clock, lifecycle).await
     }
-    fn markers(&self) -> (u32, u32) {
-        let keys = self.masters().map(|master| master.cli(&["DBSIZE"]).parse::<u32>().expect("a number"));
-        (SLOTS, keys.sum())
+    async fn settle(&self) {
+        let keys =
+            || self.masters().map(|master| master.cli(&["DBSIZE"]).parse::<u32>().expect("a number")).sum();
+        wait_for_markers(SLOTS, keys).await;
+        self.set_clock(Hands::Standing(NOON));
     }
     fn turn(&self, hands: Hands) {
         self.set_clock(hands);
     }
 }
 
+impl Ground for Database {
+    fn lay() -> Self {
+        Postgres::create_database().with_clock(before(NOON))
+    }
+    async fn link(&self, clock: &Arc<ManualClock>, lifecycle: &Lifecycle) -> Arc<dyn AuthorityLink> {
+        let settings = postgres::Settings {
+            clock: clock.clone(),
+            timeout: TIMEOUT,
+            locking: StrictLocking::Row,
+            pool_size: 4,
+            ca_file: None,
+        };
+        let store = PostgresStore::connect(&Secret::new(self.url()), settings, &Metrics::new(), lifecycle);
+        Arc::new(PostgresLink::new(store.expect("a good URL"), lifecycle))
+    }
+    async fn settle(&self) {
+        let lifecycle = Lifecycle::new();
+        let link = self.link(&Arc::new(ManualClock::at(NOON)), &lifecycle).await;
+        let first = link.close(&key("ANY"), 0, TIMEOUT).await.expect("answered");
+        assert!(matches!(first, Closed::Settling { .. }), "{first:?}");
+        self.set_clock(NOON);
+        let listed = link.close(&key("ANY"), 0, TIMEOUT).await.expect("answered");
+        assert_eq!(listed, Closed::Listed(Vec::new()));
+        lifecycle.drain();
+    }
+    fn turn(&self, hands: Hands) {
+        let Hands::Standing(at) = hands else { panic!("its clock stands: {hands:?}") };
+        self.set_clock(at);
+    }
+}
+
 pub(super) type CountersOnRedis = OneNode<Redis>;
 pub(super) type CountersOnCluster = OneNode<SharedCluster>;
+pub(super) type CountersOnPostgres = OneNode<Database>;
 
-/// One node. Redis keeps the time of the counters; the node's own clock stands.
+/// One node. The store keeps the time of the counters; the node's own clock stands.
 pub(super) struct OneNode<G> {
     node: Node,
     disk: tempfile::TempDir,
@@ -85,17 +134,13 @@ struct Node {
 }
 
 impl Node {
-    async fn start(url: String, disk: &std::path::Path) -> Self {
-        let (lifecycle, timeout) = (Lifecycle::new(), Duration::from_secs(20));
-        let clock = Arc::new(ManualClock::at(NOON));
-        let options = Options { ca_file: None, timeout, clock: clock.clone(), metrics: Metrics::new() };
-        let client = Client::connect(&Secret::new(url), options, &lifecycle).await.expect("a good URL");
+    async fn start(ground: &impl Ground, disk: &std::path::Path) -> Self {
+        let (lifecycle, clock) = (Lifecycle::new(), Arc::new(ManualClock::at(NOON)));
+        let link = ground.link(&clock, &lifecycle).await;
         let disk = Sqlite::open(disk, &clock);
-        let settings = Settings { node: "n1".to_owned(), segment_size: 1_000, timeout };
+        let settings = Settings { node: "n1".to_owned(), segment_size: 1_000, timeout: TIMEOUT };
         let counters =
-            SharedCounters::start(Arc::new(RedisLink::new(client)), disk.clone(), settings, &lifecycle)
-                .await
-                .expect("started");
+            SharedCounters::start(link, disk.clone(), settings, &lifecycle).await.expect("started");
         Self { counters: Arc::new(counters), disk, lifecycle }
     }
 
@@ -118,9 +163,8 @@ impl<G: Ground> Bench for OneNode<G> {
 
     async fn new() -> Self {
         let (ground, disk) = (G::lay(), tempfile::tempdir().expect("a directory"));
-        let node = Node::start(ground.url(), disk.path()).await;
-        wait_for_markers(ground.markers().0, || ground.markers().1).await;
-        ground.turn(Hands::Standing(NOON));
+        let node = Node::start(&ground, disk.path()).await;
+        ground.settle().await;
         Self { node, disk, ground }
     }
     fn store(&self) -> Arc<SharedCounters> {
@@ -137,7 +181,7 @@ impl<G: Ground> Bench for OneNode<G> {
     }
     async fn reopen(&mut self) {
         self.node.stop().await;
-        self.node = Node::start(self.ground.url(), self.disk.path()).await;
+        self.node = Node::start(&self.ground, self.disk.path()).await;
     }
 }
 
@@ -145,7 +189,7 @@ impl<G: Ground> Bench for OneNode<G> {
 async fn a_scheme_that_is_retired_on_one_node_draws_nothing_on_another<G: Ground>() {
     let mut bench = OneNode::<G>::new().await;
     let (a, disk) = (&bench.node, tempfile::tempdir().expect("a directory"));
-    let b = Node::start(bench.ground.url(), disk.path()).await;
+    let b = Node::start(&bench.ground, disk.path()).await;
     let new = |floor| Bounds { scheme: 1, floor, ..FREE };
     let draw = async |node: &Node, on: &Counter, bounds| match node
         .counters
@@ -195,4 +239,9 @@ async fn on_redis_a_scheme_that_is_retired_on_one_node_draws_nothing_on_another(
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_cluster_a_scheme_that_is_retired_on_one_node_draws_nothing_on_another() {
     a_scheme_that_is_retired_on_one_node_draws_nothing_on_another::<SharedCluster>().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_postgres_a_scheme_that_is_retired_on_one_node_draws_nothing_on_another() {
+    a_scheme_that_is_retired_on_one_node_draws_nothing_on_another::<Database>().await;
 }

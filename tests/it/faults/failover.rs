@@ -31,7 +31,7 @@ impl Scene {
             fleet.wait_ready(index);
         }
         for (prefix, rule) in [("HOT", counting()), ("FLAKE", flaking())] {
-            fleet.caller(0).register(prefix, &rule);
+            fleet.register(prefix, &rule);
         }
         let (hot, flakes) = (Load::on(&fleet, "HOT", Pace::CALM), Load::on(&fleet, "FLAKE", Pace::CALM));
         thread::sleep(Duration::from_secs(2));

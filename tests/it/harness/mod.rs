@@ -30,7 +30,7 @@ use tempfile::TempDir;
 pub(crate) use check::{Observation, assert_no_value_twice, assert_real_time_order, value_of};
 pub(crate) use faketime::{Hands, faketime, turn as turn_hands, watching as watching_hands};
 pub(crate) use http::{Connection, Response};
-pub(crate) use postgres::{Database, Postgres};
+pub(crate) use postgres::{Database, Postgres, Timeline};
 pub(crate) use process::free_address;
 pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use redis::{Data, Redis, RedisCluster, Sentinels, SharedCluster};

@@ -53,6 +53,15 @@ pub(crate) struct Postgres {
     process: Option<Process>,
 }
 
+/// Whether a server that comes back with older files can be told by them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timeline {
+    /// It goes on as if nothing had been.
+    Same,
+    /// It begins another one.
+    New,
+}
+
 /// A database of its own on a server that tests share, for one test.
 pub(crate) struct Database {
     server: Arc<Postgres>,
@@ -135,10 +144,42 @@ impl Postgres {
     /// An orderly end that does not wait for clients (SIGINT), and a new start at the same port.
     #[track_caller]
     pub(crate) fn restart(&mut self) {
+        self.stop();
+        self.start_again();
+    }
+
+    /// An orderly end that does not wait for clients (SIGINT).
+    #[track_caller]
+    pub(crate) fn stop(&mut self) {
         let mut process = self.process.take().expect("a running server");
         process.signal(Signal::Interrupt);
         Stopwatch::wait_until(PATIENCE, "the server ends", || process.ended().is_some());
-        self.start_again();
+    }
+
+    /// A copy of its files, after [`Postgres::stop`].
+    #[track_caller]
+    pub(crate) fn back_up(&self) -> TempDir {
+        assert!(self.process.is_none(), "it is still running");
+        let backup = directory("numgen-backup-");
+        copy(&self.data(), &backup.path().join("data"));
+        backup
+    }
+
+    /// Puts a copy of its files in the place of what it has, after [`Postgres::stop`].
+    #[track_caller]
+    pub(crate) fn restore(&mut self, backup: &TempDir, onto: Timeline) {
+        assert!(self.process.is_none(), "it is still running");
+        fs::remove_dir_all(self.data()).expect("its files");
+        copy(&backup.path().join("data"), &self.data());
+        if onto == Timeline::New {
+            // As recovery to a point in time does, and as a standby that is promoted.
+            let signal = self.data().join("recovery.signal");
+            fs::write(&signal, "").expect("its files");
+            if is_root() {
+                chown(&signal, Some(NOBODY), Some(NOBODY)).expect("a file of nobody's");
+            }
+            self.set("restore_command=false");
+        }
     }
 
     /// Starts it at the same port, after [`Postgres::kill`].

@@ -1,10 +1,13 @@
 //! Real Redis servers for a test: single, as a cluster of six, as a pair under three sentinels. Loopback only, free ports,
 //! directories of their own; gone when the test ends.
+//!
+//! `NUMGEN_TEST_REDIS_SERVER` names another binary than the installed `redis-server`: another version, or Valkey.
 
 mod cluster;
 mod sentinels;
 
 use std::{
+    ffi::OsString,
     fs,
     io::{Read, Write},
     net::TcpStream,
@@ -37,6 +40,11 @@ pub(crate) enum Data {
     Empty,
     /// What [`Redis::dump`] saved earlier.
     Dump(PathBuf),
+}
+
+/// The binary that plays Redis.
+pub(crate) fn server_binary() -> OsString {
+    std::env::var_os("NUMGEN_TEST_REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
 }
 
 /// One server.
@@ -214,7 +222,7 @@ impl Redis {
     fn run(&mut self) -> bool {
         fs::create_dir_all(self.data()).expect("a directory");
         let log = fs::OpenOptions::new().create(true).append(true).open(self.home.path().join("log"));
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(server_binary());
         command
             .args(["--bind", "127.0.0.1", "--save", "", "--port", &self.port.to_string()])
             .args(["--dir", &self.data().to_string_lossy()])

@@ -8,11 +8,11 @@
 //! What the model takes for granted is what profile *redis* cannot do without (`docs/protocols.md`):
 //! - nobody draws while a process that remembers something is silent **and** unknown to everybody who speaks
 //!   ([`World::leaves_somebody_behind`]). A registry can be lost with its store; who was on no other list cannot be waited for;
-//! - who is silent does not know of more than is skipped for it. It would, if a store forgot that it had skipped, and all who
-//!   speak were silent at that time;
-//! - when a store comes apart, who has gone over to the new one does not go back to the old one on its own, and the old one is
-//!   given up afterwards, not the new one: it draws less than is skipped meanwhile (`min-replicas-to-write`).
+//! - no two skips end close to each other ([`LOT`]): in truth by chance;
+//! - when a store comes apart, each part draws less than is skipped before it is given up (`min-replicas-to-write`), and a process
+//!   that dies meanwhile does not come back to the part that it had left: it no longer knows.
 
+mod faults;
 mod model;
 mod mutants;
 mod same;
@@ -24,8 +24,8 @@ use self::mutants::Guard;
 use numgen::{
     counter::{SequenceValue, ValueRange},
     store::protocol::counter::{
-        Ask, Authority, Generation, Heard, Incarnation, Limits, Marker, Node, NodeState, Outcome, RangeSet,
-        Reply, SETTLING_MS, Segment, Take, Wants,
+        Ask, Authority, Generation, Generations, Heard, Incarnation, Limits, Marker, Node, NodeState,
+        Outcome, RangeSet, Reply, SETTLING_MS, Segment, Take, Wants,
     },
 };
 
@@ -34,7 +34,10 @@ const LIMITS: Limits =
     Limits { base: SequenceValue(0), floor: SequenceValue(0), max: SequenceValue::MAX, scheme: 0 };
 const BEAT_MS: u64 = 1_000;
 
-/// How much is skipped, at least, where somebody is silent.
+/// How far apart the ends of two skips lie at least: names of generations are drawn by lot.
+const LOT: u64 = 1_117;
+
+/// How much is skipped, at least, where somebody is silent; names that differ by so much are one lot.
 const LEAST_SKIP: u64 = 10_000;
 
 /// When it is: always, since the past moves.
@@ -57,10 +60,20 @@ struct Counter {
     kinds: &'static [Fault],
     /// Whether time passes: without it, and without faults, all is well.
     time: Time,
+    /// What is looked at.
+    question: Question,
     /// What happens before the search begins.
     opening: &'static [Action],
     /// The protocol without one of its guards.
     without: Option<Guard>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Question {
+    /// Whether a value is issued twice. The list of holes has no part in that, and is left out.
+    Twice,
+    /// That, and whether everything is listed.
+    Everything,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +105,8 @@ enum Fault {
     Restart,
     Empty,
     Rollback,
+    /// A node that was turned away for long asks for the end of the generation that it has left.
+    Insist,
     /// A replica with all that the store had, or with what was saved, becomes a store of its own.
     Split,
     SplitLagging,
@@ -166,10 +181,11 @@ enum Action {
     Write(usize),
     /// A message of another counter comes first.
     Look(usize),
-    /// A node turns to the new store.
+    /// A node turns to the other store.
     GoOver(usize),
-    /// The old store is given up.
+    /// The old store is given up, or the new one.
     Reunite,
+    FallBack,
     Save,
     Execute(usize),
     Deliver(usize),
@@ -177,6 +193,10 @@ enum Action {
     WaitLapsed,
     AskBadly(Fault, usize, u64),
     Fail(Fault, usize),
+}
+
+fn generation(number: u64) -> Generation {
+    Generation(number * LOT)
 }
 
 fn name(node: usize, start: usize) -> Incarnation {
@@ -196,7 +216,7 @@ impl Process {
     fn starting(node: usize, disk: NodeState, ancestors: Vec<Incarnation>) -> Self {
         let name = name(node, ancestors.len());
         Self {
-            node: Node::new(name, "n".into(), None, disk.clone(), ancestors.clone()),
+            node: Node::new(name, "n".into(), Generations::default(), disk.clone(), ancestors.clone()),
             untold: all_used(&disk),
             handed_back: RangeSet::new(),
             disk,
@@ -223,7 +243,7 @@ impl Process {
         }
     }
 
-    fn ask(&mut self, count: u64, size: u64, leaves: bool) -> Take {
+    fn ask(&mut self, count: u64, size: u64, leaves: bool, insists: bool) -> Take {
         if !self.node.has_pending_call() {
             self.awaited = count > 0;
         }
@@ -234,6 +254,7 @@ impl Process {
             wants: (!leaves).then_some(Wants { size }),
             next_beat_ms: BEAT_MS,
             leaves,
+            insists,
         })
     }
 
@@ -241,13 +262,13 @@ impl Process {
     fn call(&self) -> u64 {
         let mut clone = self.clone();
         let is_new = !clone.node.has_pending_call();
-        clone.ask(0, 1, false).call - u64::from(is_new)
+        clone.ask(0, 1, false, false).call - u64::from(is_new)
     }
 }
 
 impl World {
     fn new(values: u8, faults: u8) -> Self {
-        let marker = Marker { generation: Generation(1), replid: 1, since: NOW - SETTLING_MS, settled: true };
+        let marker = Marker { generation: generation(1), replid: 1, since: NOW - SETTLING_MS, settled: true };
         let process = |node| Process::starting(node, NodeState::default(), Vec::new());
         Self {
             stores: vec![Store { counter: None, marker: Some(marker), replid: 1 }],
@@ -295,9 +316,12 @@ impl World {
     }
 
     fn fresh(&self, model: &Counter, at: usize) -> Generation {
-        let known = self.stores[at].marker.map_or(0, |marker| marker.generation.0);
+        let known = self.stores[at].marker.map_or(0, |marker| marker.generation.0 / LOT);
         let next = if model.without == Some(Guard::RandomGeneration) { known } else { self.generations };
-        Generation(next + 1)
+        if model.without == Some(Guard::SkipByLot) {
+            return Generation((next + 1) * LEAST_SKIP);
+        }
+        generation(next + 1)
     }
 
     /// Whether a store began to draw again, though somebody to whom any store has given something did not speak, and is known to
@@ -318,25 +342,20 @@ impl World {
             }
             known.extend(take.peers.iter().chain(&take.retires).chain(&take.covers));
         }
-        let highest = take.seen.max(before.counter.as_ref().map(|counter| {
-            counter.recovery.as_ref().map_or(counter.cursor, |recovery| recovery.highest.max(counter.cursor))
-        }));
-        let reach = highest.map_or(0, |highest| highest.0) + LEAST_SKIP;
-        self.processes.iter().any(|process| {
-            let knows_more = process.node.seen().is_some_and(|seen| seen.0 >= reach);
-            process.involved.is_some_and(|involved| !known.contains(&involved) || knows_more)
-        })
+        self.processes
+            .iter()
+            .any(|process| process.involved.is_some_and(|involved| !known.contains(&involved)))
     }
 
     // --------------------------------------------------------------------------------------- the nodes
 
-    fn send(&mut self, model: &Counter, node: usize, count: u64, leaves: bool) -> Take {
+    fn send(&mut self, model: &Counter, node: usize, count: u64, leaves: bool, insists: bool) -> Take {
         let process = &mut self.processes[node];
         if model.without != Some(Guard::WrittenBeforeAdopted) {
             process.write();
         }
         let is_repeat = process.node.has_pending_call();
-        let mut take = process.ask(count, model.size, leaves);
+        let mut take = process.ask(count, model.size, leaves, insists);
         if model.without == Some(Guard::CallNumber) {
             process.extra_calls += u64::from(is_repeat);
             take.call += process.extra_calls;
@@ -345,7 +364,18 @@ impl World {
     }
 
     fn exchange(&mut self, model: &Counter, node: usize, count: u64, leaves: bool) -> Option<Take> {
-        let take = self.send(model, node, count, leaves);
+        self.converse(model, node, count, leaves, false)
+    }
+
+    fn converse(
+        &mut self,
+        model: &Counter,
+        node: usize,
+        count: u64,
+        leaves: bool,
+        insists: bool,
+    ) -> Option<Take> {
+        let take = self.send(model, node, count, leaves, insists);
         let reply = self.serve(model, self.links[node], &take)?;
         self.hear(model, node, take.clone(), reply);
         Some(take)
@@ -370,7 +400,9 @@ impl World {
                 process.blocked = false;
                 values.into_iter().for_each(|range| self.issue(range));
             }
-            Outcome::Drawn(values) if model.without != Some(Guard::SurplusListed) => {
+            Outcome::Drawn(values)
+                if model.without != Some(Guard::SurplusListed) && model.question == Question::Everything =>
+            {
                 process.node.hand_back(values);
             }
             Outcome::Drawn(_) => {}
@@ -398,94 +430,5 @@ impl World {
         process.awaited = false;
         self.issue(range);
         Some(())
-    }
-
-    // ----------------------------------------------------------------------------------------- faults
-
-    fn pass_time(&mut self, ms: u64) {
-        for store in self.stores.iter_mut().chain(&mut self.saved) {
-            if let Some(marker) = &mut store.marker {
-                marker.since -= ms;
-            }
-            for member in store.counter.iter_mut().flat_map(|counter| counter.members.values_mut()) {
-                member.beat -= ms;
-            }
-        }
-    }
-
-    /// The store is another server from now on.
-    fn replace(&mut self, store: Store) {
-        self.servers += 1;
-        self.stores[0] = Store { replid: self.servers, ..store };
-    }
-
-    fn split(&mut self, store: Store) {
-        self.servers += 1;
-        self.stores.push(Store { replid: self.servers, ..store });
-    }
-
-    fn reunite(&mut self) {
-        if self.stores.len() > 1 {
-            self.stores.remove(0);
-            self.links = [0; NODES];
-            // What was on its way to the old store has nowhere to go.
-            self.flights.retain(|flight| flight.store == 1 || flight.reply.is_some());
-            self.flights.iter_mut().for_each(|flight| flight.store = 0);
-        }
-    }
-
-    fn fail(&mut self, model: &Counter, fault: Fault, node: usize) -> Option<()> {
-        self.faults -= 1;
-        let whole = self.stores[0].clone();
-        let nothing = Store { counter: None, marker: None, replid: whole.replid };
-        match fault {
-            Fault::Slow | Fault::SlowBeat | Fault::Doubled => {}
-            Fault::Crash => self.processes[node].restart(node),
-            Fault::Leave | Fault::LeaveUnheard => {
-                let process = &mut self.processes[node];
-                process.write();
-                let state = process.node.give_up();
-                process.disk = state.clone();
-                process.node.adopt(state);
-                if fault == Fault::Leave {
-                    self.exchange(model, node, 0, true)?;
-                }
-                self.processes[node].restart(node);
-            }
-            Fault::Flush => self.stores[0] = nothing,
-            Fault::Restart => self.replace(whole),
-            Fault::Empty => self.replace(nothing),
-            Fault::Rollback => {
-                let saved = self.saved.clone()?;
-                self.replace(saved);
-            }
-            Fault::Split => self.split(whole),
-            Fault::SplitLagging => {
-                let saved = self.saved.clone()?;
-                self.split(saved);
-            }
-        }
-        self.has_lost |= !matches!(
-            fault,
-            Fault::Slow
-                | Fault::SlowBeat
-                | Fault::Doubled
-                | Fault::Crash
-                | Fault::Leave
-                | Fault::LeaveUnheard
-        );
-        Some(())
-    }
-
-    /// All is well for a while. `None`: a world that is left out.
-    fn heal(&mut self, model: &Counter) -> Option<()> {
-        self.reunite();
-        self.flights.clear();
-        for _ in 0..4 {
-            (0..2 * NODES).try_for_each(|turn| self.exchange(model, turn % NODES, 0, false).map(drop))?;
-            self.pass_time(SETTLING_MS);
-            self.normalise();
-        }
-        (0..NODES).try_for_each(|node| self.exchange(model, node, 0, false).map(drop))
     }
 }

@@ -4,12 +4,14 @@ use numgen::{
     counter::{SequenceValue, ValueRange},
     store::{
         HoleReason,
-        protocol::counter::{Generation, Hole, Instance, Member, RangeSet, SETTLING_MS},
+        protocol::counter::{Hole, Instance, Member, RangeSet, SETTLING_MS},
     },
 };
 use stateright::{Model, Property};
 
-use super::{Action, Counter, Fault, Flight, Guard, LAPSED_MS, NODES, NOW, Process, Store, Time, World};
+use super::{
+    Action, Counter, Fault, Flight, Guard, LAPSED_MS, NODES, NOW, Process, Question, Store, Time, World,
+};
 
 impl Counter {
     fn faults_of(&self, world: &World, actions: &mut Vec<Action>) {
@@ -27,6 +29,10 @@ impl Counter {
                 Fault::Crash | Fault::Leave | Fault::LeaveUnheard => {
                     let has_begun = |node: &usize| world.processes[*node].involved.is_some();
                     actions.extend((0..NODES).filter(has_begun).map(|node| Action::Fail(fault, node)));
+                }
+                Fault::Insist => {
+                    let is_out = |node: &usize| world.processes[*node].node.refused().is_some();
+                    actions.extend((0..NODES).filter(is_out).map(|node| Action::Fail(fault, node)));
                 }
                 Fault::Rollback | Fault::SplitLagging if world.saved.is_none() => {}
                 Fault::Flush
@@ -64,12 +70,12 @@ impl Model for Counter {
         for _ in 0..4 {
             (0..NODES).for_each(|node| drop(begun.exchange(&whole, node, 0, false)));
         }
-        begun.normalise();
+        begun.normalise(self.question);
         // Settling is for those whom nobody knows yet.
         if self.faults == 0 || self.without == Some(Guard::Settling) {
             return vec![empty, begun];
         }
-        let play = |world: World, action: &Action| whole.next_state(&world, action.clone()).expect("a world");
+        let play = |world: World, action: &Action| self.next_state(&world, action.clone()).expect("a world");
         vec![self.opening.iter().fold(begun, play)]
     }
 
@@ -87,7 +93,7 @@ impl Model for Counter {
             if process.offer.is_some() && self.kinds.contains(&Fault::Crash) {
                 actions.push(Action::Write(node));
             }
-            if world.stores.len() > 1 && world.links[node] == 0 {
+            if world.stores.len() > 1 {
                 actions.push(Action::GoOver(node));
             }
         }
@@ -97,7 +103,7 @@ impl Model for Counter {
         };
         actions.extend((0..world.stores.len()).filter(differs).map(Action::Look));
         if world.stores.len() > 1 {
-            actions.push(Action::Reunite);
+            actions.extend([Action::Reunite, Action::FallBack]);
         }
         for (index, flight) in world.flights.iter().enumerate() {
             actions.push(if flight.reply.is_some() {
@@ -140,11 +146,16 @@ impl Model for Counter {
                     _ => store.replid,
                 };
                 let found = Instance::look(&mut store.marker, replid, NOW, fresh);
-                self.undo(store, &last.stores[at], &Process::clone(&world.processes[0]).ask(0, 1, false));
+                self.undo(
+                    store,
+                    &last.stores[at],
+                    &Process::clone(&world.processes[0]).ask(0, 1, false, false),
+                );
                 world.generations += u64::from(found.generation == fresh);
             }
-            Action::GoOver(node) => world.links[node] = 1,
-            Action::Reunite => world.reunite(),
+            Action::GoOver(node) => world.links[node] = 1 - world.links[node],
+            Action::Reunite => world.reunite(1),
+            Action::FallBack => world.reunite(0),
             Action::Save => world.saved = Some(world.stores[0].clone()),
             Action::Execute(index) => {
                 let Flight { store, take, .. } = world.flights[index].clone();
@@ -168,21 +179,23 @@ impl Model for Counter {
                 let take = if fault == Fault::Doubled {
                     world.exchange(self, node, count, false)?
                 } else {
-                    world.send(self, node, count, false)
+                    world.send(self, node, count, false, false)
                 };
                 world.flights.push(Flight { node, store, take, reply: None });
                 world.fail(self, fault, node)?;
             }
             Action::Fail(fault, node) => world.fail(self, fault, node)?,
         }
-        world.normalise();
+        world.normalise(self.question);
         (world != *last).then_some(world)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
             Property::always(TWICE, |_, world: &World| !world.issued_twice),
-            Property::always(LISTED, |model: &Self, world: &World| model.is_explained(world)),
+            Property::always(LISTED, |model: &Self, world: &World| {
+                model.question == Question::Twice || model.is_explained(world)
+            }),
             Property::always(NEEDLESS, |model: &Self, world: &World| {
                 let goes_well = model.faults == 0 && model.time == Time::Stands;
                 let mut counters = world.stores.iter().filter_map(|store| store.counter.as_ref());
@@ -195,9 +208,9 @@ impl Model for Counter {
             Property::sometimes(RECOVERED, |_, world: &World| {
                 let Store { counter, marker, .. } = &world.stores[0];
                 let in_force = marker.map(|marker| marker.generation);
-                let counter = counter
-                    .as_ref()
-                    .filter(|counter| counter.generation == in_force && in_force > Some(Generation(1)));
+                let counter = counter.as_ref().filter(|counter| {
+                    counter.generation == in_force && in_force > Some(super::generation(1))
+                });
                 counter.is_some_and(|counter| counter.cursor.0 > 0 && counter.members.len() == NODES)
             }),
         ]

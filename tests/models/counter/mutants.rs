@@ -1,9 +1,9 @@
 //! The protocol without one of its guards: what the store is shown, what it remembers, or what a node believes is falsified on
 //! the way. The functions of the service are left as they are.
 
-use numgen::store::protocol::counter::{Reply, SETTLING_MS, Take};
+use numgen::store::protocol::counter::{Generation, Reply, SETTLING_MS, Take};
 
-use super::{Counter, NOW, Process, Store, name};
+use super::{Counter, LOT, NOW, Process, Store, generation, name};
 
 /// What a mutant of the protocol does without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,9 @@ pub(super) enum Guard {
     RetiredAreDead,
     ReportUnderGeneration,
     SkipForSilent,
+    SkipByLot,
+    LeftForGood,
+    SeenUnderGeneration,
 }
 
 impl Counter {
@@ -52,6 +55,14 @@ impl Counter {
                     recovery.known.clear();
                 }
             }
+            Guard::LeftForGood => take.generation = take.generation.map(plain),
+            Guard::SeenUnderGeneration => {
+                let in_force = store.marker.map(|marker| marker.generation);
+                let cursor = store.counter.as_ref().map(|counter| counter.cursor);
+                if take.generation.is_some() && take.generation != in_force && take.seen > cursor {
+                    store.marker = None;
+                }
+            }
             Guard::SegmentSkip => {
                 for member in store.counter.iter_mut().flat_map(|counter| counter.members.values_mut()) {
                     (member.held, member.offered) = (None, None);
@@ -64,6 +75,7 @@ impl Counter {
             | Guard::ReservedOffer
             | Guard::SurplusListed
             | Guard::RandomGeneration
+            | Guard::SkipByLot
             | Guard::Settling => {}
         }
     }
@@ -104,7 +116,7 @@ impl Counter {
 
     /// Makes the node believe what a guard would have it throw away.
     pub(super) fn doctor(&self, process: &Process, take: &mut Take, reply: &mut Reply) {
-        let present = process.clone().ask(0, self.size, false);
+        let present = process.clone().ask(0, self.size, false, false);
         if self.without == Some(Guard::CallNumber) {
             take.call = take.call.min(present.call);
             if let Reply::Taken { call, .. } = reply {
@@ -112,9 +124,30 @@ impl Counter {
             }
         }
         if self.without == Some(Guard::GenerationOfReply)
-            && let (Reply::Taken { generation, .. }, Some(present)) = (reply, present.generation)
+            && let (Reply::Taken { generation, .. }, Some(present)) = (&mut *reply, present.generation)
         {
             *generation = present;
         }
+        if self.without == Some(Guard::LeftForGood) {
+            let generations = process.node.generations();
+            match reply {
+                // It comes under a name that the node has not heard of.
+                Reply::Recover { generation, .. } => {
+                    while generations.left().contains(generation) {
+                        generation.0 += 1;
+                    }
+                }
+                Reply::Taken { generation, .. } => {
+                    let present = generations.present().filter(|present| plain(*present) == *generation);
+                    *generation = present.unwrap_or(*generation);
+                }
+                Reply::Stale => {}
+            }
+        }
     }
+}
+
+/// The name of which another one was made for [`Guard::LeftForGood`].
+fn plain(name: Generation) -> Generation {
+    generation(name.0 / LOT)
 }

@@ -3,17 +3,30 @@
 use stateright::{Checker, HasDiscoveries, Model};
 
 use super::{
-    Action::{AskBadly, Execute},
-    Counter, Fault, Guard, Time,
+    Action::{Ask, AskBadly, Execute, Fail, GoOver, WaitSettled},
+    Counter, Fault,
+    Fault::{
+        Crash, Doubled, Empty, Flush, Insist, Leave, LeaveUnheard, Restart, Rollback, Slow, SlowBeat, Split,
+        SplitLagging,
+    },
+    Guard, Question, Time,
     model::{GOT_PAST, LISTED, NEEDLESS, RECOVERED, SWAPPED, TWICE},
 };
 
 /// How many states a search looks at that has no end in the time of `make test`. 0: all, for hours.
 const STATES: &str = "NUMGEN_MODEL_STATES";
-const FEW: usize = 60_000;
+const FEW: usize = 30_000;
 
-const CALM: Counter =
-    Counter { size: 1, values: 3, faults: 0, kinds: &[], time: Time::Stands, opening: &[], without: None };
+const CALM: Counter = Counter {
+    size: 1,
+    values: 3,
+    faults: 0,
+    kinds: &[],
+    time: Time::Stands,
+    question: Question::Everything,
+    opening: &[],
+    without: None,
+};
 
 /// As deep as there are states, or as far as `most` of them.
 fn search(model: Counter, until: HasDiscoveries, most: Option<usize>) -> impl Checker<Counter> {
@@ -51,46 +64,107 @@ fn a_calm_run_leaves_no_hole() {
     holds(Counter { time: Time::Lapses, values: 2, ..CALM }, &[], None);
 }
 
-#[test]
-fn one_fault_is_survived() {
-    use Fault::{Crash, Doubled, Empty, Flush, Leave, LeaveUnheard, Restart, Slow, SlowBeat};
-    let kinds: [(u8, &[Fault]); _] =
-        [(2, &[Slow, SlowBeat, Doubled]), (2, &[Crash, Leave, LeaveUnheard]), (1, &[Flush, Restart, Empty])];
-    for (most, kinds) in kinds {
-        for values in 1..=most {
-            let model = Counter { time: Time::Settles, values, faults: 1, kinds, ..CALM };
-            holds(model, if kinds.contains(&Empty) { &[RECOVERED] } else { &[] }, None);
-        }
+/// Values asked for, faults, and of which kinds.
+type World = (u8, u8, &'static [Fault]);
+
+/// What one kind of fault, or two, can do: every run there is, until the search ends by itself.
+fn nothing_is_issued_twice(worlds: &[World]) {
+    for &(values, faults, kinds) in worlds {
+        holds(Counter { question: Question::Twice, ..with(values, faults, kinds) }, &[], None);
     }
 }
 
-/// These have no end within the time of `make test`.
+/// The same, of the list of holes, too.
+fn everything_is_listed(worlds: &[World]) {
+    for &(values, faults, kinds) in worlds {
+        holds(with(values, faults, kinds), if kinds.contains(&Empty) { &[RECOVERED] } else { &[] }, None);
+    }
+}
+
+fn with(values: u8, faults: u8, kinds: &'static [Fault]) -> Counter {
+    Counter { time: Time::Settles, values, faults, kinds, ..CALM }
+}
+
 #[test]
-fn more_faults_are_survived() {
-    use Fault::{Crash, Doubled, Empty, Flush, Leave, Restart, Rollback, Slow, Split, SplitLagging};
-    let all: [(u8, u8, &'static [Fault]); _] = [
-        (1, 1, &[Rollback]),
-        (2, 1, &[Rollback]),
-        (1, 1, &[Split]),
-        (1, 1, &[SplitLagging]),
-        (4, 1, &[Crash, Leave]),
-        (2, 2, &[Flush, Empty, Restart]),
+fn the_network_may_fail() {
+    let kinds = &[Slow, SlowBeat, Doubled];
+    everything_is_listed(&[(1, 1, kinds), (2, 1, kinds)]);
+    nothing_is_issued_twice(&[(3, 1, kinds)]);
+}
+
+#[test]
+fn processes_may_end() {
+    let kinds = &[Crash, Leave, LeaveUnheard];
+    everything_is_listed(&[(1, 1, kinds), (2, 1, kinds)]);
+    nothing_is_issued_twice(&[(3, 1, kinds)]);
+}
+
+#[test]
+fn the_store_may_forget() {
+    everything_is_listed(&[(1, 1, &[Flush, Restart, Empty]), (1, 1, &[Rollback]), (2, 1, &[Rollback])]);
+    nothing_is_issued_twice(&[(2, 1, &[Flush, Restart, Empty])]);
+}
+
+#[test]
+fn the_store_may_forget_twice_or_as_something_else_fails() {
+    nothing_is_issued_twice(&[
+        (1, 2, &[Rollback]),
+        (1, 2, &[Crash, Rollback]),
         (1, 2, &[Slow, Doubled, Empty]),
+    ]);
+}
+
+#[test]
+fn the_store_may_come_apart() {
+    nothing_is_issued_twice(&[(1, 1, &[Split]), (1, 1, &[SplitLagging])]);
+}
+
+/// Minutes: `cargo test --release --test models larger_worlds -- --ignored --nocapture`. Last seen to end, without a finding: the first
+/// three, at 251,903, 906,713 and 169,465 states. The fourth has not been seen to end: no finding in the five minutes that it had.
+#[test]
+#[ignore = "takes minutes"]
+fn larger_worlds() {
+    nothing_is_issued_twice(&[
+        (3, 1, &[Rollback]),
+        (2, 1, &[Split]),
+        (2, 2, &[Slow, SlowBeat, Doubled]),
+        (1, 2, &[Split, Insist]),
+    ]);
+}
+
+/// These have no end within the time of `make test`: the nearest states.
+#[test]
+fn many_faults_are_looked_into() {
+    let all: [World; _] = [
+        (2, 2, &[Split, Insist]),
+        (4, 1, &[Crash, Leave]),
         (2, 2, &[Crash, Slow, Rollback]),
         (2, 3, &[Crash, Slow, Doubled, Empty, Rollback, Split]),
     ];
     for (values, faults, kinds) in all {
-        let model = Counter { time: Time::Settles, values, faults, kinds, ..CALM };
-        holds(model, &[], most());
+        holds(with(values, faults, kinds), &[], most());
     }
 }
 
 #[test]
 fn each_guard_carries_something() {
-    use Fault::{Crash, Empty, Flush, Rollback, Slow, SlowBeat};
     use Time::{Settles, Stands};
     // On its way to a store that is about to be lost, and executed there.
     let under_way = &[AskBadly(Slow, 0, 1), Execute(0)];
+    // A node has gone over to the new store, which has skipped for the other node, and back.
+    let strayed = &[
+        Fail(Split, 0),
+        GoOver(0),
+        Ask(0, 0),
+        Ask(0, 0),
+        WaitSettled,
+        Ask(0, 0),
+        GoOver(0),
+        Ask(0, 0),
+        Ask(0, 0),
+        Ask(1, 0),
+        Ask(1, 0),
+    ];
     let all: [(Guard, &'static str, Counter); _] = [
         (Guard::CallNumber, LISTED, without(1, 1, &[Slow], Stands)),
         (
@@ -116,10 +190,17 @@ fn each_guard_carries_something() {
             Counter { opening: under_way, ..without(2, 3, &[Slow, Empty], Settles) },
         ),
         (Guard::SkipForSilent, TWICE, without(2, 1, &[Rollback], Settles)),
+        (Guard::SkipByLot, TWICE, without(2, 2, &[Rollback], Settles)),
+        (Guard::LeftForGood, TWICE, Counter { opening: strayed, ..without(2, 1, &[Split], Settles) }),
+        (Guard::SeenUnderGeneration, TWICE, Counter { opening: strayed, ..without(2, 1, &[Split], Settles) }),
     ];
     for (guard, what, model) in all {
-        let checker =
-            search(Counter { without: Some(guard), ..model }, HasDiscoveries::AllOf([what].into()), None);
+        let question = if what == TWICE { Question::Twice } else { Question::Everything };
+        let checker = search(
+            Counter { without: Some(guard), question, ..model },
+            HasDiscoveries::AllOf([what].into()),
+            None,
+        );
         println!("   {:?}", checker.assert_any_discovery(what).into_actions());
     }
 }

@@ -194,3 +194,132 @@ pub(super) async fn write(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::{
+        postgres::counters::state::{self, Marks},
+        protocol::counter::{Generation, Incarnation, Limits, Marker, Reply, Segment, Wants},
+    };
+
+    const MARKER: Marker = Marker { generation: Generation(1), replid: 1, since: 0, settled: true };
+
+    /// A counter as the store keeps it.
+    #[derive(Default)]
+    struct Kept {
+        row: Option<(String, Marks, Option<SequenceValue>)>,
+        table: Vec<Hole>,
+    }
+
+    impl Kept {
+        /// A step as `step.rs` does it, with a table in memory.
+        fn serve(&mut self, take: &Take, now: u64) -> Reply {
+            let (mut slot, mut archive) = (None, Archive::default());
+            if let Some((text, marks, archived_to)) = &self.row {
+                let mut counter = state::read(text, *marks).expect("as it was written");
+                archive = Archive::up_to(*archived_to);
+                let asked = archive.reachable(spoken_of(&counter, take, now));
+                let meets = |hole: &&Hole| {
+                    asked.iter().any(|range| hole.range.from <= range.to && hole.range.to >= range.from)
+                };
+                archive.give(self.table.iter().filter(meets).cloned().collect(), &mut counter);
+                slot = Some(counter);
+            }
+            let reply = Authority::serve(&mut slot, &mut Some(MARKER), 1, now, Generation(2), take);
+            let counter = slot.expect("served");
+            let changes = archive.changes(&counter);
+            self.table.retain(|hole| !changes.gone.contains(hole));
+            self.table.extend(changes.added.iter().cloned());
+            let text = state::write(&counter, &changes.in_state).expect("JSON");
+            let marks = Marks { origin: counter.origin, base: counter.base, last: counter.cursor };
+            self.row = Some((text, marks, changes.archived_to));
+            reply
+        }
+
+        fn holes(&self) -> BTreeMap<u64, (HoleReason, Option<Incarnation>)> {
+            let (text, marks, _) = self.row.as_ref().expect("served");
+            let counter = state::read(text, *marks).expect("as it was written");
+            assert!(counter.holes.iter().filter(|hole| hole.holder.is_none()).count() <= MOST_IN_STATE);
+            by_value(counter.holes.iter().chain(&self.table))
+        }
+    }
+
+    fn by_value<'a>(
+        holes: impl Iterator<Item = &'a Hole>,
+    ) -> BTreeMap<u64, (HoleReason, Option<Incarnation>)> {
+        let mut listed = BTreeMap::new();
+        for hole in holes {
+            for value in hole.range.from.0..=hole.range.to.0 {
+                let before = listed.insert(value, (hole.reason, hole.holder));
+                assert_eq!(before, None, "{value} is listed twice");
+            }
+        }
+        listed
+    }
+
+    fn range((from, extent): (u64, u64)) -> ValueRange {
+        ValueRange { from: SequenceValue(from), to: SequenceValue(from + extent) }
+    }
+
+    /// What one node says: who, how many values, a gap below which nothing is drawn, and ranges that it speaks of, as far below the cursor.
+    type Word = (u128, u64, u64, Vec<(u64, u64)>, Vec<(u64, u64)>, bool, bool);
+
+    fn word() -> impl Strategy<Value = Word> {
+        let ranges = || prop::collection::vec((0_u64..300, 0_u64..12), 0..2);
+        (1_u128..4, 0_u64..8, 0_u64..4, ranges(), ranges(), any::<bool>(), prop::bool::weighted(0.05))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Whatever nodes say, a counter whose old holes are in a table answers and lists as one that has all of them before it.
+        #[test]
+        fn old_holes_are_as_good_as_at_hand(words in prop::collection::vec(word(), 1..160)) {
+            let (mut whole, mut kept) = (None::<Authority>, Kept::default());
+            let mut nodes: BTreeMap<u128, (u64, Option<Segment>)> = BTreeMap::new();
+            let mut names: BTreeMap<u128, u128> = BTreeMap::new();
+            for (turn, (who, count, gap, used, surplus, wants, dies)) in words.into_iter().enumerate() {
+                let now = 1_000 * (turn as u64);
+                let cursor = whole.as_ref().map_or(0, |counter| counter.cursor.0);
+                let life = *names.entry(who).or_insert(who);
+                let (call, holds) = *nodes.entry(life).or_insert((0, None));
+                let down = |ranges: Vec<(u64, u64)>| ranges.into_iter()
+                    .map(|(below, extent)| range((cursor.saturating_sub(below), extent))).collect::<Vec<_>>();
+                let retires = if dies {
+                    let next = life + 10;
+                    names.insert(who, next);
+                    vec![Incarnation(life)]
+                } else {
+                    vec![]
+                };
+                let me = names[&who];
+                let call = if dies { 1 } else { call + 1 };
+                let take = Take {
+                    incarnation: Incarnation(me), node: format!("n{who}"), generation: Some(Generation(1)), call,
+                    count, claims: vec![],
+                    limits: Limits {
+                        base: SequenceValue(0), floor: SequenceValue(cursor + gap), max: SequenceValue(u64::MAX), scheme: 0,
+                    },
+                    seen: None, holds: if dies { None } else { holds }, used: down(used), surplus: down(surplus),
+                    wants: wants.then_some(Wants { size: 5 }), retires, covers: vec![], peers: vec![], distrusts: None,
+                    next_beat_ms: 500, leaves: false,
+                };
+                let expected = Authority::serve(&mut whole, &mut Some(MARKER), 1, now, Generation(2), &take);
+                let reply = kept.serve(&take, now);
+                prop_assert_eq!(&reply, &expected);
+                let segment = match reply {
+                    Reply::Taken { segment, .. } => segment,
+                    Reply::Recover { .. } | Reply::Stale => None,
+                };
+                nodes.insert(me, (call, segment));
+                let all = by_value(whole.as_ref().expect("served").holes.iter());
+                prop_assert_eq!(kept.holes(), all, "after {:?}", take);
+            }
+        }
+    }
+}

@@ -7,7 +7,7 @@ use tokio::sync::{broadcast, watch};
 use super::{
     SWAP,
     calls::{Fence, GiveUp, MoveUp, Serve},
-    list::{self, Close},
+    list::{self, Blessed, Close},
     marker::Witness,
     step::{self, Call, Step},
 };
@@ -73,7 +73,11 @@ impl PostgresLink {
     async fn bless(&self) {
         let blessed = async {
             let ask = (fresh()?, self.witness.furthest());
-            self.store.transact("bless", &ask, |connection, ask| Box::pin(list::bless(connection, ask))).await
+            let blessed =
+                self.store.transact("bless", &ask, |connection, ask| Box::pin(list::bless(connection, ask)));
+            let Blessed { instance, server } = blessed.await?;
+            self.witness.note(instance.generation, &server);
+            Ok::<_, StoreError>(())
         };
         if let Err(error) = blessed.await {
             let error = &error as &dyn std::error::Error;

@@ -64,7 +64,7 @@ pub(super) async fn close(connection: &mut PgConnection, ask: &Close<'_>) -> Res
     .bind(Whole(ask.scheme))
     .execute(&mut *connection)
     .await?;
-    let instance = bless(connection, &(ask.fresh, ask.seen)).await?;
+    let Blessed { instance, .. } = bless(connection, &(ask.fresh, ask.seen)).await?;
     if !instance.is_settled() {
         return Ok(Closed::Settling { wait_ms: instance.settling_ms });
     }
@@ -76,11 +76,19 @@ pub(super) async fn close(connection: &mut PgConnection, ask: &Close<'_>) -> Res
     Ok(Closed::Listed(rows.iter().map(counter).collect::<Result<_, Failure>>()?))
 }
 
+/// The marker that is in force.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Blessed {
+    pub(super) instance: Instance,
+    /// Where the server stood.
+    pub(super) server: Server,
+}
+
 /// Makes sure that there is a marker of this server.
 pub(super) async fn bless(
     connection: &mut PgConnection,
     &(fresh, seen): &(Generation, Option<Sighting>),
-) -> Result<Instance, Failure> {
+) -> Result<Blessed, Failure> {
     let (found, server) = marker::look(connection).await?;
     let judge = |found| {
         let mut marker = found;
@@ -97,7 +105,7 @@ pub(super) async fn bless(
             marker::write(connection, marker).await?;
         }
     }
-    Ok(instance)
+    Ok(Blessed { instance, server })
 }
 
 /// Every counter of which something is known, in period order.

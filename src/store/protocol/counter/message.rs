@@ -87,7 +87,7 @@ impl Instance {
         self.settling_ms == 0
     }
 
-    /// Something was forgotten though the marker was not: begins a new generation.
+    /// Something was forgotten though the marker was not, or another store has taken over meanwhile: begins a new generation.
     pub fn distrust(marker: &mut Option<Marker>, replid: u64, now: u64, fresh: Generation) -> Self {
         *marker = None;
         Self::look(marker, replid, now, fresh)
@@ -148,6 +148,8 @@ pub struct Take {
     pub generation: Option<Generation>,
     /// Rises with each new call of an incarnation, from 1; asked again it stays.
     pub call: u64,
+    /// A generation that the node has left and met for too long: if it is the one in force, it is to end.
+    pub distrusts: Option<Generation>,
     /// How many values for requests without a key.
     pub count: u64,
     /// Requests with a key; records make them repeatable, so they are not part of what a call is answered again.

@@ -4,10 +4,15 @@
 //! [`Node::adopt`]. While the store is away it draws by [`Node::issue_locally`], and writes the state to disk before it answers.
 
 use super::{
+    generations::{Followed, Generations},
     message::{ClaimAnswer, ClaimAsk, Generation, Incarnation, Limits, Outcome, Reply, Segment, Take, Wants},
     range_set::RangeSet,
 };
 use crate::counter::{SequenceValue, ValueRange};
+
+/// How long a node waits for the right store to come back before it asks for the end of a generation that it has left, in ms:
+/// longer than a failover takes to reach everybody.
+pub const STRANDED_MS: u64 = 30_000;
 
 /// How many ranges that were handed back are kept, to tell a store that has forgotten them.
 const HANDED_BACK_KEPT: usize = 1_000;
@@ -60,6 +65,8 @@ pub struct Ask {
     pub next_beat_ms: u64,
     /// It goes for good; [`Node::give_up`] came before.
     pub leaves: bool,
+    /// It has met a generation that it has left ([`Heard::Left`]), and nothing else, for [`STRANDED_MS`]: that one is to end.
+    pub insists: bool,
 }
 
 /// What a reply means.
@@ -79,6 +86,8 @@ pub enum Heard {
         /// How long, in ms.
         wait_ms: u64,
     },
+    /// This is a store that the node has left for another: nothing was drawn, and nothing is as long as it stays.
+    Left,
     /// Late, or of a generation that is over: nothing was learnt.
     Ignored,
 }
@@ -88,7 +97,9 @@ pub enum Heard {
 pub struct Node {
     incarnation: Incarnation,
     name: String,
-    generation: Option<Generation>,
+    generations: Generations,
+    /// The one that was left and is in force where the node asked last.
+    refused: Option<Generation>,
     call: u64,
     /// What the call asked for, while it is not answered.
     pending: Option<u64>,
@@ -108,11 +119,11 @@ pub struct Node {
 
 impl Node {
     /// A counter that this process begins to use. `left` is what earlier processes have left on disk, `ancestors` are they;
-    /// `generation` is the one that the store was last heard to be in, if any.
+    /// `generations` are those that the process has heard of.
     pub fn new(
         incarnation: Incarnation,
         name: String,
-        generation: Option<Generation>,
+        generations: Generations,
         left: NodeState,
         ancestors: Vec<Incarnation>,
     ) -> Self {
@@ -120,7 +131,8 @@ impl Node {
         Self {
             incarnation,
             name,
-            generation,
+            generations,
+            refused: None,
             call: 0,
             pending: None,
             seen: left.seen,
@@ -137,6 +149,16 @@ impl Node {
     /// Who speaks.
     pub fn incarnation(&self) -> Incarnation {
         self.incarnation
+    }
+
+    /// Which generations it follows and has left.
+    pub fn generations(&self) -> &Generations {
+        &self.generations
+    }
+
+    /// The generation that keeps it out where it asked last: see [`Heard::Left`].
+    pub fn refused(&self) -> Option<Generation> {
+        self.refused
     }
 
     /// Whether the last call was not answered yet; the next [`Self::ask`] repeats it.
@@ -174,7 +196,8 @@ impl Node {
         Take {
             incarnation: self.incarnation,
             node: self.name.clone(),
-            generation: self.generation,
+            generation: self.generations.present(),
+            distrusts: self.refused.filter(|_| ask.insists),
             call: self.call,
             count: repeats.unwrap_or(ask.count),
             claims: if repeats.is_some() { Vec::new() } else { ask.claims },
@@ -197,21 +220,30 @@ impl Node {
         match reply {
             Reply::Recover { generation, wait_ms } => {
                 // An old reply must not take a node back.
-                if take.generation != self.generation || self.pending.is_none() || take.call != self.call {
+                if take.generation != self.generations.present()
+                    || self.pending.is_none()
+                    || take.call != self.call
+                {
                     return Heard::Ignored;
                 }
                 // Asked at once where it has not spoken under that generation yet: the next message is its report.
-                let reports = self.generation.replace(generation) != Some(generation);
-                let wait_ms = if reports { 0 } else { wait_ms };
-                if reports {
-                    self.hand_back(self.handed_back.clone().iter());
+                let followed = self.generations.follow(generation);
+                self.refused = (followed == Followed::Left).then_some(generation);
+                match followed {
+                    Followed::Present => Heard::Recover { wait_ms },
+                    Followed::Newly => {
+                        self.hand_back(self.handed_back.clone().iter());
+                        Heard::Recover { wait_ms: 0 }
+                    }
+                    Followed::Left => Heard::Left,
                 }
-                Heard::Recover { wait_ms }
             }
             Reply::Taken { generation, call, outcome, claims, cursor, segment, peers }
-                if Some(generation) == self.generation && call == self.call && self.pending.is_some() =>
+                if Some(generation) == self.generations.present()
+                    && call == self.call
+                    && self.pending.is_some() =>
             {
-                self.pending = None;
+                (self.pending, self.refused) = (None, None);
                 self.seen = self.seen.max(Some(cursor));
                 self.peers = peers;
                 self.covers.append(&mut self.retires);

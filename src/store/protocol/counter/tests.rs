@@ -68,6 +68,13 @@ enum Step {
     Empty,
 }
 
+/// A store that the nodes are not connected to.
+struct Store {
+    counter: Option<Authority>,
+    marker: Option<Marker>,
+    replid: u64,
+}
+
 impl World {
     fn new(nodes: usize) -> Self {
         let mut world = Self {
@@ -83,8 +90,13 @@ impl World {
         };
         for _ in 0..nodes {
             let fresh = world.random();
-            let node =
-                Node::new(Incarnation(fresh.into()), "n".into(), None, NodeState::default(), Vec::new());
+            let node = Node::new(
+                Incarnation(fresh.into()),
+                "n".into(),
+                Generations::default(),
+                NodeState::default(),
+                Vec::new(),
+            );
             world.processes.push(Process {
                 node,
                 disk: NodeState::default(),
@@ -112,6 +124,10 @@ impl World {
     }
 
     fn ask(&mut self, node: usize, count: u64, reply_arrives: bool) {
+        self.say(node, count, reply_arrives, false);
+    }
+
+    fn say(&mut self, node: usize, count: u64, reply_arrives: bool, insists: bool) {
         let process = &mut self.processes[node];
         if !process.node.has_pending_call() {
             process.awaited = count > 0;
@@ -123,6 +139,7 @@ impl World {
             wants: Some(Wants { size: SIZE }),
             next_beat_ms: BEAT_MS,
             leaves: false,
+            insists,
         });
         let reply = self.serve(&take);
         let envelope = Envelope { to: node, take, reply };
@@ -188,7 +205,8 @@ impl World {
                 let process = &mut self.processes[node % count];
                 process.ancestors.push(process.node.incarnation());
                 let (left, ancestors) = (process.disk.clone(), process.ancestors.clone());
-                process.node = Node::new(Incarnation(fresh.into()), "n".into(), None, left, ancestors);
+                process.node =
+                    Node::new(Incarnation(fresh.into()), "n".into(), Generations::default(), left, ancestors);
                 process.awaited = false;
             }
             Step::Save => self.saved = (self.counter.clone(), self.marker),
@@ -209,6 +227,15 @@ impl World {
     fn everybody_reports(&mut self) {
         for _ in 0..2 {
             (0..self.processes.len()).for_each(|node| self.ask(node, 0, true));
+        }
+    }
+
+    /// Everybody is connected to another store from now on; answers with the one before.
+    fn turn_to(&mut self, store: Store) -> Store {
+        Store {
+            counter: std::mem::replace(&mut self.counter, store.counter),
+            marker: std::mem::replace(&mut self.marker, store.marker),
+            replid: std::mem::replace(&mut self.replid, store.replid),
         }
     }
 
@@ -334,12 +361,31 @@ fn what_was_issued_while_a_reply_was_under_way_is_told() {
 }
 
 #[test]
+fn a_store_that_was_stood_in_for_does_not_answer_calls_again() {
+    let mut world = World::new(2);
+    // Node 0 is drawn ten values that it does not hear of; that much is saved.
+    world.ask(0, 10, false);
+    world.step(Step::Save);
+    // Another store stands in, which begins where nobody knows better, and gives them to node 1.
+    world.step(Step::Empty);
+    world.now += SETTLING_MS;
+    // The first only repeats its report.
+    (0..2).for_each(|_| world.ask(1, 10, true));
+    assert!(world.issued.contains(&1));
+    // The first comes back, with the answer to a call that is still open.
+    world.step(Step::Rollback);
+    world.now += SETTLING_MS;
+    world.ask(0, 0, true);
+    world.heal();
+}
+
+#[test]
 fn what_was_handed_back_is_told_to_a_store_that_has_forgotten_it() {
     let mut world = World::new(2);
-    world.ask(0, 1, false);
+    // What the last call was answered is listed after a loss anyway.
+    (0..2).for_each(|_| world.ask(0, 1, true));
     world.step(Step::Save);
-    world.step(Step::GiveUp { node: 0 });
-    world.ask(0, 0, true);
+    world.processes[0].node.hand_back([ValueRange { from: SequenceValue(1), to: SequenceValue(1) }]);
     world.ask(0, 0, true);
     assert_eq!(world.holes().get(&1), Some(&HoleReason::Returned));
     world.step(Step::Rollback);
@@ -350,7 +396,15 @@ fn what_was_handed_back_is_told_to_a_store_that_has_forgotten_it() {
 /// A message of a node that is new to the counter, under a scheme.
 fn under(scheme: u64, node: &mut Node, count: u64, wants: Option<Wants>) -> Take {
     let limits = Limits { scheme, ..LIMITS };
-    node.ask(Ask { count, claims: Vec::new(), limits, wants, next_beat_ms: BEAT_MS, leaves: false })
+    node.ask(Ask {
+        count,
+        claims: Vec::new(),
+        limits,
+        wants,
+        next_beat_ms: BEAT_MS,
+        leaves: false,
+        insists: false,
+    })
 }
 
 /// A store that has been there for a while.
@@ -368,7 +422,7 @@ impl Settled {
     }
 
     fn node(name: u128) -> Node {
-        Node::new(Incarnation(name), "n".into(), Some(Self::GENERATION), NodeState::default(), Vec::new())
+        Node::new(Incarnation(name), "n".into(), Self::GENERATION.into(), NodeState::default(), Vec::new())
     }
 
     fn serve(&mut self, take: &Take) -> Reply {
@@ -473,6 +527,7 @@ fn who_speaks_too_late_and_of_another_generation_is_skipped_for() {
             wants: None,
             next_beat_ms: BEAT_MS,
             leaves: false,
+            insists: false,
         };
         let take = Take { peers: Vec::new(), ..process.node.ask(beat) };
         let reply = world.serve(&take);
@@ -483,6 +538,59 @@ fn who_speaks_too_late_and_of_another_generation_is_skipped_for() {
     world.ask(0, 0, false);
     let cursor = world.counter.as_ref().expect("a counter").cursor;
     assert!(cursor > SequenceValue(5), "{cursor:?}");
+}
+
+/// The store comes apart: node 0 goes over to the new one, node 1 stays and draws from the old one, which is answered.
+fn come_apart(world: &mut World) -> Store {
+    let old = Store { counter: world.counter.clone(), marker: world.marker, replid: world.replid };
+    world.replid += 1;
+    (0..2).for_each(|_| world.ask(0, 0, true));
+    world.now += SETTLING_MS;
+    [0, 1].into_iter().for_each(|count| world.ask(0, count, true));
+    let new = world.turn_to(old);
+    world.ask(1, 1, true);
+    new
+}
+
+#[test]
+fn who_has_gone_over_to_a_new_store_does_not_go_back() {
+    let mut world = World::new(2);
+    let mut other = come_apart(&mut world);
+    let (counter, marker) = (world.counter.clone(), world.marker);
+    for _ in 0..8 {
+        world.ask(0, 3, true);
+        world.now += 1_000;
+    }
+    assert_eq!(world.processes[0].node.refused(), marker.map(|marker| marker.generation));
+    assert_eq!((&world.counter, world.marker), (&counter, marker), "it goes on as it did");
+    world.ask(1, 2, true);
+    let issued = world.issued.len();
+    other = world.turn_to(other);
+    world.ask(0, 0, true);
+    assert_eq!(world.issued.len(), issued + 3, "the call is answered where it belongs");
+    assert_eq!(world.processes[0].node.refused(), None);
+    world.turn_to(other);
+    world.ask(1, 2, true);
+}
+
+#[test]
+fn who_is_stranded_has_the_store_begin_another_generation() {
+    let mut world = World::new(2);
+    come_apart(&mut world);
+    world.ask(0, 3, true);
+    let left = world.processes[0].node.refused().expect("a generation that was left");
+    world.say(0, 0, true, true);
+    let begun = world.marker.expect("a marker").generation;
+    assert_ne!(begun, left);
+    // Once: who asks late finds that it has happened.
+    world.say(0, 0, true, true);
+    assert_eq!(world.marker.expect("a marker").generation, begun);
+    world.heal();
+    let seen = world.processes[0].node.seen();
+    assert!(world.counter.as_ref().is_some_and(|counter| Some(counter.cursor) >= seen));
+    (0..2).for_each(|node| world.ask(node, 2, true));
+    assert_eq!(world.processes[0].node.refused(), None);
+    assert_eq!(world.issued.len(), 9, "all that was asked for");
 }
 
 #[test]

@@ -110,12 +110,9 @@ impl Cluster {
         }
     }
 
-    /// Why there is no link to the owner of a slot.
-    pub(super) fn why_not(&self, slot: u16) -> Option<Arc<Refusal>> {
-        match self.map.borrow().owner(slot) {
-            Ok(line) => line.link().err(),
-            Err(refusal) => Some(refusal),
-        }
+    /// The link to the owner of a slot, or why there is none.
+    pub(super) fn link(&self, slot: u16) -> Result<Arc<Link>, Arc<Refusal>> {
+        self.map.borrow().owner(slot)?.link()
     }
 
     /// The line to a node that another one named.
@@ -241,6 +238,13 @@ pub(super) async fn masters(access: &Access, seeds: &[Address]) -> Result<Vec<Ad
     masters.sort_unstable();
     masters.dedup();
     Ok(masters)
+}
+
+/// The master of a slot, by the first seed that can be reached.
+pub(super) async fn owner(access: &Access, seeds: &[Address], slot: u16) -> Result<Address, Refusal> {
+    let ranges = first_view(access, seeds).await?.ranges;
+    let owner = ranges.into_iter().find(|(first, last, _)| (*first..=*last).contains(&slot));
+    owner.map(|(_, _, master)| master).ok_or(Refusal::Unowned { slot })
 }
 
 async fn first_view(access: &Access, nodes: &[Address]) -> Result<View, Refusal> {

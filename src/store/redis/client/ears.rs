@@ -7,7 +7,7 @@ use std::{
 };
 
 use redis::{PushInfo, PushKind, Value};
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 
 /// Messages that a slow listener may be behind before it loses some.
 const BACKLOG: usize = 256;
@@ -18,6 +18,8 @@ pub(super) struct Ears {
     channels: Mutex<BTreeMap<&'static str, broadcast::Sender<String>>>,
     /// Rings when a channel is new.
     pub(super) news: Notify,
+    /// Counts reports of writes to watched keys, and connections over which they come.
+    alarms: watch::Sender<u64>,
 }
 
 impl Ears {
@@ -45,9 +47,21 @@ impl Ears {
         }
     }
 
-    /// A RESP3 push: `message`, channel, text.
+    /// Somebody may have written to a watched key.
+    pub(super) fn raise_alarm(&self) {
+        self.alarms.send_modify(|count| *count += 1);
+    }
+
+    /// How often that was so.
+    pub(super) fn alarms(&self) -> watch::Receiver<u64> {
+        self.alarms.subscribe()
+    }
+
+    /// A RESP3 push: `message`, channel, text; or `invalidate`, keys.
     pub(super) fn hear_push(&self, push: PushInfo) {
-        if push.kind == PushKind::Message
+        if push.kind == PushKind::Invalidate {
+            self.raise_alarm();
+        } else if push.kind == PushKind::Message
             && let [channel, message] = push.data.as_slice()
             && let (Some(channel), Some(message)) = (text(channel), text(message))
         {
@@ -84,5 +98,9 @@ mod tests {
         assert_eq!(rules.try_recv().unwrap(), "changed");
         assert!(rules.try_recv().is_err(), "nothing else");
         assert_eq!(ears.channels(), ["rules"]);
+        assert_eq!(*ears.alarms().borrow(), 0);
+        // After FLUSHALL there are no keys in it.
+        ears.hear_push(PushInfo { kind: PushKind::Invalidate, data: vec![Value::Nil] });
+        assert_eq!(*ears.alarms().borrow(), 1);
     }
 }

@@ -123,7 +123,7 @@ impl Keeper {
                 link.give_up(cause);
                 link.broken().await
             }
-            never = self.hear(&link) => match never {},
+            never = async { link.watch().await; self.hear(&link).await } => match never {},
         }
     }
 

@@ -9,7 +9,10 @@
 use std::{
     io,
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -50,6 +53,9 @@ const PATIENCE: Duration = Duration::from_millis(1_250);
 /// for longer than a person takes to look at `/readyz`. `INFO` takes a server about 0.1 ms.
 const LOOK_EVERY: u32 = 4;
 
+/// Keys that people write to directly begin so.
+const WATCHED: &str = "prefix_configs";
+
 /// Calls that may wait for the socket.
 const QUEUE: usize = 1_024;
 
@@ -75,6 +81,7 @@ pub(super) struct Link {
     hearing: Hearing,
     ears: Arc<Ears>,
     info: Info,
+    is_watched: AtomicBool,
     fate: Arc<Fate>,
 }
 
@@ -205,7 +212,8 @@ impl Access {
         let nearby = Nearby::new(self.clone(), address.clone(), protocol, &info, &fate);
         let hearing = if protocol == ProtocolVersion::RESP3 { Hearing::Pushed } else { Hearing::Apart };
         let ears = Arc::clone(&self.ears);
-        Ok(Link { address: address.clone(), connection, nearby, hearing, ears, info, fate })
+        let is_watched = AtomicBool::new(false);
+        Ok(Link { address: address.clone(), connection, nearby, hearing, ears, info, is_watched, fate })
     }
 
     /// A connection on which nothing was asked yet, and what moves its bytes.
@@ -280,25 +288,20 @@ impl Link {
         self.fate.end(cause);
     }
 
-    /// Sends a command and waits for its reply. An error that is no reply leaves open whether it was executed.
+    /// Sends a command over the link's own connection and waits for its reply. An error that is no reply leaves open whether it was
+    /// executed.
     pub(super) async fn send(&self, command: &Cmd) -> Result<Value, RedisError> {
-        self.nearest().send_packed_command(command).await?.extract_error()
+        self.connection.clone().send_packed_command(command).await?.extract_error()
     }
 
-    /// The connection on the runtime of the caller, where there is one.
-    fn nearest(&self) -> MultiplexedConnection {
+    /// The connection on the runtime of the caller; its own where there is none.
+    pub(super) fn nearest(&self) -> MultiplexedConnection {
         self.nearby.here().unwrap_or_else(|| self.connection.clone())
     }
 
-    /// Sends commands one directly behind the other, and waits for the reply to the last one.
-    pub(super) async fn send_together(&self, commands: &Pipeline) -> Result<Value, RedisError> {
-        let replies = self.send_all(commands).await?;
-        replies.into_iter().last().unwrap_or(Value::Nil).extract_error()
-    }
-
-    /// The same for all replies, those that are errors too.
+    /// Sends commands one directly behind the other; replies may be errors.
     async fn send_all(&self, commands: &Pipeline) -> Result<Vec<Value>, RedisError> {
-        self.nearest().send_packed_commands(commands, 0, commands.len()).await
+        self.connection.clone().send_packed_commands(commands, 0, commands.len()).await
     }
 
     /// Asks what the server can answer at once; waits no longer than a connection may take.
@@ -331,6 +334,31 @@ impl Link {
     /// Hears a channel from now on (RESP3).
     pub(super) async fn subscribe(&self, channel: &str) -> Result<(), RedisError> {
         self.connection.clone().subscribe(channel).await
+    }
+
+    /// Has the server report writes by others to watched keys from now on (RESP3). A server that does not allow it is asked all
+    /// the more often.
+    pub(super) async fn watch(&self) {
+        if self.hearing != Hearing::Pushed {
+            return;
+        }
+        let mut watch = redis::cmd("CLIENT");
+        watch.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(WATCHED);
+        match self.send_soon(&watch).await {
+            Ok(_) => {
+                self.is_watched.store(true, Ordering::Release);
+                // What was written before is not reported.
+                self.ears.raise_alarm();
+            }
+            Err(refusal) => {
+                tracing::info!(error = %refusal, "Redis does not report direct writes: looking for them")
+            }
+        }
+    }
+
+    /// Whether the server reports writes by others.
+    pub(super) fn is_watched(&self) -> bool {
+        self.is_watched.load(Ordering::Acquire) && !self.is_broken()
     }
 }
 

@@ -7,12 +7,13 @@
 //!   executed. Only what the server itself answers with "not here" or "not now" is sent again;
 //! - connections live on the runtime that made the client, and one more on each runtime from which calls come.
 //!
-//! Order of reading: `link.rs` (one server), `nearby.rs` (its other connections), `line.rs` (keeps one), `place.rs` (where it leads), `script.rs`, `slots.rs`,
-//! `failure.rs`.
+//! Order of reading: `link.rs` (one server), `nearby.rs` (its other connections), `line.rs` (keeps a link), `place.rs` (where it
+//! leads), `script.rs`, `slots.rs`, `failure.rs`.
 
 mod cluster;
 mod ears;
 mod failure;
+mod glance;
 mod info;
 mod inspect;
 mod line;
@@ -20,12 +21,14 @@ mod link;
 mod listen;
 mod markers;
 mod nearby;
+mod patience;
 mod place;
 mod route;
 mod script;
 mod sentinel;
 mod slots;
 mod tls;
+mod vigil;
 mod watchman;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
@@ -37,7 +40,7 @@ use tokio::{
 };
 
 use self::{
-    link::{Access, Link},
+    link::Access,
     route::{Manner, Route, Way},
 };
 use super::STORE;
@@ -52,8 +55,10 @@ use crate::{
 
 pub use self::{
     failure::ConnectError,
+    glance::Glance,
     inspect::{Durability, InspectError, ServerReport, inspect},
     script::{Arg, Script},
+    vigil::Vigil,
 };
 pub use crate::store::Reachable;
 
@@ -152,8 +157,8 @@ impl Client {
             by_source: Some(&|| script.by_source(keys, args)),
         };
         let answer = self.ask(&request, deadline).await;
-        let (reply, link) = self.finish(script.name, answer)?;
-        Ok((reply, Witness { client: self, link }))
+        let (reply, way) = self.finish(script.name, answer)?;
+        Ok((reply, Witness { client: self, way }))
     }
 
     /// Sends one command, within [`Options::timeout`]. In a cluster its second word is the key that decides where to: not for
@@ -173,7 +178,7 @@ impl Client {
         };
         let request = Request { operation, key, command, by_source: None };
         let answer = self.ask(&request, self.shared.timeout).await;
-        self.finish(operation, answer).map(|(reply, _link)| reply)
+        self.finish(operation, answer).map(|(reply, _way)| reply)
     }
 
     /// Messages of a channel from now on, across reconnections. Those that are sent while there is no connection are lost.
@@ -209,20 +214,20 @@ impl Client {
     }
 
     /// Counts the call, and turns its reply into what the caller wants.
-    fn finish<T: FromRedisValue>(
+    fn finish<T: FromRedisValue, W>(
         &self,
         operation: &'static str,
-        answer: Result<(Value, Arc<Link>), StoreError>,
-    ) -> Result<(T, Arc<Link>), StoreError> {
-        let typed = answer.and_then(|(reply, link)| {
+        answer: Result<(Value, W), StoreError>,
+    ) -> Result<(T, W), StoreError> {
+        let typed = answer.and_then(|(reply, way)| {
             let typed = redis::from_redis_value(reply).map_err(|_mismatch| failure::unexpected(operation))?;
-            Ok((typed, link))
+            Ok((typed, way))
         });
         self.shared.calls.counted(STORE, operation, typed)
     }
 
-    /// The reply to a call, and the link over which it came.
-    async fn ask(&self, request: &Request<'_>, deadline: Duration) -> Result<(Value, Arc<Link>), StoreError> {
+    /// The reply to a call, and the way that it took.
+    async fn ask(&self, request: &Request<'_>, deadline: Duration) -> Result<(Value, Way), StoreError> {
         let (route, until) = (&self.shared.route, Instant::now() + deadline);
         let mut detour = None;
         loop {
@@ -240,7 +245,7 @@ impl Client {
                 ));
             };
             let error = match timeout_at(until, request.send(&way)).await {
-                Ok(Ok(reply)) => return Ok((reply, way.link)),
+                Ok(Ok(reply)) => return Ok((reply, way)),
                 Ok(Err(error)) => error,
                 Err(_elapsed) => return Err(failure::unknown(request.operation)),
             };
@@ -265,7 +270,7 @@ impl Client {
 /// The server that executed a call, on the connection over which it was asked.
 pub struct Witness<'a> {
     client: &'a Client,
-    link: Arc<Link>,
+    way: Way,
 }
 
 impl Witness<'_> {
@@ -286,12 +291,16 @@ impl Witness<'_> {
         // 0 would mean without end.
         wait.arg(replicas).arg(limit.as_millis().max(1) as u64);
         // The server keeps to its limit; the way there and back may take as long again.
-        let answer = match tokio::time::timeout(limit * 2, self.link.send(&wait)).await {
-            Ok(Ok(reply)) => Ok((reply, Arc::clone(&self.link))),
-            Ok(Err(error)) => Err(failure::of_reply(operation, &error)),
-            Err(_elapsed) => Err(failure::unknown(operation)),
-        };
-        self.client.finish(operation, answer).map(|(count, _link)| count)
+        let answer =
+            match tokio::time::timeout(limit * 2, self.way.connection.clone().send_packed_command(&wait))
+                .await
+            {
+                Ok(reply) => {
+                    reply.and_then(Value::extract_error).map_err(|error| failure::of_reply(operation, &error))
+                }
+                Err(_elapsed) => Err(failure::unknown(operation)),
+            };
+        self.client.finish(operation, answer.map(|reply| (reply, ()))).map(|(count, ())| count)
     }
 }
 
@@ -316,12 +325,14 @@ impl Request<'_> {
 
 impl Way {
     async fn send(&self, command: &Cmd) -> Result<Value, RedisError> {
+        let mut connection = self.connection.clone();
         match self.manner {
-            Manner::Plain => self.link.send(command).await,
+            Manner::Plain => connection.send_packed_command(command).await?.extract_error(),
             Manner::Asking => {
                 let mut together = redis::pipe();
                 together.cmd("ASKING").add_command(command.clone());
-                self.link.send_together(&together).await
+                let replies = connection.send_packed_commands(&together, 0, together.len()).await?;
+                replies.into_iter().last().unwrap_or(Value::Nil).extract_error()
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use redis::RedisError;
+use redis::{RedisError, aio::MultiplexedConnection};
 use tokio::sync::watch;
 
 use super::{
@@ -35,7 +35,15 @@ pub(super) enum Route {
 /// How a call goes out.
 pub(super) struct Way {
     pub(super) link: Arc<Link>,
+    /// One of the link's, the same for everything that goes this way.
+    pub(super) connection: MultiplexedConnection,
     pub(super) manner: Manner,
+}
+
+impl Way {
+    fn new(link: Arc<Link>, manner: Manner) -> Self {
+        Self { connection: link.nearest(), link, manner }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,14 +76,19 @@ impl Route {
             Self::Whole(line) => line.ready().await,
             Self::Sharded { cluster, .. } => cluster.ready(slot_of(key)).await,
         };
-        Way { link, manner: Manner::Plain }
+        Way::new(link, Manner::Plain)
     }
 
     /// Why there is none.
     pub(super) fn why_not(&self, key: &[u8]) -> Option<Arc<Refusal>> {
+        self.link(key).err()
+    }
+
+    /// The link to the server of a key.
+    pub(super) fn link(&self, key: &[u8]) -> Result<Arc<Link>, Arc<Refusal>> {
         match self {
-            Self::Whole(line) => line.link().err(),
-            Self::Sharded { cluster, .. } => cluster.why_not(slot_of(key)),
+            Self::Whole(line) => line.link(),
+            Self::Sharded { cluster, .. } => cluster.link(slot_of(key)),
         }
     }
 
@@ -150,7 +163,7 @@ impl Detour<'_> {
             Redirection::Moved(address) => (address, Manner::Plain),
             Redirection::Ask(address) => (address, Manner::Asking),
         };
-        Way { link: self.cluster.line_to(address).ready().await, manner }
+        Way::new(self.cluster.line_to(address).ready().await, manner)
     }
 }
 

@@ -54,18 +54,23 @@ local function note_surplus()
   end
 end
 
--- Takes a member off the registry; what it was answered last may have been passed on, or not.
+-- What it was answered last may have been passed on, or not.
+local function list_unconfirmed(member)
+  for _, range in ipairs(read_ranges(member.drawn)) do
+    for _, part in ipairs(unlisted(range)) do
+      list(part, 'unconfirmed', number(now), '-')
+    end
+  end
+end
+
+-- Takes a member off the registry.
 local function strike(id)
   local member = counter.members[id]
   counter.members[id], order = nil, nil
   for _, segment in ipairs(segments(member)) do
     give_back(segment, id)
   end
-  for _, range in ipairs(read_ranges(member.drawn)) do
-    for _, part in ipairs(unlisted(range)) do
-      list(part, 'unconfirmed', number(now), '-')
-    end
-  end
+  list_unconfirmed(member)
 end
 
 -- Processes that are gone: their segment is the successor's, or free.
@@ -116,7 +121,10 @@ local function hear_report(speaks_of_it)
   if spoken ~= '' then recovery.known[me] = true end
   for _, id in ipairs(peers) do recovery.known[id] = true end
   for _, id in ipairs(retires) do recovery.known[id] = true end
-  recovery.highest = later(seen, recovery.highest)
+  -- Who has reported and speaks of another one has gone on to another store, whose numbers are none of this one's.
+  if speaks_of_it or not recovery.reported[me] then
+    recovery.highest = later(seen, recovery.highest)
+  end
   if not speaks_of_it then
     return
   end
@@ -157,6 +165,12 @@ local function resume()
       local skipped = plus(counter.cursor, math.min(skip(nodes) + lot(generation), 2 ^ 53)) or MAX
       pass_to(skipped < limits.max and skipped or limits.max, {}, 'skipped')
     end
+  end
+  -- A store that came back after another one had stood in for it would answer an open call with what the other has given away.
+  for _, id in ipairs(members()) do
+    local member = counter.members[id]
+    list_unconfirmed(member)
+    member.call, member.drawn = 0, ''
   end
   counter.generation = generation
 end

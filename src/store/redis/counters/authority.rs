@@ -268,7 +268,7 @@ fn record_key(counter: &Counter, key: &str) -> String {
     format!("{{sequence:{counter}}}:key:{key}")
 }
 
-fn periods_key(key: &PrefixKey) -> String {
+pub(super) fn periods_key(key: &PrefixKey) -> String {
     format!("numgen:periods:{key}")
 }
 

@@ -1,8 +1,8 @@
 -- TAKE.
 -- KEYS: the plain key, the state, the holes, the marker, then the record of each claim.
--- ARGV: 1 fresh generation, 2 incarnation, 3 node, 4 generation, 5 call, 6 count, 7 base, 8 floor, 9 max, 10 seen, 11 holds,
--- 12 used, 13 surplus, 14 size of the segment it wants, 15 retires, 16 covers, 17 peers, 18 next beat, 19 leaves, 20 scheme; then for
--- each claim: fingerprint, stamp, count, turn, claimed at, expires at, lifetime. What is absent is empty.
+-- ARGV: 1 fresh generation, 2 incarnation, 3 node, 4 generation (or ! and the one that it distrusts), 5 call, 6 count, 7 base, 8 floor, 9 max,
+-- 10 seen, 11 holds, 12 used, 13 surplus, 14 size of the segment it wants, 15 retires, 16 covers, 17 peers, 18 next beat, 19 leaves,
+-- 20 scheme; then for each claim: fingerprint, stamp, count, turn, claimed at, expires at, lifetime. What is absent is empty.
 
 -- The path of a counter that is well and of a node that has nothing to tell: the values directly above the cursor. It does what
 -- the rest of the script would do, without reading what is not needed for it. Where anything is unusual it leaves no trace.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, watch};
 
-use super::authority::RedisAuthority;
+use super::authority::{RedisAuthority, periods_key};
 use crate::{
     counter::{Counter, SequenceValue},
     prefix_key::PrefixKey,
@@ -31,6 +31,7 @@ impl RedisLink {
     }
 }
 
+/// Calls for people rather than for numbers say at once that Redis is away: nothing stands in for it.
 impl AuthorityLink for RedisLink {
     fn store(&self) -> &'static str {
         STORE
@@ -60,7 +61,10 @@ impl AuthorityLink for RedisLink {
     }
 
     fn close<'a>(&'a self, key: &'a PrefixKey, scheme: u64, deadline: Duration) -> StoreFuture<'a, Closed> {
-        Box::pin(self.authority.close(key, scheme, deadline))
+        Box::pin(async move {
+            self.client.at_hand("close", &periods_key(key)).await?;
+            self.authority.close(key, scheme, deadline).await
+        })
     }
 
     fn fence<'a>(&'a self, counter: &'a Counter, scheme: u64, deadline: Duration) -> StoreFuture<'a, Fenced> {
@@ -68,7 +72,10 @@ impl AuthorityLink for RedisLink {
     }
 
     fn show<'a>(&'a self, key: &'a PrefixKey, deadline: Duration) -> StoreFuture<'a, Vec<Shown>> {
-        Box::pin(self.authority.show(key, deadline))
+        Box::pin(async move {
+            self.client.at_hand("show", &periods_key(key)).await?;
+            self.authority.show(key, deadline).await
+        })
     }
 
     fn advance<'a>(
@@ -77,7 +84,10 @@ impl AuthorityLink for RedisLink {
         to: SequenceValue,
         deadline: Duration,
     ) -> StoreFuture<'a, Advance> {
-        Box::pin(self.authority.advance(counter, to, deadline))
+        Box::pin(async move {
+            self.client.at_hand("advance", &cursor_key(counter)).await?;
+            self.authority.advance(counter, to, deadline).await
+        })
     }
 
     fn abandon<'a>(
@@ -86,11 +96,14 @@ impl AuthorityLink for RedisLink {
         what: &'a Abandon,
         deadline: Duration,
     ) -> StoreFuture<'a, Abandoned> {
-        Box::pin(self.authority.abandon(counter, what, deadline))
+        Box::pin(async move {
+            self.client.at_hand("abandon", &cursor_key(counter)).await?;
+            self.authority.abandon(counter, what, deadline).await
+        })
     }
 
     fn marker(&self, counter: &Counter) -> String {
-        self.client.marker_key(&format!("sequence:{counter}"))
+        self.client.marker_key(&cursor_key(counter))
     }
 
     fn reachable(&self) -> watch::Receiver<Reachable> {
@@ -100,4 +113,8 @@ impl AuthorityLink for RedisLink {
     fn swaps(&self) -> broadcast::Receiver<String> {
         self.client.subscribe(RedisAuthority::SWAP_CHANNEL)
     }
+}
+
+fn cursor_key(counter: &Counter) -> String {
+    format!("sequence:{counter}")
 }

@@ -13,15 +13,22 @@ local fence = 0
 if counter and is_blank() then
   fence, counter = counter.scheme, nil
 end
-local forgotten
-if counter then
-  forgotten = counter.generation == generation and seen > counter.cursor
-else
-  -- Whoever remembers a counter that is not there remembers one that was lost.
-  forgotten = settled() and remembers()
+-- What a node remembers of another generation is no sign: it may come from a store that took over from this one.
+local forgotten = spoken == '!' .. generation
+if spoken == generation then
+  if counter then
+    forgotten = counter.generation == generation and seen > counter.cursor
+  else
+    -- Whoever remembers a counter that is not there remembers one that was lost.
+    forgotten = settled() and remembers()
+  end
 end
 if forgotten then
   distrust()
+end
+local speaks_of_it = spoken == generation
+if not counter and settled() and not speaks_of_it then
+  return { 'recover', generation, '0' }
 end
 if not counter then
   counter = { origin = limits.base, base = limits.base, cursor = limits.base, generation = '-',
@@ -39,7 +46,6 @@ local function recover(wait_ms)
   return { 'recover', generation, number(wait_ms) }
 end
 
-local speaks_of_it = spoken == generation
 if counter.generation ~= generation then
   hear_report(speaks_of_it)
   if not settled() then

@@ -61,7 +61,11 @@ pub(super) fn write_take(take: &Take, fresh: Text) -> Vec<Text> {
         fresh,
         take.incarnation.to_string(),
         name(&take.node),
-        take.generation.map_or_else(Text::new, |generation| generation.to_string()),
+        match (take.distrusts, take.generation) {
+            (Some(left), _) => format!("!{left}"),
+            (None, Some(generation)) => generation.to_string(),
+            (None, None) => Text::new(),
+        },
         take.call.to_string(),
         take.count.to_string(),
         digits(take.limits.base),

@@ -1,13 +1,16 @@
 -- What is new in the register, a bounded part of it.
 -- ARGV[2] generation and [3] change up to which the caller has followed   [4] at most so many records
 -- [5] at most so many rules of prefix_configs looked at   [6] in how many ms all of them are to be looked at once
--- Answers generation, 'same' or 'new' (then the records begin with the first), change, what to ask for at once ('records',
--- 'writes', or 'all' for nothing), 'restored' or '', records as name and record, direct writes as name, token and text.
+-- [7] whether others have written to prefix_configs since the caller asked last: 'something', 'nothing', or 'unknown'
+-- Answers generation, 'same' or 'new' (then the records begin with the first), change, what there is to ask for ('records' or
+-- 'writes' at once, 'later' soon, 'all' was said), 'restored' or '', records as name and record, direct writes as name, token and text.
 --
--- Operators' writes count no change. So whoever asks looks at the next few rules: all callers together go round once in ARGV[6],
--- however many they are. A rule that was added or taken out is found at once, since then the number of rules is not as it was.
+-- Operators' writes count no change. So where somebody has written, or a caller cannot know, all rules are compared with their
+-- records: a round, of which each call does the part that is due. All callers together take ARGV[6] for it, however many they are.
+-- While no round is under way there is no swept_ms. A rule that was added or taken out is found at once, since then the
+-- number of rules is not as it was.
 local SHOWN, LONGEST = 200, 16384
-local limit, slice, round_ms = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local limit, slice, round_ms, writes = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 local generation = bless()
 local lineage, change = 'new', 0
 if generation == ARGV[2] then lineage, change = 'same', tonumber(ARGV[3]) end
@@ -46,20 +49,36 @@ local function walk_records(visit)
   return part[1] == '0'
 end
 
--- Looks at the rules that operators can write, from where the last call stopped.
+-- Looks at the rules that operators can write, from where the last call stopped; begins anew where there is a reason to.
 local function sweep(size)
-  local known = redis.call('HMGET', state, 'swept_ms', 'cursor')
-  local swept_ms, cursor = tonumber(known[1]) or 0, known[2] or '0'
+  local known = redis.call('HMGET', state, 'swept_ms', 'cursor', 'ended_ms')
+  local swept_ms, cursor, ended_ms = tonumber(known[1]), known[2] or '0', tonumber(known[3]) or 0
+  if not swept_ms then
+    local rested = now_ms < ended_ms or now_ms - ended_ms >= round_ms
+    if writes == 'nothing' or (writes == 'unknown' and not rested) then return end
+    swept_ms, cursor = now_ms - math.ceil(slice * round_ms / size), '0'
+  elseif writes == 'something' then
+    -- It may have been in the part that is behind.
+    redis.call('HSET', state, 'again', '1')
+  end
   local waited_ms = now_ms - swept_ms
   if waited_ms < 0 then waited_ms = round_ms end
-  if size <= slice and waited_ms < round_ms / 3 then return end
   local due = math.min(size, math.floor(size * waited_ms / round_ms))
   local count = size <= slice and slice or math.min(slice, due)
+  more = 'later'
   if count < 1 then return end
   local part = redis.call('HSCAN', mirror, cursor, 'COUNT', count)
   local left = size <= slice and 0 or due - count
-  redis.call('HSET', state, 'cursor', part[1], 'swept_ms', string.format('%.0f', now_ms - left * round_ms / size))
-  if left >= slice then more = 'writes' end
+  if part[1] ~= '0' then
+    redis.call('HSET', state, 'cursor', part[1], 'swept_ms', whole(now_ms - left * round_ms / size))
+    if left >= slice or size <= slice then more = 'writes' end
+  elseif redis.call('HDEL', state, 'again') == 1 then
+    redis.call('HSET', state, 'cursor', '0', 'swept_ms', whole(now_ms))
+  else
+    redis.call('HDEL', state, 'swept_ms')
+    redis.call('HSET', state, 'cursor', '0', 'ended_ms', whole(now_ms))
+    more = 'all'
+  end
   local pairs_, names = part[2], {}
   for i = 1, #pairs_, 2 do names[#names + 1] = pairs_[i] end
   for first = 1, #names, 1000 do
@@ -101,14 +120,14 @@ for _, name in ipairs(redis.call('SRANDMEMBER', direct, SHOWN)) do
     expected = expected + (text and 1 or 0) - (has_rule and 1 or 0)
   end
 end
-if more == 'all' and redis.call('SCARD', direct) < SHOWN then
+if (more == 'all' or more == 'later') and redis.call('SCARD', direct) < SHOWN then
   local size = redis.call('HLEN', mirror)
   if size < expected then
     walk_records(function(name) if redis.call('HEXISTS', mirror, name) == 0 then note(name) end end)
     more = 'writes'
   elseif size > expected then
     -- A new one: go round at once, not when it is due.
-    redis.call('HSET', state, 'swept_ms', 0)
+    redis.call('HSET', state, 'swept_ms', '0')
     more = 'writes'
   end
 end

@@ -1,6 +1,6 @@
 -- What every script of the register begins with. Follows marker.lua.
 -- KEYS[1] marker   [2] prefix_configs: prefix key -> rule, which operators read and write   [3] records: prefix key -> record
--- [4] changes: prefix keys by the change that touched them last   [5] state: change, live, swept_ms, cursor, lost_cursor, restoring
+-- [4] changes: prefix keys by the change that touched them last   [5] state: change, live, swept_ms, cursor, again, ended_ms, lost_cursor, restoring
 -- [6] direct: names under which prefix_configs holds something else than the rule of the record
 -- ARGV[1] a new random generation, for a marker that is not blessed
 -- A record has three lines: the rule (empty while deleted), revision and use, the history.

@@ -76,6 +76,7 @@ impl TemporaryStore for RedisStore {
 
     fn find(&self, number: TemporaryNumber) -> StoreFuture<'_, Option<TemporaryRow>> {
         Box::pin(async move {
+            self.client.at_hand("find_temporary", ROWS).await?;
             let find = cmd("HGET").arg(ROWS).arg(number.as_str()).to_owned();
             let found: Option<String> = self.client.query("find_temporary", &find).await?;
             found.as_deref().map(row).transpose()
@@ -84,6 +85,7 @@ impl TemporaryStore for RedisStore {
 
     fn swap(&self, new: TemporaryRow) -> StoreFuture<'_, RowSwap> {
         Box::pin(async move {
+            self.client.at_hand(SWAP.name, ROWS).await?;
             let keys: Vec<String> = std::iter::once(ROWS.to_owned()).chain(indices()).collect();
             let content = new.to_json();
             let args = [
@@ -104,6 +106,7 @@ impl TemporaryStore for RedisStore {
 
     fn list(&self, query: TemporaryQuery) -> StoreFuture<'_, Vec<TemporaryRow>> {
         Box::pin(async move {
+            self.client.at_hand(LIST.name, ROWS).await?;
             let (first, end) = query.between();
             let keys = [index_of(query.status).to_owned(), ROWS.to_owned()];
             let args = [(&first).into(), (&end).into(), query.limit.into()];

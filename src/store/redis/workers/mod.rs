@@ -17,7 +17,7 @@ use crate::store::{
 };
 
 /// Layout, epoch and data centre. One Redis serves one data centre, so that this is not one key for each.
-const LAYOUT: &str = "numgen:layout";
+pub(super) const LAYOUT: &str = "numgen:layout";
 
 macro_rules! script {
     ($name:literal, $file:literal) => {

@@ -11,7 +11,7 @@ use numgen::clock::{Clock as _, SystemClock, UnixMillis};
 
 use super::{
     super::{Stopwatch, faketime::Hands, process::free_address},
-    Clock, PATIENCE, Redis,
+    Clock, PATIENCE, Redis, server_binary,
 };
 
 /// Six nodes.
@@ -63,14 +63,15 @@ impl RedisCluster {
                 "yes",
                 "--cluster-enabled",
                 "yes",
-                "--cluster-port",
-                &bus_port,
                 "--cluster-node-timeout",
                 &node_timeout_ms,
                 "--repl-diskless-sync-delay",
                 "0",
             ];
-            Redis::launch(&settings, clock.clone())
+            // Redis 6 takes the port of the server and 10,000.
+            let bus = ["--cluster-port", &bus_port];
+            let bus = if knows_bus_ports() { &bus[..] } else { &[] };
+            Redis::launch(&[&settings, bus].concat(), clock.clone())
         };
         let cluster = Self { nodes: (0..6).map(|_| start()).collect() };
         let mut create = vec!["--cluster".to_owned(), "create".to_owned()];
@@ -154,6 +155,12 @@ impl RedisCluster {
             master.cli(&["EVAL", CLEAR, "0", kept]);
         }
     }
+}
+
+/// Whether a server can be told at which port other nodes reach it: Redis 7 can.
+fn knows_bus_ports() -> bool {
+    let version = Command::new(server_binary()).arg("--version").output().expect("a server binary").stdout;
+    !String::from_utf8_lossy(&version).contains("v=6.")
 }
 
 impl Deref for SharedCluster {

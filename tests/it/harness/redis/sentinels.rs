@@ -11,7 +11,7 @@ use super::{
         Stopwatch,
         process::{Process, free_address},
     },
-    PATIENCE, Redis, answers_within, cli,
+    PATIENCE, Redis, answers_within, cli, server_binary,
 };
 
 /// The name under which the sentinels know the master.
@@ -68,8 +68,8 @@ impl Sentinels {
             DOWN_AFTER.as_millis(),
         );
         fs::write(&file, text).expect("a file");
-        let mut command = Command::new("redis-sentinel");
-        command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut command = Command::new(server_binary());
+        command.arg(&file).arg("--sentinel").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut process = Process::spawn(&mut command);
         assert!(answers_within(port, PATIENCE, || process.ended().is_none()), "a sentinel at {port}");
         self.ports.push(port);

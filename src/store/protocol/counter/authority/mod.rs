@@ -148,15 +148,22 @@ impl Authority {
         let mut instance = Instance::look(marker, replid, now, fresh);
         // What was only fenced begins where whoever asks first says.
         let blank = slot.take_if(|counter| counter.is_blank());
-        let forgotten = match slot {
-            // Whoever remembers a counter that is not there remembers one that was lost.
-            None => instance.is_settled() && take.remembers(),
-            Some(counter) => {
-                counter.generation == Some(instance.generation) && take.seen > Some(counter.cursor)
-            }
-        };
-        if forgotten {
+        // What a node remembers of another generation is no sign: it may come from a store that took over from this one.
+        let forgotten = take.generation == Some(instance.generation)
+            && match slot {
+                // Whoever remembers a counter that is not there remembers one that was lost.
+                None => instance.is_settled() && take.remembers(),
+                Some(counter) => {
+                    counter.generation == Some(instance.generation) && take.seen > Some(counter.cursor)
+                }
+            };
+        if forgotten || take.distrusts == Some(instance.generation) {
             instance = Instance::distrust(marker, replid, now, fresh);
+        }
+        let speaks_of_it = take.generation == Some(instance.generation);
+        if slot.is_none() && instance.is_settled() && !speaks_of_it {
+            *slot = blank;
+            return Reply::Recover { generation: instance.generation, wait_ms: 0 };
         }
         let counter = slot.get_or_insert_with(|| {
             if instance.is_settled() {
@@ -169,7 +176,6 @@ impl Authority {
             (counter.scheme, counter.records) = (blank.scheme, blank.records);
         }
         counter.scheme = counter.scheme.max(take.limits.scheme);
-        let speaks_of_it = take.generation == Some(instance.generation);
         if counter.generation != Some(instance.generation) {
             counter.hear_report(instance.generation, take, now, speaks_of_it);
             if !instance.is_settled() {

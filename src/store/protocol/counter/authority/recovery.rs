@@ -46,7 +46,10 @@ impl Authority {
         // Who has not heard of any generation was never given anything.
         recovery.known.extend(take.generation.map(|_| take.incarnation));
         recovery.known.extend(take.peers.iter().chain(&take.retires));
-        recovery.highest = take.seen.map_or(recovery.highest, |seen| seen.max(recovery.highest));
+        // Who has reported and speaks of another one has gone on to another store, whose numbers are none of this one's.
+        if speaks_of_it || !recovery.reported.contains(&take.incarnation) {
+            recovery.highest = take.seen.map_or(recovery.highest, |seen| seen.max(recovery.highest));
+        }
         if !speaks_of_it {
             return;
         }
@@ -72,7 +75,19 @@ impl Authority {
                 self.pass_to(SequenceValue(to), &RangeSet::new(), HoleReason::Skipped, now);
             }
         }
+        self.distrust_calls(now);
         self.generation = Some(generation);
+    }
+
+    /// Forgets what calls were answered. A store that came back after another one had stood in for it would else answer an open
+    /// call with what the other has given to somebody else since.
+    fn distrust_calls(&mut self, now: u64) {
+        for member in self.members.values_mut() {
+            member.call = 0;
+        }
+        let drawn: Vec<_> =
+            self.members.values_mut().flat_map(|member| std::mem::take(&mut member.drawn)).collect();
+        self.list_unconfirmed(&drawn, now);
     }
 
     /// More than can be lost at once: what is drawn in the time that was lost, and what lay ahead.

@@ -93,7 +93,8 @@ impl Authority {
         }
     }
 
-    fn list_unconfirmed(&mut self, drawn: &[ValueRange], now: u64) {
+    /// What may have been issued, or not.
+    pub(super) fn list_unconfirmed(&mut self, drawn: &[ValueRange], now: u64) {
         let listed: RangeSet = self.holes.iter().map(|hole| hole.range).collect();
         for range in drawn.iter().flat_map(|range| listed.missing(*range).iter().collect::<Vec<_>>()) {
             self.list(Hole { range, reason: HoleReason::Unconfirmed, since: now, holder: None });

@@ -1,0 +1,62 @@
+//! `numgen check` looks at the store that is configured, not at what happens to lie in the data directory.
+
+use std::{thread, time::Duration};
+
+use serde_json::json;
+
+use crate::harness::{Redis, RedisCluster, Site, Stopwatch};
+
+/// What it says, and its exit code.
+fn check(site: &Site, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = site.run(&[&["check"], arguments].concat());
+    (output.status.code(), String::from_utf8(output.stdout).expect("text"))
+}
+
+#[test]
+fn on_redis_rules_and_layout_are_those_of_redis() {
+    let mut redis = Redis::start();
+    let site = Site::new().with("NUMGEN_REDIS_URL", &redis.url());
+    let (code, said) = check(&site, &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("0 in Redis") && said.contains("no snowflake was issued yet"), "{said}");
+    assert_eq!(redis.cli(&["DBSIZE"]), "0", "it changes nothing");
+
+    let server = site.start();
+    server.caller().register("A", &json!({ "format": "A-{SEQ:4}" }));
+    redis.cli(&["HSET", "prefix_configs", "B", r#"{"format":"B-{SEQ:4}"}"#, "no key", "{}"]);
+    Stopwatch::wait_until(Duration::from_secs(5), "looked at", || {
+        redis.cli(&["HLEN", "numgen:rules:{prefix_configs}"]) == "2"
+    });
+    thread::sleep(Duration::from_millis(1_200));
+    let site = server.stop();
+    // Another directory knows nothing, and is told the same.
+    for site in [&site, &Site::new().with("NUMGEN_REDIS_URL", &redis.url())] {
+        let (code, said) = check(site, &[]);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("3 in Redis") && said.contains("1 written directly and not adopted"), "{said}");
+        assert!(said.contains("layout          41/5/5/12") && !said.contains("no snowflake"), "{said}");
+        assert!(!said.contains(", 0 rules"), "{said}");
+        let (code, said) = check(site, &["--datacenter-id", "3"]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("FAIL  layout") && said.contains("data centre 0"), "{said}");
+    }
+
+    redis.kill();
+    let (code, said) = check(&site, &[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("FAIL  redis"), "{said}");
+    assert!(said.contains("the local copy from 20") && said.contains("has 2, which"), "{said}");
+    assert!(said.contains("note  layout"), "{said}");
+    let (_, said) = check(&Site::new().with("NUMGEN_REDIS_URL", &redis.url()), &[]);
+    assert!(said.contains("there is no local copy"), "{said}");
+}
+
+#[test]
+fn on_a_cluster_it_asks_the_owner_of_each_key() {
+    let cluster = RedisCluster::start();
+    cluster.cli(&["HSET", "prefix_configs", "B", r#"{"format":"B-{SEQ:4}"}"#]);
+    cluster.cli(&["SET", "numgen:layout", "40/6/5/12 as it was"]);
+    let (code, said) = check(&Site::new().with("NUMGEN_REDIS_URL", &cluster.url()), &[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("1 in Redis") && said.contains("issued with 40/6/5/12"), "{said}");
+}
