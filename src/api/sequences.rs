@@ -14,13 +14,13 @@ use super::{
 use crate::{
     auth::Scope,
     body::{self, Body},
-    calendar::Reset,
+    calendar::{Period, Reset},
     counter::{Counter, SequenceValue, ValueRange},
     json::{Message, Object},
     prefix_key::PrefixKey,
     rule::{Mode, Rule},
     rules::{CompiledRule, Moment},
-    store::{Abandon, Abandoned, Advanced, CounterState, SegmentState},
+    store::{Abandon, Abandoned, Advanced, AuditAction, AuditDetails, CounterState, SegmentState},
 };
 
 /// `GET /sequences/{prefixKey}`.
@@ -33,7 +33,7 @@ pub(super) async fn show(parts: &Parts, request: &Incoming<'_>, key: &str) -> Re
 
 /// Every counter of a rule, as it stands.
 async fn document(parts: &Parts, key: &PrefixKey, rule: &CompiledRule) -> Result<Value, Error> {
-    let counters = parts.counters.counters(key).await?;
+    let counters = parts.counters.of(rule.rule().mode).counters(key).await?;
     let counters: Vec<Value> = counters.iter().map(|counter| counter_to_json(rule, counter)).collect();
     Ok(json!({"prefix_key": key.as_str(), "mode": rule.rule().mode.as_str(), "counters": counters}))
 }
@@ -120,13 +120,16 @@ pub(super) async fn advance(
     };
     // Numbers above `to` may be issued from now on: a later change of the rule must know that it was used.
     let usable = parts.rules.ensure_used(rule, Moment::Document(date)).await?;
+    let counters = parts.counters.of(usable.rule().mode);
     let (counter, bounds) = (usable.counter(), usable.bounds());
     let lowest = bounds.base.max(bounds.floor);
     if to < lowest {
         return Err(Error::BelowHighWater { last: lowest });
     }
     let (period, actor) = (counter.period.clone(), Arc::clone(&claims.subject));
-    let outcome = parts.counters.advance(counter, lowest, to, Arc::clone(&actor), parts.clock.now()).await?;
+    let details = AuditDetails { period: named(&period), to: Some(to), ..AuditDetails::default() };
+    let note = request.note(parts, AuditAction::Advanced, &key, details)?;
+    let outcome = counters.advance_noted(counter, lowest, to, note).await?;
     drop(usable);
     match outcome {
         Advanced::Done => {
@@ -148,6 +151,27 @@ pub(super) async fn advance(
             ),
             format!("节点 {node} 持有不高于 `to` 的值：请重试；若该节点不再恢复，请先放弃（abandon）"),
         ))),
+    }
+}
+
+/// The period of a counter that has one.
+fn named(period: &Period) -> Option<Period> {
+    Some(period.clone()).filter(|period| !period.as_str().is_empty())
+}
+
+/// What the audit trail says of values that were given up.
+fn abandoned(what: &Abandon, period: &Period, reason: Option<&str>) -> AuditDetails {
+    let (node, range) = match what {
+        Abandon::Node(node) => (Some(node.clone()), None),
+        Abandon::Range(range) => (None, Some(*range)),
+    };
+    AuditDetails {
+        node,
+        from: range.map(|range| range.from),
+        to: range.map(|range| range.to),
+        period: named(period),
+        reason: reason.map(str::to_owned),
+        ..AuditDetails::default()
     }
 }
 
@@ -200,7 +224,8 @@ pub(super) async fn abandon(
     let what = what.ok_or(Error::Internal("a checked field is missing"))?;
     let rule = request::rule(parts, &key)?;
     let mut outcome = Abandoned::Nothing;
-    for counter in parts.counters.counters(&key).await? {
+    let counters = parts.counters.of(rule.rule().mode);
+    for counter in counters.counters(&key).await? {
         // A range is one of a period; a node may hold something in each.
         let wanted = period.as_deref().map_or_else(
             || matches!(what, Abandon::Node(_)) || rule.rule().reset == Reset::Never,
@@ -208,7 +233,9 @@ pub(super) async fn abandon(
         );
         if wanted {
             let on = Counter { key: key.clone(), period: counter.period };
-            outcome = joined(outcome, parts.counters.abandon(on, what.clone()).await?);
+            let details = abandoned(&what, &on.period, reason.as_deref());
+            let note = request.note(parts, AuditAction::Abandoned, &key, details)?;
+            outcome = joined(outcome, counters.abandon_noted(on, what.clone(), note).await?);
         }
     }
     match outcome {

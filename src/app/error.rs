@@ -46,8 +46,11 @@ pub enum BuildError {
     #[error("NUMGEN_REDIS_URL: {0}")]
     Redis(#[from] ConnectError),
     /// PostgreSQL can never be used as configured.
-    #[error("NUMGEN_DATABASE_URL: {0}")]
+    #[error(transparent)]
     Database(#[from] postgres::ConnectError),
+    /// PostgreSQL was found, and must not be used.
+    #[error("NUMGEN_DATABASE_URL: {0}")]
+    DatabaseRefused(#[from] postgres::Refused),
     /// The rules could not be read.
     #[error("the rules could not be read")]
     Rules(#[source] StoreError),
@@ -90,6 +93,7 @@ impl BuildError {
             | Self::Auth(_)
             | Self::Redis(_)
             | Self::Database(_)
+            | Self::DatabaseRefused(_)
             | Self::Tls(_)
             | Self::Bind { .. } => true,
             Self::Worker(_)

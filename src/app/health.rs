@@ -32,9 +32,9 @@ pub(super) struct Parts {
     pub(super) rules: Arc<Registry>,
     /// Where rules are kept elsewhere.
     pub(super) following: Option<Arc<Following>>,
-    /// Where there is a Redis.
-    pub(super) redis: Option<watch::Receiver<Reachable>>,
-    /// Where there is a PostgreSQL beside it, whether that can be asked, and whose the data centre ID is.
+    /// The store that nodes share, by its name, where there is one.
+    pub(super) elsewhere: Option<(&'static str, watch::Receiver<Reachable>)>,
+    /// Where there is a PostgreSQL behind it: whether that can be asked, and whose the data centre ID is.
     pub(super) postgres: Option<watch::Receiver<Reachable>>,
     pub(super) home: Option<watch::Receiver<Home>>,
     /// Where nodes share their counters.
@@ -111,10 +111,10 @@ impl Status {
 
     /// The store that numbers rest on.
     fn store(&self, window: bool) -> Finding {
-        match &self.parts.redis {
-            Some(redis) => match &*redis.borrow() {
-                Reachable::Yes => Finding::well("redis"),
-                Reachable::No { reason, .. } => Finding::degraded("redis", format!("away: {reason}")),
+        match &self.parts.elsewhere {
+            Some((name, reachable)) => match &*reachable.borrow() {
+                Reachable::Yes => Finding::well(name),
+                Reachable::No { reason, .. } => Finding::degraded(name, format!("away: {reason}")),
             },
             // The window is renewed through the store twice a second: a window that has run out means that it does not answer.
             None if window => Finding::well("store"),
@@ -164,8 +164,8 @@ impl Health for Status {
         let window = !self.parts.worker.ids().window_left().is_zero();
         let store = self.store(window);
         let worker = self.worker(window);
-        // Without a window and without Redis, counted prefixes go on with what the node holds, or with temporary numbers.
-        let away = self.parts.redis.is_some() && store.severity == Severity::Degraded;
+        // Without a window and without the store, counted prefixes go on with what the node holds, or with temporary numbers.
+        let away = self.parts.elsewhere.is_some() && store.severity == Severity::Degraded;
         let issues = window || (away && self.parts.rules.survives_outages());
         let ready = issues && self.footing() != Footing::Nothing;
         let findings = [self.rules(), store, worker].into_iter().chain(self.postgres()).chain(self.home());

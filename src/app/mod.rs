@@ -7,7 +7,6 @@
 //! the window last), the window is given back, the store is closed.
 
 mod error;
-mod full;
 mod health;
 mod meter;
 mod stores;
@@ -23,7 +22,7 @@ use crate::{
     api::{Admin, Api, Parts},
     auth::{self, Verifier},
     clock::Clock,
-    config::{Config, DataDir, NodeName, Origins, ProcessSource},
+    config::{Config, DataDir, NodeName, Origins, ProcessSource, Profile},
     generate::{self, Engine},
     lifecycle::Lifecycle,
     middleware::rate_limit::{Limits, Rates},
@@ -31,7 +30,6 @@ use crate::{
     secret::Secret,
     server::{self, Server, Threads, Tls},
     stack::{self, Public, PublicParts},
-    store::postgres::PostgresStore,
     telemetry::Metrics,
     worker::{self, Sharing, Worker},
 };
@@ -39,7 +37,7 @@ use crate::{
 pub use error::BuildError;
 
 use health::Status;
-use stores::{Profile, Stores};
+use stores::{Ground, Stores};
 
 /// In profile *embedded* the mark runs this far ahead of the clock, and is extended twice as often: a restart waits for nobody.
 const EMBEDDED_WINDOW: Duration = Duration::from_secs(1);
@@ -82,12 +80,20 @@ impl App {
             None => data_dir.node_name(&ProcessSource)?,
         };
         let metrics = Metrics::new();
-        let stores = Stores::open(&config, &data_dir, &node, &background, &clock, &metrics).await?;
+        let ground = Ground {
+            config: &config,
+            data_dir: &data_dir,
+            node: &node,
+            background: &background,
+            clock: &clock,
+            metrics: &metrics,
+        };
+        let stores = Stores::open(ground).await?;
         let worker = hold_worker(&stores, &config, &clock).await?;
         background.spawn(worker.clone().keep(background.clone()));
         let ids = Arc::clone(worker.ids());
         let engine = Engine::new(engine_settings(&config), stores.for_engine(&node).await?, ids, &background);
-        let registry = Arc::new(Registry::new(
+        let registry = Registry::new(
             stores.rules.clone(),
             stores.counters.clone(),
             Arc::clone(&clock),
@@ -96,7 +102,8 @@ impl App {
                 origin: engine.origin(),
                 strict: stores.missing_for_strict(),
             },
-        ));
+        );
+        let registry = Arc::new(registry.recorded_on(stores.trail.clone()));
         let following = stores.load_rules(&registry, &clock, &background).await?;
         let secret =
             if config.jwt.has_key() { config.jwt.secret.clone() } else { Some(data_dir.signing_secret()?) };
@@ -106,10 +113,10 @@ impl App {
             worker: worker.clone(),
             rules: Arc::clone(&registry),
             following,
-            redis: stores.redis.as_ref().map(|redis| redis.client().reachable()),
-            postgres: stores.postgres.as_ref().map(PostgresStore::reachable),
-            home: stores.home.clone(),
-            shared_counters: stores.shared_counters.clone(),
+            elsewhere: stores.elsewhere(),
+            postgres: stores.behind().map(|behind| behind.postgres.reachable()),
+            home: stores.behind().map(|behind| behind.home.clone()),
+            shared_counters: stores.shared_counters().cloned(),
             verifier: Arc::clone(&verifier),
             metrics: metrics.clone(),
             connections: public_server.open_connections(),
@@ -120,6 +127,7 @@ impl App {
             counters: stores.counters.clone(),
             ledgers: stores.ledgers.clone(),
             temporary: Arc::new(stores.resolver(&metrics, &background)),
+            trail: stores.trail.clone(),
             clock: Arc::clone(&clock),
             body_timeout: config.limits.body_timeout,
             meter: Arc::new(meter::Issued::new(metrics.clone())),
@@ -230,16 +238,16 @@ async fn hold_worker(stores: &Stores, config: &Config, clock: &Arc<dyn Clock>) -
         max_ahead: worker.max_ahead,
         sharing: Sharing::Exclusive,
     };
-    let settings = match stores.profile() {
+    let settings = match config.profile() {
         Profile::Embedded => {
             pin_layout(stores, config).await?;
             common
         }
-        // The mark of a fixed worker ID is kept here; it is claimed in Redis.
-        Profile::Redis | Profile::Full if worker.worker_id.is_some() => {
+        // The mark of a fixed worker ID is kept here; it is claimed in the store that nodes share.
+        Profile::Redis | Profile::Postgres | Profile::Full if worker.worker_id.is_some() => {
             worker::Settings { sharing: Sharing::Shared { pinned: worker.pinned_layout() }, ..common }
         }
-        Profile::Redis | Profile::Full => worker::Settings {
+        Profile::Redis | Profile::Postgres | Profile::Full => worker::Settings {
             slots: 0..worker.layout.max_worker() + 1,
             window: worker.window,
             renew_every: worker::Settings::RENEW_EVERY,

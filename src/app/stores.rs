@@ -1,22 +1,25 @@
 //! The stores of a profile, opened: which URL is configured decides what is kept where.
 //!
-//! | | embedded | redis | full |
-//! | --- | --- | --- | --- |
-//! | counters | SQLite | Redis | Redis, inside what PostgreSQL grants |
-//! | worker windows | SQLite | Redis | Redis, confirmed in PostgreSQL |
-//! | rules | SQLite | Redis | PostgreSQL, mirrored in Redis |
-//! | idempotency, temporary numbers | SQLite | Redis | PostgreSQL |
-//! | strict ledgers | SQLite | nowhere: refused | PostgreSQL |
-//! | copy of the rules, journal of temporary numbers | | SQLite | SQLite |
+//! | | embedded | redis | postgres | full |
+//! | --- | --- | --- | --- | --- |
+//! | counters | SQLite | Redis | PostgreSQL | Redis, inside what PostgreSQL grants |
+//! | worker windows | SQLite | Redis | PostgreSQL | Redis, confirmed in PostgreSQL |
+//! | rules | SQLite | Redis | PostgreSQL | PostgreSQL, mirrored in Redis |
+//! | idempotency, temporary numbers, audit trail | SQLite | Redis | PostgreSQL | PostgreSQL |
+//! | strict ledgers | SQLite | nowhere: refused | PostgreSQL | PostgreSQL |
+//! | copy of the rules, segments, journal of temporary numbers | | SQLite | SQLite | SQLite |
 //!
-//! SQLite in the data directory is always opened: its lock proves that no other process uses the directory. A Redis that is away is
+//! SQLite in the data directory is always opened: its lock proves that no other process uses the directory. A store that is away is
 //! connected to in the background.
 
-use std::{fmt, sync::Arc, time::Duration};
+mod full;
+
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{BuildError, full};
+use self::full::Behind;
+use super::BuildError;
 use crate::{
     clock::Clock,
     config::{Config, DataDir, NodeName},
@@ -26,66 +29,59 @@ use crate::{
     },
     lifecycle::Lifecycle,
     rules::{Follower, Following, Registry},
+    secret::Secret,
     store::{
-        CopiedRules, CounterStore, Home, IdempotencyStore, LedgerStore, MirroredRules, Nonce, RuleStore,
-        SharedRules, TemporaryStore, WorkerStore,
-        counters::{self, SharedCounters},
-        postgres::{PostgresStore, grants::Grants},
-        redis::{
-            RedisStore, Settings,
-            client::{Client, Options},
-            counters::RedisLink,
-        },
+        AuditStore, CopiedRules, CounterStore, CountersByMode, IdempotencyStore, LedgerStore, Nonce,
+        Reachable, RuleStore, SharedRules, TemporaryStore, WorkerStore,
+        counters::{self, AuthorityLink, GrantLink, SharedCounters},
+        postgres::{self, PostgresStore, counters::PostgresLink},
+        redis::{self, RedisStore, counters::RedisLink},
         sqlite::SqliteStore,
     },
     telemetry::Metrics,
     worker::Claimed,
 };
 
-/// What a configuration amounts to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Profile {
-    /// Everything in the data directory.
-    Embedded,
-    /// What nodes share is in Redis.
-    Redis,
-    /// What must never be forgotten is in PostgreSQL, and Redis is the fast path.
-    Full,
-}
-
-impl fmt::Display for Profile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Embedded => "embedded",
-            Self::Redis => "redis",
-            Self::Full => "full",
-        })
-    }
-}
-
 /// Every store that the configuration asks for.
 pub(super) struct Stores {
     /// In the data directory.
     pub(super) local: Arc<SqliteStore>,
-    /// What nodes share.
-    pub(super) redis: Option<Arc<RedisStore>>,
-    /// What must never be forgotten.
-    pub(super) postgres: Option<PostgresStore>,
-    /// Whether the data centre ID is that of this Redis.
-    pub(super) home: Option<watch::Receiver<Home>>,
-    /// The register of rules that nodes follow.
-    register: Option<Arc<dyn SharedRules>>,
-    /// Where temporary numbers of all nodes are resolved.
-    resolution: Option<Arc<dyn TemporaryStore>>,
-    /// The counters that nodes share: at the end, what this node holds of them is given up.
-    pub(super) shared_counters: Option<SharedCounters>,
+    /// What nodes share, if they do.
+    shared: Option<Shared>,
     pub(super) rules: Arc<dyn RuleStore>,
-    pub(super) counters: Arc<dyn CounterStore>,
+    pub(super) counters: CountersByMode,
     pub(super) ledgers: Arc<dyn LedgerStore>,
     pub(super) idempotency: Arc<dyn IdempotencyStore>,
     pub(super) workers: Arc<dyn WorkerStore>,
+    /// Who changed what: kept where rules are.
+    pub(super) trail: Arc<dyn AuditStore>,
     /// Connections to stores elsewhere: they end after everybody who calls.
     connections: Lifecycle,
+}
+
+/// A store that nodes share.
+struct Shared {
+    name: &'static str,
+    reachable: watch::Receiver<Reachable>,
+    rules: Arc<dyn SharedRules>,
+    temporary: Arc<dyn TemporaryStore>,
+    /// At the end, what this node holds of them is given up.
+    counters: SharedCounters,
+    /// The setting that mode strict waits for.
+    missing_for_strict: Option<&'static str>,
+    /// What is behind it.
+    behind: Option<Behind>,
+}
+
+/// What every store is opened with.
+#[derive(Clone, Copy)]
+pub(super) struct Ground<'a> {
+    pub(super) config: &'a Config,
+    pub(super) data_dir: &'a DataDir,
+    pub(super) node: &'a NodeName,
+    pub(super) background: &'a Lifecycle,
+    pub(super) clock: &'a Arc<dyn Clock>,
+    pub(super) metrics: &'a Metrics,
 }
 
 impl Stores {
@@ -93,123 +89,173 @@ impl Stores {
     ///
     /// # Errors
     ///
-    /// The data directory cannot be used, or a URL can never work.
-    pub(super) async fn open(
-        config: &Config,
-        data_dir: &DataDir,
-        node: &NodeName,
-        background: &Lifecycle,
-        clock: &Arc<dyn Clock>,
-        metrics: &Metrics,
-    ) -> Result<Self, BuildError> {
-        let timeout = config.storage.storage_timeout;
-        let local = SqliteStore::open(data_dir.path(), Arc::clone(clock), config.worker.epoch, timeout)?;
+    /// The data directory cannot be used, a URL can never work, or a database must not be used.
+    pub(super) async fn open(ground: Ground<'_>) -> Result<Self, BuildError> {
+        let Ground { config, data_dir, clock, metrics, .. } = ground;
+        let (timeout, epoch) = (config.storage.storage_timeout, config.worker.epoch);
+        let local = SqliteStore::open(data_dir.path(), Arc::clone(clock), epoch, timeout)?;
         let local = Arc::new(local.measured(metrics));
-        let connections = Lifecycle::new();
-        let mut stores = Self {
-            redis: None,
-            postgres: None,
-            home: None,
-            register: None,
-            resolution: None,
-            shared_counters: None,
+        let stores = Self {
+            shared: None,
             rules: local.clone(),
-            counters: local.clone(),
+            counters: CountersByMode::one(local.clone()),
             ledgers: local.clone(),
             idempotency: local.clone(),
             workers: local.clone(),
-            connections: connections.clone(),
+            trail: local.clone(),
+            connections: Lifecycle::new(),
             local,
         };
-        let Some(url) = &config.storage.redis_url else { return Ok(stores) };
-        let options = Options {
-            ca_file: config.storage.redis_ca_file.clone(),
-            timeout,
-            clock: Arc::clone(clock),
-            metrics: metrics.clone(),
-        };
-        let client = Client::connect(url, options, &connections).await?;
-        let settings = Settings { epoch: config.worker.epoch, timeout };
-        let taking_part =
-            counters::Settings { node: node.to_string(), segment_size: config.storage.segment_size, timeout };
-        let link = Arc::new(RedisLink::new(client.clone()));
-        stores.postgres = full::database(config, clock, metrics, &connections)?;
-        let disk = stores.local.clone();
-        let home = Arc::new(watch::Sender::new(Home::Unknown));
-        let grants = stores
-            .postgres
-            .clone()
-            .map(|postgres| Grants::new(postgres, full::site(config), home.subscribe()));
-        let shared = match &grants {
-            None => SharedCounters::start(link, disk, taking_part, background).await,
-            Some(grants) => {
-                let grants = Arc::new(grants.clone());
-                SharedCounters::start_under_grants(link, grants, disk, taking_part, background).await
-            }
-        };
-        let shared = shared.map_err(BuildError::Segments)?;
-        stores.counters = Arc::new(shared.clone());
-        stores.shared_counters = Some(shared);
-        let redis = Arc::new(RedisStore::new(client, settings));
-        stores.idempotency = redis.clone();
-        stores.register = Some(redis.clone());
-        stores.resolution = Some(redis.clone());
-        let mut leases: Arc<dyn WorkerStore> = Arc::new(redis.workers(config.worker.datacenter_id));
-        if let Some(postgres) = stores.postgres.clone() {
-            stores.register = Some(Arc::new(MirroredRules::new(Arc::new(postgres.clone()), redis.clone())));
-            stores.resolution = Some(Arc::new(postgres.clone()));
-            stores.idempotency = Arc::new(postgres.clone());
-            stores.ledgers = Arc::new(postgres.clone());
-            leases = full::confirmed(config, leases, &postgres, &home);
+        match (&config.storage.redis_url, &config.storage.database_url) {
+            (Some(redis), Some(database)) => stores.on_both(redis, database, ground).await,
+            (None, Some(url)) => stores.on_postgres(url, ground).await,
+            (Some(url), None) => stores.on_redis(url, ground).await,
+            (None, None) => Ok(stores),
         }
-        if let Some(grants) = &grants {
-            full::keep_home(config, &redis, grants, &home, data_dir, background);
-            stores.home = Some(home.subscribe());
-        }
-        let register = stores.register.clone().unwrap_or_else(|| redis.clone());
-        stores.rules = Arc::new(CopiedRules::new(register, stores.local.clone()));
-        stores.workers = match config.worker.worker_id {
-            None => leases,
-            Some(_fixed) => {
-                let identity = Nonce(data_dir.identity()?);
-                Arc::new(Claimed::new(stores.local.clone(), leases, identity))
-            }
-        };
-        stores.redis = Some(redis);
-        Ok(stores)
     }
 
-    /// Which profile this is.
-    pub(super) fn profile(&self) -> Profile {
-        match (&self.redis, &self.postgres) {
-            (None, _) => Profile::Embedded,
-            (Some(_), None) => Profile::Redis,
-            (Some(_), Some(_)) => Profile::Full,
-        }
+    async fn on_redis(self, url: &Secret<String>, ground: Ground<'_>) -> Result<Self, BuildError> {
+        let config = ground.config;
+        let timeout = config.storage.storage_timeout;
+        let client = self.redis(url, ground).await?;
+        let link = Arc::new(RedisLink::new(client.clone()));
+        let counters = self.shared_counters_over(link, None, ground).await?;
+        let store =
+            Arc::new(RedisStore::new(client, redis::Settings { epoch: config.worker.epoch, timeout }));
+        let leases = Arc::new(store.workers(config.worker.datacenter_id));
+        Ok(Self {
+            rules: Arc::new(CopiedRules::new(store.clone(), self.local.clone())),
+            counters: CountersByMode::one(Arc::new(counters.clone())),
+            idempotency: store.clone(),
+            workers: self.workers_over(leases, ground)?,
+            trail: store.clone(),
+            shared: Some(Shared {
+                name: "redis",
+                reachable: store.client().reachable(),
+                rules: store.clone(),
+                temporary: store,
+                counters,
+                missing_for_strict: Some("NUMGEN_DATABASE_URL"),
+                behind: None,
+            }),
+            ..self
+        })
+    }
+
+    async fn on_postgres(self, url: &Secret<String>, ground: Ground<'_>) -> Result<Self, BuildError> {
+        let Ground { config, background, .. } = ground;
+        let store = Arc::new(self.postgres(url, ground)?);
+        store.first_look(FIRST_LOOK).await?;
+        let link = PostgresLink::new(PostgresStore::clone(&store), background);
+        let counters = self.shared_counters_over(Arc::new(link), None, ground).await?;
+        let leases = Arc::new(store.workers(config.worker.datacenter_id, config.worker.epoch));
+        Ok(Self {
+            rules: Arc::new(CopiedRules::new(store.clone(), self.local.clone())),
+            counters: CountersByMode::two(Arc::new(counters.clone()), store.clone()),
+            ledgers: store.clone(),
+            idempotency: store.clone(),
+            workers: self.workers_over(leases, ground)?,
+            trail: store.clone(),
+            shared: Some(Shared {
+                name: "postgres",
+                reachable: store.reachable(),
+                rules: store.clone(),
+                temporary: store,
+                counters,
+                missing_for_strict: None,
+                behind: None,
+            }),
+            ..self
+        })
+    }
+
+    fn postgres(&self, url: &Secret<String>, ground: Ground<'_>) -> Result<PostgresStore, BuildError> {
+        let Ground { config, clock, metrics, .. } = ground;
+        let settings = postgres::Settings {
+            clock: Arc::clone(clock),
+            timeout: config.storage.storage_timeout,
+            locking: config.storage.strict_locking,
+            pool_size: config.storage.database_pool_size,
+            ca_file: config.storage.database_ca_file.clone(),
+        };
+        Ok(PostgresStore::connect(url, settings, metrics, &self.connections)?)
+    }
+
+    async fn shared_counters_over(
+        &self,
+        link: Arc<dyn AuthorityLink>,
+        grants: Option<Arc<dyn GrantLink>>,
+        ground: Ground<'_>,
+    ) -> Result<SharedCounters, BuildError> {
+        let storage = &ground.config.storage;
+        let settings = counters::Settings {
+            node: ground.node.to_string(),
+            segment_size: storage.segment_size,
+            timeout: storage.storage_timeout,
+        };
+        let (disk, background) = (self.local.clone(), ground.background);
+        let started = match grants {
+            None => SharedCounters::start(link, disk, settings, background).await,
+            Some(grants) => {
+                SharedCounters::start_under_grants(link, grants, disk, settings, background).await
+            }
+        };
+        started.map_err(BuildError::Segments)
+    }
+
+    /// Worker IDs are leased, or the operator's own is claimed.
+    fn workers_over(
+        &self,
+        leases: Arc<dyn WorkerStore>,
+        ground: Ground<'_>,
+    ) -> Result<Arc<dyn WorkerStore>, BuildError> {
+        Ok(match ground.config.worker.worker_id {
+            None => leases,
+            Some(_fixed) => {
+                let identity = Nonce(ground.data_dir.identity()?);
+                Arc::new(Claimed::new(self.local.clone(), leases, identity))
+            }
+        })
+    }
+
+    /// The store that nodes share, by its name, and whether it can be asked.
+    pub(super) fn elsewhere(&self) -> Option<(&'static str, watch::Receiver<Reachable>)> {
+        self.shared.as_ref().map(|shared| (shared.name, shared.reachable.clone()))
+    }
+
+    /// The PostgreSQL behind a Redis.
+    pub(super) fn behind(&self) -> Option<&Behind> {
+        self.shared.as_ref().and_then(|shared| shared.behind.as_ref())
     }
 
     /// How many data centres have counters of their own; where PostgreSQL grants values to each, they have them in common.
     pub(super) fn own_counters(&self, datacenters: u32) -> u32 {
-        if self.profile() == Profile::Full { 1 } else { datacenters }
+        if self.behind().is_some() { 1 } else { datacenters }
+    }
+
+    /// The counters that nodes share.
+    pub(super) fn shared_counters(&self) -> Option<&SharedCounters> {
+        self.shared.as_ref().map(|shared| &shared.counters)
     }
 
     /// The setting that mode strict waits for, where it is not available.
     pub(super) fn missing_for_strict(&self) -> Option<&'static str> {
-        (self.profile() == Profile::Redis).then_some("NUMGEN_DATABASE_URL")
+        self.shared.as_ref().and_then(|shared| shared.missing_for_strict)
     }
 
     /// What the engine draws from.
     pub(super) async fn for_engine(&self, node: &NodeName) -> Result<generate::Stores, BuildError> {
-        let temporary = match self.profile() {
+        let temporary = match &self.shared {
             // The counters are in this process: there is no outage for temporary numbers to bridge.
-            Profile::Embedded => None,
-            Profile::Redis | Profile::Full => {
+            None => None,
+            Some(_) => {
                 let issuer = Issuer::start(self.local.clone(), node.clone()).await;
                 Some(Arc::new(issuer.map_err(BuildError::Journal)?))
             }
         };
+        let counters: &Arc<dyn CounterStore> = self.counters.of(crate::rule::Mode::Continuous);
         Ok(generate::Stores {
-            counters: self.counters.clone(),
+            counters: counters.clone(),
             ledgers: self.ledgers.clone(),
             idempotency: self.idempotency.clone(),
             temporary,
@@ -223,7 +269,7 @@ impl Stores {
         clock: &Arc<dyn Clock>,
         background: &Lifecycle,
     ) -> Result<Option<Arc<Following>>, BuildError> {
-        let Some(register) = &self.register else {
+        let Some(shared) = &self.shared else {
             let loaded = registry.load().await.map_err(BuildError::Rules)?;
             for refused in &loaded.refused {
                 let prefix_key = refused.key.as_str();
@@ -231,9 +277,9 @@ impl Stores {
             }
             return Ok(None);
         };
-        let follower =
-            Follower::start(registry.clone(), register.clone(), self.local.clone(), Arc::clone(clock));
-        let follower = follower.await.map_err(BuildError::Rules)?;
+        let (rules, copies) = (shared.rules.clone(), self.local.clone());
+        let follower = Follower::start(registry.clone(), rules, copies, Arc::clone(clock)).await;
+        let follower = follower.map_err(BuildError::Rules)?;
         let following = Arc::clone(follower.following());
         background.spawn(follower.run(background.clone()));
         Ok(Some(following))
@@ -241,23 +287,26 @@ impl Stores {
 
     /// Who resolves temporary numbers; where others have a part in it, what this node makes is handed over.
     pub(super) fn resolver(&self, metrics: &Metrics, background: &Lifecycle) -> Resolver {
-        let Some(shared) = &self.resolution else { return Resolver::new(self.local.clone(), None) };
+        let Some(shared) = &self.shared else { return Resolver::new(self.local.clone(), None) };
         let open = metrics.gauges().temporary_numbers_open.clone();
-        let handover = Handover::new(shared.clone(), self.local.clone(), open);
+        let handover = Handover::new(shared.temporary.clone(), self.local.clone(), open);
         background.spawn(handover.run(background.clone()));
-        Resolver::new(shared.clone(), Some(self.local.clone()))
+        Resolver::new(shared.temporary.clone(), Some(self.local.clone()))
     }
 
     /// Ends connections and closes the data directory. After everything that calls.
     pub(super) async fn close(&self) {
-        if let Some(counters) = &self.shared_counters {
-            counters.leave(LEAVE_LIMIT).await;
+        if let Some(shared) = &self.shared {
+            shared.counters.leave(LEAVE_LIMIT).await;
         }
         self.connections.drain();
         self.connections.finished(CLOSE_LIMIT).await;
         self.local.close().await;
     }
 }
+
+/// How long a start waits to hear whether the database must not be used. One that is away does not hold it up.
+const FIRST_LOOK: Duration = Duration::from_secs(3);
 
 /// How long giving up segments may take: the next process takes up the rest.
 const LEAVE_LIMIT: Duration = Duration::from_secs(1);

@@ -24,7 +24,7 @@ pub(super) fn start(lifecycle: &Lifecycle, stores: &Stores, clock: &Arc<dyn Cloc
     });
 }
 
-/// Does `work` at intervals until the drain; a failure is logged and tried again at the next.
+/// Does `work` at intervals until the drain; the first failure in a row is logged, and each is tried again at the next.
 fn every<W, F>(lifecycle: &Lifecycle, interval: Duration, what: &'static str, work: W)
 where
     W: Fn() -> F + Send + 'static,
@@ -34,13 +34,20 @@ where
     lifecycle.spawn(async move {
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut failures = 0_u32;
         loop {
             tokio::select! {
                 () = until.draining() => return,
                 _ = ticks.tick() => {}
             }
-            if let Err(error) = work().await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "{what} failed");
+            match work().await {
+                Ok(()) => failures = 0,
+                Err(error) => {
+                    if failures == 0 {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "{what} failed");
+                    }
+                    failures = failures.saturating_add(1);
+                }
             }
         }
     });

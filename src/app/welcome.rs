@@ -5,12 +5,14 @@ use std::{
     time::Duration,
 };
 
-use super::{App, BuildError, stores::Profile};
+use super::{App, BuildError};
 use crate::{
     auth::{self, Grant, Scopes},
+    config::Profile,
     json::Object,
     prefix_key::PrefixKey,
     rule::RuleDraft,
+    store::Author,
 };
 
 const DEMO_KEY: &str = "DEMO";
@@ -23,13 +25,14 @@ impl App {
         let scheme = if self.config.listen.tls().is_some() { "https" } else { "http" };
         let api = self.address().map(|address| format!("{scheme}://{address}")).unwrap_or_default();
         let admin = self.admin_address().map(|address| format!("http://{address}")).unwrap_or_default();
-        let profile = self.stores.profile();
+        let profile = self.config.profile();
         let mut lines = format!(
             "numgen {} - profile {profile} ({}{})\n  API    {api}  (documentation: {api}/docs)\n  admin  {admin}  (/livez /readyz /metrics)\n",
             env!("CARGO_PKG_VERSION"),
             match profile {
                 Profile::Embedded => "SQLite in ",
                 Profile::Redis => "Redis; local files in ",
+                Profile::Postgres => "PostgreSQL; local files in ",
                 Profile::Full => "Redis and PostgreSQL; local files in ",
             },
             self.data_dir.path().display(),
@@ -57,7 +60,8 @@ impl App {
         let mut object = Object::parse(DEMO_RULE).map_err(|error| demo(error.into()))?;
         let draft = RuleDraft::from_json(&mut object);
         object.finish().map_err(|error| demo(error.into()))?;
-        self.registry.register(&key, &draft, &|_| true).await.map_err(|error| demo(error.into()))?;
+        let registered = self.registry.register(&key, &draft, &|_| true, &Author::program()).await;
+        registered.map_err(|error| demo(error.into()))?;
         let grant = Grant {
             subject: "demo",
             scopes: Scopes::from_claim("numbers:issue prefixes:read"),

@@ -120,15 +120,6 @@ pub enum Mistake {
         /// Where it came from.
         origin: Origin,
     },
-    /// A store that this build cannot use.
-    #[error(
-        "{origin}: this build serves the profiles embedded (SQLite in NUMGEN_DATA_DIR) and redis (NUMGEN_REDIS_URL) only, and \
-         would not use that store: leave the setting out"
-    )]
-    NotServed {
-        /// Where the URL came from.
-        origin: Origin,
-    },
 }
 
 /// Everything that is wrong with a configuration, one line each.
@@ -170,9 +161,11 @@ pub enum Warning {
         nearest: String,
     },
     /// A setting that only matters with a store that is not configured.
-    #[error("{origin} has no effect in profile embedded")]
+    #[error("{origin} has no effect {lack}")]
     NoEffect {
         /// Which setting, and where it was given.
         origin: Origin,
+        /// What it would need: "without ...".
+        lack: &'static str,
     },
 }

@@ -8,7 +8,7 @@
 //! [`Source`]; reading changes nothing on disk ([`DataDir`] does that, afterwards).
 //!
 //! Order: [`Values::gather`] (what was given, and where) -> [`Config::read`] (types and bounds, every mistake at once)
-//! -> [`Config::check_profile`] -> [`DataDir::prepare`].
+//! -> [`DataDir::prepare`].
 
 mod cidr;
 mod client;
@@ -24,6 +24,7 @@ mod log;
 mod names;
 mod node;
 mod parse;
+mod profile;
 mod rate_limits;
 mod redis_url;
 mod section;
@@ -47,6 +48,7 @@ pub use self::{
     listen::{Listen, TlsFiles},
     log::{Log, LogFormat},
     node::{Node, NodeName},
+    profile::Profile,
     rate_limits::{RateLimit, RateLimits},
     redis_url::{Address, InvalidRedisUrl, RedisUrl, Topology, Transport},
     section::Setting,
@@ -56,10 +58,40 @@ pub use self::{
     worker::Worker,
 };
 
-/// Settings that no profile of this build uses yet, or only one with Redis: checked, and told to be without effect.
-const IDLE: [&str; 2] = ["NUMGEN_STRICT_LOCKING", "OTEL_EXPORTER_OTLP_ENDPOINT"];
-const IDLE_WITHOUT_REDIS: [&str; 3] =
-    ["NUMGEN_REDIS_CA_FILE", "NUMGEN_SEGMENT_SIZE", "NUMGEN_WORKER_WINDOW_MS"];
+/// Settings that are checked, and told to be without effect in some configurations: with what they would have one.
+const IDLE: [(&str, Needs); 7] = [
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", Needs::AnotherVersion),
+    ("NUMGEN_STRICT_LOCKING", Needs::Database),
+    ("NUMGEN_DATABASE_CA_FILE", Needs::Database),
+    ("NUMGEN_DATABASE_POOL_SIZE", Needs::Database),
+    ("NUMGEN_REDIS_CA_FILE", Needs::Redis),
+    ("NUMGEN_SEGMENT_SIZE", Needs::Either),
+    ("NUMGEN_WORKER_WINDOW_MS", Needs::Either),
+];
+
+/// What a setting needs to matter.
+#[derive(Clone, Copy)]
+enum Needs {
+    AnotherVersion,
+    Redis,
+    Database,
+    Either,
+}
+
+impl Needs {
+    /// What is missing in this configuration, in words.
+    fn missing(self, storage: &Storage) -> Option<&'static str> {
+        let (redis, database) = (storage.redis_url.is_some(), storage.database_url.is_some());
+        match self {
+            Self::AnotherVersion => Some("in this version"),
+            Self::Redis => (!redis).then_some("without NUMGEN_REDIS_URL"),
+            Self::Database => (!database).then_some("without NUMGEN_DATABASE_URL"),
+            Self::Either => {
+                (!redis && !database).then_some("without NUMGEN_REDIS_URL or NUMGEN_DATABASE_URL")
+            }
+        }
+    }
+}
 
 /// Everything that the service is told, checked.
 #[derive(Clone, Debug)]
@@ -85,19 +117,20 @@ pub struct Config {
 }
 
 impl Config {
-    /// Gathers and reads all that the service needs, and refuses what this build cannot serve.
+    /// Gathers and reads all that the service needs.
     ///
     /// # Errors
     ///
-    /// As [`Values::gather`], [`Config::read`] and [`Config::check_profile`].
+    /// As [`Values::gather`] and [`Config::read`].
     pub fn load(flags: &Flags, source: &impl Source) -> Result<(Self, Vec<Warning>), ConfigError> {
         let values = Values::gather(flags, source)?;
         let config = Self::read(&values)?;
-        config.check_profile(&values)?;
         let mut warnings = values.warnings().to_vec();
-        let without_redis = IDLE_WITHOUT_REDIS.into_iter().filter(|_| config.storage.redis_url.is_none());
-        let idle = IDLE.into_iter().chain(without_redis).filter(|variable| values.is_given(variable));
-        warnings.extend(idle.map(|variable| Warning::NoEffect { origin: values.origin(variable) }));
+        for (variable, needs) in IDLE.into_iter().filter(|(variable, _)| values.is_given(variable)) {
+            if let Some(lack) = needs.missing(&config.storage) {
+                warnings.push(Warning::NoEffect { origin: values.origin(variable), lack });
+            }
+        }
         Ok((config, warnings))
     }
 
@@ -140,23 +173,6 @@ impl Config {
             Some(config) if mistakes.is_empty() => Ok(config),
             _ => Err(ConfigError { mistakes }),
         }
-    }
-
-    /// Refuses a profile that this build cannot serve: better no service than one that keeps its numbers elsewhere than
-    /// it was told to.
-    ///
-    /// # Errors
-    ///
-    /// Names each store that is configured.
-    pub fn check_profile(&self, values: &Values) -> Result<(), ConfigError> {
-        let is_alone = self.storage.database_url.is_some() && self.storage.redis_url.is_none();
-        let stores = [(is_alone, "NUMGEN_DATABASE_URL")];
-        let mistakes: Vec<_> = stores
-            .into_iter()
-            .filter(|(configured, _)| *configured)
-            .map(|(_, variable)| Mistake::NotServed { origin: values.origin(variable) })
-            .collect();
-        if mistakes.is_empty() { Ok(()) } else { Err(ConfigError { mistakes }) }
     }
 }
 

@@ -13,7 +13,6 @@ fn flags(given: &[(&str, &str)]) -> Flags {
 fn load(flags: &Flags, source: &FixedSource) -> Result<(Config, Values), ConfigError> {
     let values = Values::gather(flags, source)?;
     let config = Config::read(&values)?;
-    config.check_profile(&values)?;
     Ok((config, values))
 }
 
@@ -187,12 +186,12 @@ fn each_kind_of_mistake_says_where_what_and_what_would_be_right() {
         (
             "NUMGEN_DATABASE_URL",
             "postgres://:canary@h",
-            "environment variable NUMGEN_DATABASE_URL: this build serves the profiles embedded (SQLite in NUMGEN_DATA_DIR) and redis (NUMGEN_REDIS_URL) only, and would not use that store: leave the setting out",
+            "environment variable NUMGEN_DATABASE_URL: the value is invalid (the name of the database comes behind the server: postgres://host/numgen), expected: URL such as postgres://localhost/numgen",
         ),
         (
             "NUMGEN_DATABASE_URL",
             "mysql://u:canary@h",
-            "environment variable NUMGEN_DATABASE_URL: the value is invalid, expected: URL such as postgres://localhost/numgen",
+            "environment variable NUMGEN_DATABASE_URL: the value is invalid (it begins with postgres:// or postgresql://), expected: URL such as postgres://localhost/numgen",
         ),
         (
             "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -302,7 +301,29 @@ fn a_setting_without_effect_is_told() {
     let source = FixedSource::new().variable("NUMGEN_SEGMENT_SIZE", "500").variable("NUMGEN_WORKER_ID", "3");
     let (_, warnings) = Config::load(&Flags::default(), &source).unwrap();
     let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-    assert_eq!(warnings, ["environment variable NUMGEN_SEGMENT_SIZE has no effect in profile embedded"]);
+    assert_eq!(
+        warnings,
+        [
+            "environment variable NUMGEN_SEGMENT_SIZE has no effect without NUMGEN_REDIS_URL or NUMGEN_DATABASE_URL"
+        ]
+    );
+}
+
+#[test]
+fn the_urls_choose_the_profile() {
+    let of = |urls: &[&str]| {
+        let source = urls.iter().fold(FixedSource::new(), |source, url| match url.split_once(':') {
+            Some(("redis", _)) => source.variable("NUMGEN_REDIS_URL", url),
+            _ => source.variable("NUMGEN_DATABASE_URL", url),
+        });
+        Config::load(&Flags::default(), &source)
+            .map(|(config, _)| config.profile())
+            .map_err(|e| e.to_string())
+    };
+    assert_eq!(of(&[]), Ok(Profile::Embedded));
+    assert_eq!(of(&["redis://h"]), Ok(Profile::Redis));
+    assert_eq!(of(&["postgres://h/n"]), Ok(Profile::Postgres));
+    assert_eq!(of(&["redis://h", "postgres://h/n"]), Ok(Profile::Full));
 }
 
 #[test]
@@ -367,13 +388,10 @@ fn no_secret_is_ever_shown() {
             let shown = match Values::gather(&flags, &source) {
                 Ok(values) => {
                     let outcome = Config::read(&values);
-                    let profile = outcome.as_ref().ok().map(|config| config.check_profile(&values));
                     let client = ClientConfig::read(&values);
                     let chain = outcome.as_ref().err().map(ToString::to_string);
                     let client_chain = client.as_ref().err().map(ToString::to_string);
-                    format!(
-                        "{flags:?} {values:?} {outcome:?} {profile:?} {client:?} {chain:?} {client_chain:?}"
-                    )
+                    format!("{flags:?} {values:?} {outcome:?} {client:?} {chain:?} {client_chain:?}")
                 }
                 Err(error) => format!("{flags:?} {error} {error:?}"),
             };

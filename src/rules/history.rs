@@ -9,7 +9,7 @@ use crate::{
     calendar::{FiscalYearStart, Reset},
     counter::SequenceValue,
     rule::{Mode, Rule},
-    store::{RuleRecord, StoreError},
+    store::{Books, RuleRecord, StoreError},
 };
 
 /// Kept as JSON in [`RuleRecord::history`]. Unknown fields are refused: a newer process may have written what must not be forgotten.
@@ -96,7 +96,19 @@ pub(super) struct Scheme {
     reset: Reset,
     /// The default, except under a fiscal reset.
     fiscal_year_start: FiscalYearStart,
+    /// In which book they are, where there are two.
+    book: Book,
 }
+
+/// The book that a mode draws on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Book {
+    Counters,
+    Ledger,
+}
+
+/// Before the name of a scheme whose counters are in the ledger.
+const LEDGER: &str = "ledger ";
 
 impl Scheme {
     /// `None` for snowflakes, which have no counter.
@@ -110,21 +122,36 @@ impl Scheme {
             | Reset::Quarterly
             | Reset::Yearly => FiscalYearStart::default(),
         };
-        rule.mode.counts().then_some(Self { reset: rule.reset, fiscal_year_start })
+        let book = match rule.mode {
+            Mode::Snowflake => return None,
+            Mode::Continuous => Book::Counters,
+            Mode::Strict => Book::Ledger,
+        };
+        Some(Self { reset: rule.reset, fiscal_year_start, book })
+    }
+
+    /// Whether both mean the same counters for every date.
+    pub(super) fn has_counters_of(self, other: Self, books: Books) -> bool {
+        let same_book = self.book == other.book || books == Books::One;
+        same_book && (self.reset, self.fiscal_year_start) == (other.reset, other.fiscal_year_start)
     }
 }
 
-/// `monthly`, `fiscal 04-01`.
+/// `monthly`, `fiscal 04-01`, `ledger monthly`.
 impl From<Scheme> for String {
     fn from(scheme: Scheme) -> Self {
+        let book = match scheme.book {
+            Book::Counters => "",
+            Book::Ledger => LEDGER,
+        };
         match scheme.reset {
-            Reset::Fiscal => format!("fiscal {}", scheme.fiscal_year_start),
+            Reset::Fiscal => format!("{book}fiscal {}", scheme.fiscal_year_start),
             Reset::Never
             | Reset::Daily
             | Reset::Weekly
             | Reset::Monthly
             | Reset::Quarterly
-            | Reset::Yearly => scheme.reset.to_string(),
+            | Reset::Yearly => format!("{book}{}", scheme.reset),
         }
     }
 }
@@ -133,10 +160,14 @@ impl TryFrom<String> for Scheme {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let (word, start) = text.split_once(' ').unwrap_or((&text, "01-01"));
+        let (book, counters) = match text.strip_prefix(LEDGER) {
+            Some(counters) => (Book::Ledger, counters),
+            None => (Book::Counters, text.as_str()),
+        };
+        let (word, start) = counters.split_once(' ').unwrap_or((counters, "01-01"));
         let reset = Reset::ALL.into_iter().find(|reset| reset.as_str() == word);
         match (reset, FiscalYearStart::parse(start)) {
-            (Some(reset), Some(fiscal_year_start)) => Ok(Self { reset, fiscal_year_start }),
+            (Some(reset), Some(fiscal_year_start)) => Ok(Self { reset, fiscal_year_start, book }),
             (_, _) => Err(format!("{text:?} is not a reset scheme")),
         }
     }
@@ -174,8 +205,13 @@ impl History {
     }
 
     /// Counts on where the scheme of the next rule is another than that of the one before.
-    pub(super) fn count_scheme(&mut self, before: Option<&Rule>, next: &Rule) {
-        if before.and_then(Scheme::of) != Scheme::of(next) {
+    pub(super) fn count_scheme(&mut self, before: Option<&Rule>, next: &Rule, books: Books) {
+        let stays = match (before.and_then(Scheme::of), Scheme::of(next)) {
+            (Some(before), Some(next)) => before.has_counters_of(next, books),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        if !stays {
             self.scheme_number += 1;
         }
     }

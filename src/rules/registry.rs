@@ -10,12 +10,12 @@ use std::{
 use foldhash::fast::RandomState;
 use tokio::sync::MutexGuard;
 
-use super::{adopt::Refused, catalog::Catalog, compiled::CompiledRule};
+use super::{adopt::Refused, catalog::Catalog, compiled::CompiledRule, history::Scheme};
 use crate::{
     clock::Clock,
     prefix_key::PrefixKey,
     rule::{Mode, OnOutage},
-    store::{CounterStore, RuleRecord, RuleStore, StoreError},
+    store::{AuditStore, CountersByMode, RuleRecord, RuleStore, StoreError},
     template::Origin,
 };
 
@@ -44,7 +44,7 @@ type Shard = HashMap<PrefixKey, Slot, RandomState>;
 /// The register of rules. Cheap to read, safe to change.
 pub struct Registry {
     pub(super) rules: Arc<dyn RuleStore>,
-    pub(super) counters: Arc<dyn CounterStore>,
+    pub(super) counters: CountersByMode,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: Settings,
     hasher: RandomState,
@@ -56,6 +56,8 @@ pub struct Registry {
     /// Rules that are no longer in force, as long as somebody holds them.
     retired: Mutex<Vec<(PrefixKey, Weak<CompiledRule>)>>,
     pub(super) refused: Refused,
+    /// Where changes are written down; nowhere, unless [`Registry::recorded_on`] says.
+    pub(super) trail: Option<Arc<dyn AuditStore>>,
 }
 
 impl fmt::Debug for Registry {
@@ -95,7 +97,7 @@ impl Registry {
     /// An empty register over the stores; [`Self::load`] fills it.
     pub fn new(
         rules: Arc<dyn RuleStore>,
-        counters: Arc<dyn CounterStore>,
+        counters: impl Into<CountersByMode>,
         clock: Arc<dyn Clock>,
         settings: Settings,
     ) -> Self {
@@ -103,7 +105,7 @@ impl Registry {
         let shard = || RwLock::new(HashMap::with_hasher(hasher.clone()));
         Self {
             rules,
-            counters,
+            counters: counters.into(),
             clock,
             settings,
             shards: (0..SHARDS).map(|_| shard()).collect(),
@@ -112,7 +114,15 @@ impl Registry {
             turns: (0..SHARDS).map(|_| tokio::sync::Mutex::default()).collect(),
             retired: Mutex::default(),
             refused: Refused::default(),
+            trail: None,
         }
+    }
+
+    /// The same register, which writes down who changes what.
+    #[must_use]
+    pub fn recorded_on(mut self, trail: Arc<dyn AuditStore>) -> Self {
+        self.trail = Some(trail);
+        self
     }
 
     /// Reads every record: at the start, and whenever others may have written. One that is not understood does not hold up
@@ -209,7 +219,10 @@ impl Registry {
         let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         let of_key = retired.iter().filter(|(key, _)| *key == rule.rule().prefix_key);
         of_key.filter_map(|(_, old)| old.upgrade()).any(|old| {
-            let draws = old.scheme().is_some_and(|scheme| Some(scheme) != rule.scheme());
+            let same = |scheme: Scheme| {
+                rule.scheme().is_some_and(|now| now.has_counters_of(scheme, self.counters.books()))
+            };
+            let draws = old.scheme().is_some_and(|scheme| !same(scheme));
             draws && old.is_drawing()
         })
     }

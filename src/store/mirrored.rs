@@ -11,7 +11,7 @@ use std::{fmt, pin::Pin, sync::Arc};
 use tokio::sync::Mutex;
 
 use super::{
-    DirectWrite, Lineage, More, RuleMark, RuleNews, RuleRecord, RuleStore, SharedRules, StoreError,
+    DirectWrite, Lineage, More, Note, RuleMark, RuleNews, RuleRecord, RuleStore, SharedRules, StoreError,
     StoreFuture, Swap,
 };
 use crate::prefix_key::PrefixKey;
@@ -105,6 +105,21 @@ impl RuleStore for MirroredRules {
     fn swap_rule(&self, expected: Option<RuleRecord>, new: RuleRecord) -> StoreFuture<'_, Swap> {
         Box::pin(async move {
             let swap = self.durable.swap_rule(expected, new.clone()).await?;
+            if let Swap::Done = swap {
+                self.push_later(new).await;
+            }
+            Ok(swap)
+        })
+    }
+
+    fn swap_rule_noted(
+        &self,
+        expected: Option<RuleRecord>,
+        new: RuleRecord,
+        note: Note,
+    ) -> StoreFuture<'_, Swap> {
+        Box::pin(async move {
+            let swap = self.durable.swap_rule_noted(expected, new.clone(), note).await?;
             if let Swap::Done = swap {
                 self.push_later(new).await;
             }

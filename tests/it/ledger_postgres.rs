@@ -21,7 +21,7 @@ use numgen::{
     secret::Secret,
     store::{
         Bounds, Claim, CounterStore, IssueRequest, LedgerQuery, LedgerRow, LedgerState, LedgerStore,
-        RenderNumber, StoreError, Taken, Transition, Transitioned,
+        RenderNumber, StoreError, TakeRequest, Taken, Transition, Transitioned,
         postgres::{PostgresStore, Settings},
     },
     telemetry::Metrics,
@@ -268,6 +268,19 @@ async fn nodes_take_turns() {
     }
 }
 
+/// Another node has moved the cursor without leaving a row.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guess_is_not_written_over_what_left_no_row() {
+    for locking in BOTH {
+        let database = Postgres::create_database();
+        let start = || Node::start(&database.url(), locking, 10 * SECOND);
+        let (node, other, on) = (start(), start(), counter(""));
+        node.draw(&on, 2).await;
+        other.store.take(on.clone(), FREE, vec![TakeRequest { count: 3, claim: None }]).await.expect("drawn");
+        assert_eq!(node.draw(&on, 1).await.to_string(), "6");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_was_used_on_another_counter_is_replayed() {
     let database = Postgres::create_database();
@@ -401,16 +414,20 @@ async fn retiring_waits_and_is_waited_for() {
     assert!(matches!(refused, Err(StoreError::Superseded { .. })), "{refused:?}");
     retiring.await.expect("psql");
 
+    // One that is known, and one that is new.
     delay_commits(&database, "0.7");
-    let mut drawing = JoinSet::new();
-    {
-        let (node, on, bounds) = (Arc::clone(&node), on.clone(), Bounds { scheme: 1, ..FREE });
-        drawing
-            .spawn(async move { node.store.issue(on.clone(), bounds, vec![plain(1)], numbers(&on)).await });
+    for (scheme, on, count) in [(1, on, 5), (2, young, 9)] {
+        let mut drawing = JoinSet::new();
+        let (drawer, of) = (Arc::clone(&node), on.clone());
+        drawing.spawn(async move {
+            let bounds = Bounds { scheme, ..FREE };
+            drawer.store.issue(of.clone(), bounds, vec![plain(count)], numbers(&of)).await
+        });
+        sleep(SECOND / 2).await;
+        let highest = other.store.retire(&on.key, scheme + 1).await.expect("retired");
+        let drawn = drawing.join_all().await.remove(0).expect("drawn before");
+        assert_eq!(values_of(&drawn[0]).and_then(Ranges::last), Some(highest));
     }
-    sleep(SECOND / 4).await;
-    assert_eq!(other.store.retire(&on.key, 2).await.expect("retired"), SequenceValue(2));
-    drawing.join_all().await.remove(0).expect("drawn before");
 }
 
 // ------------------------------------------------------------------------------------------ lost answers
@@ -489,6 +506,35 @@ async fn an_answer_that_was_lost_is_found_out() {
             assert_eq!(drawn.to_string(), (before + 1).to_string());
             assert_eq!(assert_sound(&other, &on).await.len() as u64, before + 1, "drawn once");
         }
+    }
+}
+
+/// The node is back before the transaction that it has lost has ended: the question waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_is_under_way_is_waited_for() {
+    for guessing in [true, false] {
+        let database = Postgres::create_database();
+        let proxy = Proxy::to(Postgres::shared().port());
+        let node = Arc::new(Node::start(&through(&proxy, &database), StrictLocking::Row, 20 * SECOND));
+        let (other, on) = (Node::on(&database), counter(""));
+        node.draw(&on, 1).await;
+        if !guessing {
+            other.draw(&on, 1).await;
+        }
+        let before = rows_in(&database).parse::<usize>().expect("a number");
+        delay_commits(&database, "3");
+        let mut call = JoinSet::new();
+        {
+            let (node, on) = (Arc::clone(&node), on.clone());
+            call.spawn(async move { node.draw(&on, 1).await });
+        }
+        sleep(SECOND / 2).await;
+        proxy.set(Fault::Refuse);
+        sleep(SECOND / 20).await;
+        proxy.set(Fault::None);
+        assert_eq!(call.join_all().await.remove(0).to_string(), (before + 1).to_string());
+        no_delay(&database);
+        assert_eq!(assert_sound(&other, &on).await.len(), before + 1, "drawn once");
     }
 }
 

@@ -158,9 +158,10 @@ impl Bench {
         let api = Api::new(Parts {
             rules: Arc::new(rules),
             engine: Arc::new(engine),
-            counters: counters.clone(),
+            counters: counters.clone().into(),
             ledgers: store.clone(),
-            temporary: Arc::new(Resolver::new(store, None)),
+            temporary: Arc::new(Resolver::new(store.clone(), None)),
+            trail: store,
             clock: shared_clock,
             body_timeout: Duration::from_secs(5),
             meter: Arc::new(Uncounted),

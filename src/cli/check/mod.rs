@@ -4,6 +4,7 @@
 
 mod data_dir;
 mod database;
+mod postgres;
 mod redis;
 mod report;
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use super::{CliError, Terminal};
 use crate::{
     clock::{Clock, UnixMillis},
-    config::{Config, Flags, Source, Values, existing_signing_secret},
+    config::{Config, Flags, Profile, Source, Values, existing_signing_secret},
 };
 
 use report::Report;
@@ -25,10 +26,16 @@ pub(super) async fn run(
 ) -> Result<(), CliError> {
     let values = Values::gather(flags, source)?;
     let config = Config::read(&values)?;
-    config.check_profile(&values)?;
 
     let mut report = Report::default();
-    report.ok("profile", if config.storage.redis_url.is_some() { "redis" } else { "embedded (SQLite)" });
+    let profile = config.profile();
+    report.ok(
+        "profile",
+        match profile {
+            Profile::Embedded => "embedded (SQLite)".to_owned(),
+            Profile::Redis | Profile::Postgres | Profile::Full => profile.to_string(),
+        },
+    );
     for warning in values.warnings() {
         report.note("configuration", warning.to_string());
     }
@@ -36,9 +43,15 @@ pub(super) async fn run(
     certificate(&config, source, &mut report);
     data_dir::look(&config.storage.data_dir, &mut report);
     let facts = database::look(&config, &mut report);
-    let pinned = match &config.storage.redis_url {
-        None => Pinned::As(facts.pinned_layout.clone()),
-        Some(url) => redis::look(url, &config, &facts, &clock, &mut report).await,
+    let pinned = match (&config.storage.database_url, &config.storage.redis_url) {
+        (None, None) => Pinned::As(facts.pinned_layout.clone()),
+        (Some(url), Some(redis_url)) => {
+            // Which IDs there are, Redis knows; PostgreSQL confirms them.
+            let _unused = postgres::look(url, &config, &facts, &clock, &mut report).await;
+            redis::look(redis_url, &config, &facts, &clock, &mut report).await
+        }
+        (Some(url), None) => postgres::look(url, &config, &facts, &clock, &mut report).await,
+        (None, Some(url)) => redis::look(url, &config, &facts, &clock, &mut report).await,
     };
     layout(&config, &pinned, &mut report);
     time(&config, clock.now(), facts.highest_mark, &mut report);
@@ -105,7 +118,7 @@ fn layout(config: &Config, pinned: &Pinned, report: &mut Report) {
         Pinned::As(Some(_same)) => report.ok("layout", configured),
         Pinned::As(None) => report.ok("layout", format!("{configured} (no snowflake was issued yet)")),
         Pinned::Unknown => {
-            report.note("layout", format!("{configured} (whether Redis was used with another one is unknown)"));
+            report.note("layout", format!("{configured} (whether the store was used with another one is unknown)"));
         }
     }
 }

@@ -44,7 +44,7 @@ pub(super) async fn look(
         }
         Err(error) => {
             report.fail(SUBJECT, chain(&error));
-            copy(local, report);
+            copy("Redis", local, report);
             Pinned::Unknown
         }
     }
@@ -66,19 +66,19 @@ fn rules(held: &Survey, report: &mut Report) {
     }
 }
 
-/// With Redis away, what a start would go by.
-fn copy(local: &Facts, report: &mut Report) {
+/// With a store away, what a start would go by.
+pub(super) fn copy(store: &str, local: &Facts, report: &mut Report) {
     match local.copy {
         Some((rules, saved_at)) => report.note(
             RULES,
             format!(
-                "Redis is away; the local copy from {} has {rules}, which a start goes by until it is back",
+                "{store} is away; the local copy from {} has {rules}, which a start goes by until it is back",
                 saved_at.to_rfc3339()
             ),
         ),
         None => report.note(
             RULES,
-            "Redis is away, and there is no local copy: a start is not ready before Redis is there",
+            format!("{store} is away, and there is no local copy: a start is not ready before it is there"),
         ),
     }
 }

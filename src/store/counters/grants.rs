@@ -212,7 +212,7 @@ impl Desks {
             Need { generation, after, cursor, known, seen, limits: rule, size, count }
         };
         let granted = grants.fetch(&desk.counter, &desk.marker, &need, self.call()).await?;
-        Ok(self.take_in(desk, generation, rule, granted)?)
+        self.take_in(desk, generation, rule, granted)
     }
 
     fn take_in(

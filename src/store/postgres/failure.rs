@@ -128,12 +128,12 @@ pub(super) fn code(error: &sqlx::Error) -> Option<String> {
 
 /// The failure as a sentence for a person, without secrets.
 pub(super) fn said(error: &sqlx::Error) -> String {
-    let text = match error.as_database_error() {
-        Some(database) => format!("{} ({})", database.message(), database.code().unwrap_or_default()),
-        None => match error {
-            sqlx::Error::Io(source) => source.to_string(),
-            other => other.to_string(),
-        },
+    let text = if let Some(database) = error.as_database_error() {
+        format!("{} ({})", database.message(), database.code().unwrap_or_default())
+    } else if let sqlx::Error::Io(source) = error {
+        source.to_string()
+    } else {
+        error.to_string()
     };
     scrub(&text).into_owned()
 }

@@ -25,12 +25,21 @@ pub struct Inspection {
     pub server: ServerReport,
     /// How the schema stands.
     pub schema: SchemaState,
-    /// The layout of IDs that the data centre was first used with.
-    pub pinned_layout: Option<String>,
+    /// What it holds.
+    pub held: Held,
     /// How long one question took.
     pub round_trip: Duration,
     /// How far the server's clock is ahead of this machine's, in ms; negative: behind.
     pub clock_offset_ms: i64,
+}
+
+/// What a database holds; nothing before the first start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// The layout of IDs that the data centre was first used with.
+    pub layout: Option<String>,
+    /// Rules that are in force.
+    pub rules: u64,
 }
 
 /// Why nothing was found.
@@ -77,11 +86,11 @@ pub async fn inspect(
         let server = ServerReport::of(&mut connection).await?;
         let round_trip = clock.monotonic().saturating_sub(asked);
         let schema = schema::state(&mut connection).await?;
-        let pinned_layout = pinned_layout(&mut connection, datacenter).await?;
+        let held = held(&mut connection, datacenter).await?;
         drop(connection.close().await);
         let midway = wall.plus(round_trip / 2);
         let clock_offset_ms = server.clock_ms - midway.0;
-        Ok(Inspection { name: name.clone(), server, schema, pinned_layout, round_trip, clock_offset_ms })
+        Ok(Inspection { name: name.clone(), server, schema, held, round_trip, clock_offset_ms })
     };
     match timeout(PATIENCE, look).await {
         Ok(Ok(inspection)) => Ok(inspection),
@@ -90,19 +99,22 @@ pub async fn inspect(
     }
 }
 
-async fn pinned_layout(
-    connection: &mut PgConnection,
-    datacenter: u32,
-) -> Result<Option<String>, sqlx::Error> {
+async fn held(connection: &mut PgConnection, datacenter: u32) -> Result<Held, sqlx::Error> {
     /// SQLSTATE of a table that is not there.
     const UNDEFINED_TABLE: &str = "42P01";
-    let pinned = sqlx::query("SELECT layout FROM numgen_layouts WHERE datacenter = $1")
-        .bind(i32::try_from(datacenter).unwrap_or(i32::MAX))
-        .fetch_optional(connection)
-        .await;
-    match pinned {
-        Ok(row) => row.map(|row| row.try_get("layout")).transpose(),
-        Err(error) if code(&error).as_deref() == Some(UNDEFINED_TABLE) => Ok(None),
+    let found = sqlx::query(
+        "SELECT (SELECT count(*) FROM numgen_rules WHERE rule IS NOT NULL) AS rules,
+                (SELECT layout FROM numgen_layouts WHERE datacenter = $1) AS layout",
+    )
+    .bind(i32::try_from(datacenter).unwrap_or(i32::MAX))
+    .fetch_one(connection)
+    .await;
+    match found {
+        Ok(row) => {
+            let rules: i64 = row.try_get("rules")?;
+            Ok(Held { layout: row.try_get("layout")?, rules: rules.unsigned_abs() })
+        }
+        Err(error) if code(&error).as_deref() == Some(UNDEFINED_TABLE) => Ok(Held::default()),
         Err(error) => Err(error),
     }
 }

@@ -9,6 +9,7 @@
 //! Order of reading: `transaction.rs` (one call), `failure.rs` (what its failure means), `watchman.rs` (whether there is a database),
 //! `schema.rs` and `durability.rs` (what it asks first), `memory.rs` (whether it may have forgotten), `values.rs` (columns), then one file for each trait.
 
+mod audit;
 pub mod counters;
 mod durability;
 mod failure;
@@ -38,7 +39,7 @@ use crate::{clock::Clock, config::DatabaseUrl, lifecycle::Lifecycle, secret::Sec
 
 pub use crate::config::StrictLocking;
 pub use durability::{Role, ServerReport, Unfit};
-pub use inspect::{InspectError, Inspection, inspect};
+pub use inspect::{Held, InspectError, Inspection, inspect};
 pub use schema::{SchemaError, SchemaState};
 pub use url::ConnectError;
 
@@ -62,7 +63,7 @@ pub struct Settings {
     pub locking: StrictLocking,
     /// Connections at most, but for one that listens.
     pub pool_size: u32,
-    /// Certificates (PEM) that vouch for the server; those of the system unless given.
+    /// Certificates (PEM) that vouch for the server, beside the list of Mozilla.
     pub ca_file: Option<PathBuf>,
 }
 

@@ -306,8 +306,8 @@ mod tests {
                         base: SequenceValue(0), floor: SequenceValue(cursor + gap), max: SequenceValue(u64::MAX), scheme: 0,
                     },
                     seen: None, holds: if dies { None } else { holds }, used: down(used), surplus: down(surplus),
-                    wants: wants.then_some(Wants { size: 5 }), retires, covers: vec![], peers: vec![],
-                    next_beat_ms: 500, leaves: false, distrusts: None,
+                    wants: wants.then_some(Wants { size: 5 }), retires, covers: vec![], peers: vec![], distrusts: None,
+                    next_beat_ms: 500, leaves: false,
                 };
                 let expected = Authority::serve(&mut whole, &mut Some(MARKER), 1, now, Generation(2), &take);
                 let reply = kept.serve(&take, now);

@@ -89,17 +89,22 @@ pub(super) async fn run<S: Step>(
     call: &Call<'_, S>,
 ) -> Result<Done<S::Answer>, Failure> {
     let mut found = find(connection, call.counter).await?;
+    let is_usual = found.is_usual();
+    if !is_usual {
+        (found.marker, found.server) = marker::look(connection).await?;
+    }
     if let Some(counter) = &mut found.slot {
-        let ranges = call.step.spoken_of(counter, found.server.now_ms);
+        let mut ranges = call.step.spoken_of(counter, found.server.now_ms);
+        if !is_usual {
+            // A counter that goes on after a loss lists what the last calls were answered.
+            ranges.extend(counter.members.values().flat_map(|member| member.drawn.iter().copied()));
+        }
         holes::fetch(connection, call.counter, ranges, &mut found.archive, counter).await?;
     }
     let records = records::fetch(connection, call.step.claims()).await?;
     if !records.is_empty() {
         // A key that was used elsewhere is known to a counter that does not exist yet.
         found.slot.get_or_insert_with(state::blank).records = records;
-    }
-    if !found.is_usual() {
-        (found.marker, found.server) = marker::look(connection).await?;
     }
     let (mut answer, mut slot, mut marker) = found.try_out(call, found.marker);
     if marker != found.marker {

@@ -133,9 +133,12 @@ async fn optimistically(store: &PostgresStore, order: &Order, until: Instant) ->
         if attempt > 0 {
             rest(&mut pause, until, unknown(OPERATION)).await?;
         }
-        let read = store.transact_within(left(until)?, "read", order, read);
-        // Keys that have a record are answered under the lock.
-        let Some(sheet) = read.await? else { return Ok(Outcome::Refused) };
+        let sheet = match store.transact_within(left(until)?, "read", order, read).await {
+            Ok(Some(sheet)) => sheet,
+            // Keys that have a record are answered under the lock, which also waits for a database that is away.
+            Ok(None) | Err(StoreError::Timeout { .. } | StoreError::Unavailable { .. }) => break,
+            Err(error) => return Err(error),
+        };
         if let written @ Outcome::Written(_) = on_guess(store, order, sheet, until).await? {
             return Ok(written);
         }
