@@ -185,6 +185,38 @@ impl Rule {
         // Fails only for maps with keys that are not texts.
         serde_json::to_string(self).unwrap_or_default()
     }
+
+    /// The names of the fields in which `other` differs, in the order of the documentation.
+    pub fn changed_fields(&self, other: &Self) -> Vec<&'static str> {
+        // Destructured, so that the compiler asks about a new field.
+        let Self {
+            prefix_key,
+            format,
+            seq_length,
+            initial_seq,
+            mode,
+            reset,
+            timezone,
+            fiscal_year_start,
+            overflow,
+            max_seq,
+            on_outage,
+        } = self;
+        let differs = [
+            ("prefix_key", *prefix_key != other.prefix_key),
+            ("format", *format != other.format),
+            ("seq_length", *seq_length != other.seq_length),
+            ("initial_seq", *initial_seq != other.initial_seq),
+            ("mode", *mode != other.mode),
+            ("reset", *reset != other.reset),
+            ("timezone", *timezone != other.timezone),
+            ("fiscal_year_start", *fiscal_year_start != other.fiscal_year_start),
+            ("overflow", *overflow != other.overflow),
+            ("max_seq", *max_seq != other.max_seq),
+            ("on_outage", *on_outage != other.on_outage),
+        ];
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
 }
 
 /// In the order of the documentation. Integers that can pass 2^53 are texts. A snowflake has no `initial_seq`: it is `null`,
@@ -331,6 +363,14 @@ mod tests {
             max_seq: SequenceValue(u64::MAX),
             on_outage: OnOutage::Fail,
         }
+    }
+
+    #[test]
+    fn what_changed_is_named() {
+        let before = rule();
+        let after = Rule { initial_seq: SequenceValue(1), reset: Reset::Never, ..rule() };
+        assert_eq!(before.changed_fields(&after), ["initial_seq", "reset"]);
+        assert_eq!(before.changed_fields(&before), [""; 0]);
     }
 
     fn draft(json: &str) -> Result<RuleDraft, String> {

@@ -5,6 +5,7 @@
 //!
 //! The service is always ready and answers without an allocation for the future where a number can be issued at once.
 
+mod audit;
 mod draw;
 mod error;
 mod formats;
@@ -37,7 +38,7 @@ use crate::{
     generate::{Engine, Source, temporary::Resolver},
     rule::Rule,
     rules::Registry,
-    store::{CountersByMode, LedgerStore},
+    store::{AuditStore, CountersByMode, LedgerStore},
     telemetry::Counter,
 };
 
@@ -67,6 +68,8 @@ pub struct Parts {
     pub ledgers: Arc<dyn LedgerStore>,
     /// Temporary numbers, to be shown and resolved.
     pub temporary: Arc<Resolver>,
+    /// Who changed what.
+    pub trail: Arc<dyn AuditStore>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// How long a request body may take to arrive.
@@ -183,6 +186,7 @@ async fn handle(parts: &Parts, route: Route<'_>, request: &Incoming<'_>) -> Resu
         Kind::Abandon => sequences::abandon(parts, request, &key).await,
         Kind::Ledger => ledger::rows(parts, request, &key).await,
         Kind::Certificate => ledger::certificate(parts, request, &key).await,
+        Kind::Audit => audit::page(parts, request).await,
         Kind::TemporaryNumbers => temporary_numbers::list(parts, request).await,
         Kind::ResolveTemporary => temporary_numbers::resolve(parts, request, &number).await,
         Kind::OpenApi => Ok(openapi::document()),

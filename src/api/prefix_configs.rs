@@ -24,14 +24,15 @@ pub(super) async fn register(
     path: Option<&str>,
 ) -> Result<Response<Body>, Error> {
     let (claims, key, draft) = draft(request, path)?;
-    let saved = parts.rules.register(&key, &draft, &visible(claims)).await?;
+    let saved = parts.rules.register(&key, &draft, &visible(claims), &request.author()?).await?;
     Ok(saved_answer(request, claims, &saved))
 }
 
 /// `PUT /prefix-configs/{prefixKey}`.
 pub(super) async fn put(parts: &Parts, request: &Incoming<'_>, path: &str) -> Result<Response<Body>, Error> {
     let (claims, key, draft) = draft(request, Some(path))?;
-    let saved = parts.rules.put(&key, &draft, if_match(request)?.as_ref(), &visible(claims)).await?;
+    let (guard, author) = (if_match(request)?, request.author()?);
+    let saved = parts.rules.put(&key, &draft, guard.as_ref(), &visible(claims), &author).await?;
     Ok(saved_answer(request, claims, &saved))
 }
 
@@ -51,7 +52,7 @@ pub(super) async fn delete(
 ) -> Result<Response<Body>, Error> {
     let (claims, key) = request.caller_of(Scope::PrefixesWrite, path)?;
     request.query()?.finish()?;
-    parts.rules.delete(&key, if_match(request)?.as_ref()).await?;
+    parts.rules.delete(&key, if_match(request)?.as_ref(), &request.author()?).await?;
     tracing::info!(status = "deleted", prefix_key = key.as_str(), actor = &*claims.subject, "rule deleted");
     Ok(body::empty(StatusCode::NO_CONTENT))
 }

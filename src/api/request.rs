@@ -13,7 +13,11 @@ use crate::{
     middleware::context::Context,
     prefix_key::PrefixKey,
     rules::CompiledRule,
+    store::{AuditAction, AuditDetails, AuditEntry, Author, Note},
 };
+
+/// No layer named one.
+const WITHOUT_CALLER: Error = Error::Internal("a route was served without a caller");
 
 /// A request whose body has arrived.
 pub(super) struct Incoming<'a> {
@@ -33,6 +37,31 @@ impl Incoming<'_> {
         let key = PrefixKey::parse(key)?;
         claims.may_touch(key.as_str())?;
         Ok((claims, key))
+    }
+
+    /// The caller as the audit trail names it.
+    pub(super) fn author(&self) -> Result<Author, Error> {
+        let context: Option<&Context> = self.head.extensions.get();
+        let known = context.and_then(|context| Some((context, context.caller.as_ref()?)));
+        let (context, claims) = known.ok_or(WITHOUT_CALLER)?;
+        Ok(Author {
+            subject: Arc::clone(&claims.subject),
+            address: Some(context.sender),
+            request_id: Some(context.id.as_str().to_owned()),
+        })
+    }
+
+    /// What the audit trail is to say of a change that the caller makes now.
+    pub(super) fn note(
+        &self,
+        parts: &Parts,
+        action: AuditAction,
+        key: &PrefixKey,
+        details: AuditDetails,
+    ) -> Result<Note, Error> {
+        let (at, author) = (parts.clock.now(), self.author()?);
+        let entry = AuditEntry { at, author, action, key: key.clone(), details };
+        Ok(Note::new(Arc::clone(&parts.trail), entry))
     }
 
     /// The language that the caller reads.
@@ -63,7 +92,7 @@ impl Incoming<'_> {
 /// The caller that `authenticate` found.
 pub(super) fn caller(context: Option<&Context>, scope: Scope) -> Result<&Arc<Claims>, Error> {
     let claims = context.and_then(|context| context.caller.as_ref());
-    let claims = claims.ok_or(Error::Internal("a route was served without a caller"))?;
+    let claims = claims.ok_or(WITHOUT_CALLER)?;
     claims.require(scope)?;
     Ok(claims)
 }

@@ -27,6 +27,7 @@ pub(super) enum Kind {
     Abandon,
     Ledger,
     Certificate,
+    Audit,
     TemporaryNumbers,
     ResolveTemporary,
     OpenApi,
@@ -42,7 +43,7 @@ pub(super) struct Route<'a> {
 }
 
 /// Every label, in the order of the routes, the one for unknown paths last.
-pub const LABELS: [&str; 18] = [
+pub const LABELS: [&str; 19] = [
     "/prefix-configs",
     "/prefix-configs/{prefixKey}",
     "/formats/preview",
@@ -56,6 +57,7 @@ pub const LABELS: [&str; 18] = [
     "/sequences/{prefixKey}/abandon",
     "/ledger/{prefixKey}",
     "/ledger/{prefixKey}/certificate",
+    "/audit",
     "/temporary-numbers",
     "/temporary-numbers/{number}/resolve",
     "/openapi.json",
@@ -86,6 +88,7 @@ impl<'a> Route<'a> {
             ("sequences", Some(key), Some("abandon"), None, ..) => (Kind::Abandon, key, ""),
             ("ledger", Some(key), None, ..) => (Kind::Ledger, key, ""),
             ("ledger", Some(key), Some("certificate"), None, ..) => (Kind::Certificate, key, ""),
+            ("audit", None, ..) => plain(Kind::Audit),
             ("temporary-numbers", None, ..) => plain(Kind::TemporaryNumbers),
             ("temporary-numbers", Some(number), Some("resolve"), None, ..) => {
                 (Kind::ResolveTemporary, "", number)
@@ -127,6 +130,7 @@ impl Kind {
             | Self::Sequence
             | Self::Ledger
             | Self::Certificate
+            | Self::Audit
             | Self::TemporaryNumbers
             | Self::OpenApi
             | Self::Docs => "GET, HEAD, OPTIONS",
@@ -164,7 +168,7 @@ mod tests {
 
     #[test]
     fn every_route_answers_with_and_without_api_and_has_its_label() {
-        for expected in &LABELS[..17] {
+        for expected in &LABELS[..18] {
             let path = expected.replace("{prefixKey}", "A").replace("{number}", "A-1");
             assert_eq!(label(&path), *expected);
             assert_eq!(label(&format!("/api{path}")), *expected);
@@ -206,7 +210,7 @@ mod tests {
             assert_eq!(access(Method::GET, path), Access::Open, "{path}");
         }
         assert_eq!(access(Method::OPTIONS, "/numbers"), Access::Open);
-        for path in &LABELS[..15] {
+        for path in &LABELS[..16] {
             assert_eq!(access(Method::GET, path), Access::Token, "{path}");
         }
     }

@@ -14,13 +14,13 @@ use super::{
 use crate::{
     auth::Scope,
     body::{self, Body},
-    calendar::Reset,
+    calendar::{Period, Reset},
     counter::{Counter, SequenceValue, ValueRange},
     json::{Message, Object},
     prefix_key::PrefixKey,
     rule::{Mode, Rule},
     rules::{CompiledRule, Moment},
-    store::{Abandon, Abandoned, Advanced, CounterState, SegmentState},
+    store::{Abandon, Abandoned, Advanced, AuditAction, AuditDetails, CounterState, SegmentState},
 };
 
 /// `GET /sequences/{prefixKey}`.
@@ -127,7 +127,9 @@ pub(super) async fn advance(
         return Err(Error::BelowHighWater { last: lowest });
     }
     let (period, actor) = (counter.period.clone(), Arc::clone(&claims.subject));
-    let outcome = counters.advance(counter, lowest, to, Arc::clone(&actor), parts.clock.now()).await?;
+    let details = AuditDetails { period: named(&period), to: Some(to), ..AuditDetails::default() };
+    let note = request.note(parts, AuditAction::Advanced, &key, details)?;
+    let outcome = counters.advance_noted(counter, lowest, to, note).await?;
     drop(usable);
     match outcome {
         Advanced::Done => {
@@ -149,6 +151,27 @@ pub(super) async fn advance(
             ),
             format!("节点 {node} 持有不高于 `to` 的值：请重试；若该节点不再恢复，请先放弃（abandon）"),
         ))),
+    }
+}
+
+/// The period of a counter that has one.
+fn named(period: &Period) -> Option<Period> {
+    Some(period.clone()).filter(|period| !period.as_str().is_empty())
+}
+
+/// What the audit trail says of values that were given up.
+fn abandoned(what: &Abandon, period: &Period, reason: Option<&str>) -> AuditDetails {
+    let (node, range) = match what {
+        Abandon::Node(node) => (Some(node.clone()), None),
+        Abandon::Range(range) => (None, Some(*range)),
+    };
+    AuditDetails {
+        node,
+        from: range.map(|range| range.from),
+        to: range.map(|range| range.to),
+        period: named(period),
+        reason: reason.map(str::to_owned),
+        ..AuditDetails::default()
     }
 }
 
@@ -210,7 +233,9 @@ pub(super) async fn abandon(
         );
         if wanted {
             let on = Counter { key: key.clone(), period: counter.period };
-            outcome = joined(outcome, counters.abandon(on, what.clone()).await?);
+            let details = abandoned(&what, &on.period, reason.as_deref());
+            let note = request.note(parts, AuditAction::Abandoned, &key, details)?;
+            outcome = joined(outcome, counters.abandon_noted(on, what.clone(), note).await?);
         }
     }
     match outcome {

@@ -25,7 +25,10 @@ use crate::{
     },
     prefix_key::PrefixKey,
     rules::{CompiledRule, Moment},
-    store::{Action, Decision, Fate, Status, TemporaryNumber, TemporaryQuery, TemporaryRow},
+    store::{
+        Action, AuditAction, AuditDetails, Decision, Fate, Status, TemporaryNumber, TemporaryQuery,
+        TemporaryRow,
+    },
 };
 
 /// `GET /temporary-numbers`: a page in the order of numbers, those that the caller may see.
@@ -77,8 +80,12 @@ pub(super) async fn resolve(
     claims.may_touch(number.key().as_str())?;
     let decision = Decision { actor: claims.subject.to_string(), at_ms: parts.clock.now().0, reason };
     let row = match action {
-        Action::Void => parts.temporary.decide(&number, action, &decision).await?,
-        Action::Assign => assign(parts, &number, &decision).await?,
+        Action::Void => {
+            let details = details(&number, None, &decision);
+            let note = request.note(parts, AuditAction::Voided, number.key(), details)?;
+            parts.temporary.decide(&number, action, &decision, Some(&note)).await?
+        }
+        Action::Assign => assign(parts, request, &number, &decision).await?,
     };
     tracing::info!(
         number = number.as_str(),
@@ -89,8 +96,23 @@ pub(super) async fn resolve(
     Ok(body::json(StatusCode::OK, row_to_json(&row).to_string()))
 }
 
+/// What the audit trail says of a number that is resolved.
+fn details(number: &TemporaryNumber, final_number: Option<&str>, decision: &Decision) -> AuditDetails {
+    AuditDetails {
+        number: Some(number.to_string()),
+        final_number: final_number.map(str::to_owned),
+        reason: decision.reason.clone(),
+        ..AuditDetails::default()
+    }
+}
+
 /// Draws the final number, at most one whatever happens in between, and notes it.
-async fn assign(parts: &Parts, number: &TemporaryNumber, decision: &Decision) -> Result<TemporaryRow, Error> {
+async fn assign(
+    parts: &Parts,
+    request: &Incoming<'_>,
+    number: &TemporaryNumber,
+    decision: &Decision,
+) -> Result<TemporaryRow, Error> {
     // Without a rule nothing can be drawn; what was assigned before stands all the same.
     if let Err(unregistered) = request::rule(parts, number.key()) {
         return match parts.temporary.find(number).await? {
@@ -99,12 +121,16 @@ async fn assign(parts: &Parts, number: &TemporaryNumber, decision: &Decision) ->
             None => Err(ResolveError::Unknown(number.clone()).into()),
         };
     }
-    let row = parts.temporary.decide(number, Action::Assign, decision).await?;
+    let row = parts.temporary.decide(number, Action::Assign, decision, None).await?;
     if row.status() != Status::Open {
         return Ok(row);
     }
     match draw(parts, &row).await {
-        Ok(final_number) => Ok(parts.temporary.complete(number, &final_number).await?),
+        Ok(final_number) => {
+            let details = details(number, Some(&final_number), decision);
+            let note = request.note(parts, AuditAction::Assigned, number.key(), details)?;
+            Ok(parts.temporary.complete(number, &final_number, Some(&note)).await?)
+        }
         Err(error) => {
             if nothing_was_drawn(&error) {
                 parts.temporary.withdraw(number).await?;

@@ -13,7 +13,7 @@ use crate::{
     auth::Scope,
     body::{self, Body},
     json::{Message, Object},
-    store::{Transition, Transitioned},
+    store::{AuditAction, AuditDetails, Transition, Transitioned},
 };
 
 /// The longest reason, in characters.
@@ -74,15 +74,21 @@ async fn step(
 ) -> Result<Response<Body>, Error> {
     let (claims, key) = request.caller_of(Scope::NumbersIssue, key)?;
     super::request::rule(parts, &key)?;
-    let word = match &step {
-        Transition::Confirm => "confirmed",
-        Transition::Void { .. } => "voided",
-    };
     let actor = Arc::clone(&claims.subject);
-    let outcome = parts
-        .ledgers
-        .transition(key.clone(), number.to_owned(), step, Arc::clone(&actor), parts.clock.now())
-        .await?;
+    let (word, outcome) = match step {
+        // The ordinary course, which the events of the ledger tell of.
+        Transition::Confirm => {
+            let (number, at) = (number.to_owned(), parts.clock.now());
+            ("confirmed", parts.ledgers.transition(key.clone(), number, step, Arc::clone(&actor), at).await?)
+        }
+        Transition::Void { ref reason } => {
+            let text = number.to_owned();
+            let (number, reason) = (Some(text.clone()), Some(reason.clone()));
+            let details = AuditDetails { number, reason, ..AuditDetails::default() };
+            let note = request.note(parts, AuditAction::Voided, &key, details)?;
+            ("voided", parts.ledgers.transition_noted(key.clone(), text, step, note).await?)
+        }
+    };
     match outcome {
         Transitioned::Done(row) => {
             tracing::info!(prefix_key = key.as_str(), number, actor = &*actor, "{word}");

@@ -93,7 +93,7 @@ impl App {
         background.spawn(worker.clone().keep(background.clone()));
         let ids = Arc::clone(worker.ids());
         let engine = Engine::new(engine_settings(&config), stores.for_engine(&node).await?, ids, &background);
-        let registry = Arc::new(Registry::new(
+        let registry = Registry::new(
             stores.rules.clone(),
             stores.counters.clone(),
             Arc::clone(&clock),
@@ -102,7 +102,8 @@ impl App {
                 origin: engine.origin(),
                 strict: stores.missing_for_strict(),
             },
-        ));
+        );
+        let registry = Arc::new(registry.recorded_on(stores.trail.clone()));
         let following = stores.load_rules(&registry, &clock, &background).await?;
         let secret =
             if config.jwt.has_key() { config.jwt.secret.clone() } else { Some(data_dir.signing_secret()?) };
@@ -124,6 +125,7 @@ impl App {
             counters: stores.counters.clone(),
             ledgers: stores.ledgers.clone(),
             temporary: Arc::new(stores.resolver(&metrics, &background)),
+            trail: stores.trail.clone(),
             clock: Arc::clone(&clock),
             body_timeout: config.limits.body_timeout,
             meter: Arc::new(meter::Issued::new(metrics.clone())),

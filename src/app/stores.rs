@@ -2,7 +2,7 @@
 //!
 //! | | embedded | redis | postgres |
 //! | --- | --- | --- | --- |
-//! | rules, counters, idempotency, worker windows | SQLite | Redis | PostgreSQL |
+//! | rules, counters, idempotency, worker windows, audit trail | SQLite | Redis | PostgreSQL |
 //! | strict ledgers | SQLite | nowhere: refused | PostgreSQL |
 //! | copy of the rules, segments, journal of temporary numbers | | SQLite | SQLite |
 //!
@@ -25,8 +25,8 @@ use crate::{
     rules::{Follower, Following, Registry},
     secret::Secret,
     store::{
-        CopiedRules, CounterStore, CountersByMode, IdempotencyStore, LedgerStore, Nonce, Reachable,
-        RuleStore, SharedRules, TemporaryStore, WorkerStore,
+        AuditStore, CopiedRules, CounterStore, CountersByMode, IdempotencyStore, LedgerStore, Nonce,
+        Reachable, RuleStore, SharedRules, TemporaryStore, WorkerStore,
         counters::{self, AuthorityLink, SharedCounters},
         postgres::{self, PostgresStore, counters::PostgresLink},
         redis::{
@@ -51,6 +51,8 @@ pub(super) struct Stores {
     pub(super) ledgers: Arc<dyn LedgerStore>,
     pub(super) idempotency: Arc<dyn IdempotencyStore>,
     pub(super) workers: Arc<dyn WorkerStore>,
+    /// Who changed what: kept where rules are.
+    pub(super) trail: Arc<dyn AuditStore>,
     /// Connections to stores elsewhere: they end after everybody who calls.
     connections: Lifecycle,
 }
@@ -96,6 +98,7 @@ impl Stores {
             ledgers: local.clone(),
             idempotency: local.clone(),
             workers: local.clone(),
+            trail: local.clone(),
             connections: Lifecycle::new(),
             local,
         };
@@ -121,6 +124,7 @@ impl Stores {
             counters: CountersByMode::one(Arc::new(counters.clone())),
             idempotency: store.clone(),
             workers: self.workers_over(leases, ground)?,
+            trail: store.clone(),
             shared: Some(Shared {
                 name: "redis",
                 reachable: store.client().reachable(),
@@ -153,6 +157,7 @@ impl Stores {
             ledgers: store.clone(),
             idempotency: store.clone(),
             workers: self.workers_over(leases, ground)?,
+            trail: store.clone(),
             shared: Some(Shared {
                 name: "postgres",
                 reachable: store.reachable(),

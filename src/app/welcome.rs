@@ -12,6 +12,7 @@ use crate::{
     json::Object,
     prefix_key::PrefixKey,
     rule::RuleDraft,
+    store::Author,
 };
 
 const DEMO_KEY: &str = "DEMO";
@@ -58,7 +59,8 @@ impl App {
         let mut object = Object::parse(DEMO_RULE).map_err(|error| demo(error.into()))?;
         let draft = RuleDraft::from_json(&mut object);
         object.finish().map_err(|error| demo(error.into()))?;
-        self.registry.register(&key, &draft, &|_| true).await.map_err(|error| demo(error.into()))?;
+        let registered = self.registry.register(&key, &draft, &|_| true, &Author::program()).await;
+        registered.map_err(|error| demo(error.into()))?;
         let grant = Grant {
             subject: "demo",
             scopes: Scopes::from_claim("numbers:issue prefixes:read"),

@@ -1,11 +1,15 @@
 //! Why a command did not do its work, and with which exit code the process says so.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use crate::{
     auth::{MintError, UnknownScope},
+    calendar::Period,
     client::ClientError,
     config::{ConfigError, DataDirError},
+    counter::SequenceValue,
+    prefix_key::PrefixKey,
+    store::{StoreError, postgres::InspectError, sqlite::OpenError},
 };
 
 /// Why a command failed.
@@ -44,8 +48,13 @@ pub enum CliError {
         source: ClientError,
     },
     /// The service said no.
-    #[error("{0}")]
-    Refused(String),
+    #[error("{text}")]
+    Refused {
+        /// What it said, for people.
+        text: String,
+        /// What it said, for programs.
+        code: String,
+    },
     /// The service answered something else than it should.
     #[error("{url} answered {status}, but not as numgen does: is that the right address (NUMGEN_URL)?")]
     NotUnderstood {
@@ -57,6 +66,100 @@ pub enum CliError {
     /// `check` found a reason not to issue.
     #[error("not fit to issue numbers: {0} of the checks failed")]
     Unfit(usize),
+    /// `verify` found no ledger.
+    #[error(
+        "{key} has no ledger in {place}: is that its name, is its rule strict, and was anything issued yet?"
+    )]
+    NoLedger {
+        /// The prefix key.
+        key: PrefixKey,
+        /// Where was looked.
+        place: &'static str,
+    },
+    /// `verify` found that a ledger is not what was written.
+    #[error("the ledger of {key} is broken in {broken} of {periods} periods")]
+    Broken {
+        /// The prefix key.
+        key: PrefixKey,
+        /// How many periods are broken.
+        broken: usize,
+        /// How many there are.
+        periods: usize,
+    },
+    /// The local database cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// PostgreSQL cannot be looked at.
+    #[error(transparent)]
+    Inspect(#[from] InspectError),
+    /// PostgreSQL is not as this program needs it, and is not to be changed by a look.
+    #[error(
+        "PostgreSQL at {name} has schema {found}, this program needs {known}: start the service of this version first, or is \
+         that the right database (NUMGEN_DATABASE_URL)?"
+    )]
+    OldSchema {
+        /// Where.
+        name: String,
+        /// Its schema.
+        found: i32,
+        /// The schema that is needed.
+        known: i32,
+    },
+    /// A store fails.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The file of `import` cannot be read.
+    #[error("cannot read {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// `import` found numbers that cannot be taken over.
+    #[error(
+        "{misfits} numbers do not fit the format, {duplicates} are there twice: nothing was changed{}",
+        if *.duplicates == 0 { " (--skip-misfits goes on without them)" } else { "" }
+    )]
+    Misfits {
+        /// How many do not fit.
+        misfits: u64,
+        /// How many stand on an earlier line too.
+        duplicates: u64,
+    },
+    /// `import` would void integers of a strict counter.
+    #[error(
+        "the strict counter of period {period:?} is in use: moving it up would void {count} integers in its ledger, for ever. Register \
+         another prefix for new numbers, or allow that with --void-passed (at most {limit}); nothing was changed"
+    )]
+    WouldVoid {
+        /// The first such period.
+        period: Period,
+        /// How many, in all periods.
+        count: u64,
+        /// How many an import may void.
+        limit: u64,
+    },
+    /// `import` found a snowflake that may still be issued.
+    #[error(
+        "the number with value {highest} says that it was issued at {at}: the service would issue it again. Snowflakes of the future cannot \
+         be taken over; register a continuous rule above them instead"
+    )]
+    FutureSnowflake {
+        /// Its value.
+        highest: SequenceValue,
+        /// When it says it was issued.
+        at: String,
+    },
+    /// `import` found a value that is no snowflake of the service.
+    #[error(
+        "the value {highest} is no snowflake ID of this service: its numbers could meet those of the service, and cannot be taken over"
+    )]
+    NoSnowflake {
+        /// The value.
+        highest: SequenceValue,
+    },
     /// The result could not be written.
     #[error("cannot write the result")]
     Output(#[from] io::Error),
@@ -66,15 +169,35 @@ impl CliError {
     /// 2 for what is wrong with arguments or configuration, else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::NoSigningKey { .. } | Self::Scope(_) | Self::NoScope | Self::Mint(_) => 2,
+            Self::Config(_)
+            | Self::NoSigningKey { .. }
+            | Self::Scope(_)
+            | Self::NoScope
+            | Self::Mint(_)
+            | Self::NoLedger { .. }
+            | Self::Unreadable { .. } => 2,
             Self::DataDir(DataDirError::NoSecret { .. }) => 2,
             Self::DataDir(_)
             | Self::Client { .. }
-            | Self::Refused(_)
+            | Self::Refused { .. }
+            | Self::Misfits { .. }
+            | Self::WouldVoid { .. }
+            | Self::FutureSnowflake { .. }
+            | Self::NoSnowflake { .. }
             | Self::NotUnderstood { .. }
             | Self::Unfit(_)
+            | Self::Broken { .. }
+            | Self::Open(_)
+            | Self::Inspect(_)
+            | Self::OldSchema { .. }
+            | Self::Store(_)
             | Self::Output(_) => 1,
         }
+    }
+
+    /// Whether the service said no with this code.
+    pub(super) fn has_code(&self, expected: &str) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == expected)
     }
 
     /// Whether nobody reads the result any more (`numgen next A --count 100 | head -1`), which is nothing to report.

@@ -7,12 +7,14 @@
 
 mod check;
 mod error;
+mod import;
 mod numbers;
 mod remote;
 mod settings;
 mod signing;
 mod temporary;
 mod token;
+mod verify;
 
 use std::{io::Write, sync::Arc};
 
@@ -60,6 +62,10 @@ enum Commands {
     /// Resolve numbers that were given out during a partition.
     #[command(subcommand)]
     Temporary(temporary::TemporaryCommand),
+    /// Go on above the numbers of an older system: move every counter up to the highest of them.
+    Import(import::ImportArguments),
+    /// Recompute the ledgers of a strict prefix in the configured store; exit 0 only if they are what was written.
+    Verify(verify::VerifyArguments),
 }
 
 /// What was asked for.
@@ -85,6 +91,8 @@ enum Kind {
     Next(numbers::NextOptions),
     Preview(numbers::PreviewOptions),
     Temporary(temporary::TemporaryOptions),
+    Import(import::ImportOptions),
+    Verify(verify::VerifyOptions),
 }
 
 impl Cli {
@@ -109,6 +117,12 @@ impl Cli {
             Some(Commands::Temporary(command)) => {
                 let (settings, options) = command.into_parts();
                 errand(settings.flags, Kind::Temporary(options))
+            }
+            Some(Commands::Import(arguments)) => {
+                errand(arguments.settings.flags, Kind::Import(arguments.options))
+            }
+            Some(Commands::Verify(arguments)) => {
+                errand(arguments.settings.flags, Kind::Verify(arguments.options))
             }
         }
     }
@@ -146,6 +160,8 @@ impl Errand {
             Kind::Next(options) => numbers::next(&self.flags, options, source, &*clock, terminal).await,
             Kind::Preview(options) => numbers::preview(&self.flags, options, source, &*clock, terminal).await,
             Kind::Temporary(options) => temporary::run(&self.flags, options, source, &*clock, terminal).await,
+            Kind::Import(options) => import::run(&self.flags, options, source, &*clock, terminal).await,
+            Kind::Verify(options) => verify::run(&self.flags, options, source, clock, terminal).await,
         }
     }
 }

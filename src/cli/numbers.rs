@@ -74,7 +74,7 @@ pub(super) async fn next(
     clock: &dyn Clock,
     terminal: &mut Terminal<'_>,
 ) -> Result<(), CliError> {
-    let remote = Remote::connect(flags, source, Scope::NumbersIssue, clock)?;
+    let remote = Remote::connect(flags, source, &[Scope::NumbersIssue], clock)?;
     let body = json!({ "prefix_key": options.prefix_key, "count": options.count });
     let issued: Issued = remote.post("/numbers", &body).await?;
     for number in issued.number.iter().chain(&issued.numbers) {
@@ -93,7 +93,7 @@ pub(super) async fn preview(
     clock: &dyn Clock,
     terminal: &mut Terminal<'_>,
 ) -> Result<(), CliError> {
-    let remote = Remote::connect(flags, source, Scope::PrefixesRead, clock)?;
+    let remote = Remote::connect(flags, source, &[Scope::PrefixesRead], clock)?;
     let mut body = json!({ "format": options.format });
     if let Some(count) = options.count {
         body["count"] = count.into();

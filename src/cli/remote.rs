@@ -7,6 +7,7 @@ use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
 };
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{error::CliError, signing};
@@ -21,8 +22,11 @@ use crate::{
 /// A batch of 10,000 long numbers fits many times; a service that does not answer is given up before a person does.
 const LIMITS: Limits = Limits { deadline: Duration::from_secs(30), body_bytes: 16 * 1024 * 1024 };
 
-/// How long a token lasts that is made for one command.
-const TOKEN_TTL: Duration = Duration::from_secs(60);
+/// How long a token lasts that is made for one command: an import of many periods takes its time.
+const TOKEN_TTL: Duration = Duration::from_secs(600);
+
+/// All but the unreserved characters of a URL (RFC 3986, section 2.3).
+pub(super) const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The service at `NUMGEN_URL`, with a token for it.
 pub(super) struct Remote {
@@ -32,7 +36,7 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    /// Prepares to ask with `NUMGEN_TOKEN`, or with a token of its own for `scope`.
+    /// Prepares to ask with `NUMGEN_TOKEN`, or with a token of its own for `scopes`.
     ///
     /// # Errors
     ///
@@ -40,7 +44,7 @@ impl Remote {
     pub(super) fn connect(
         flags: &Flags,
         source: &impl Source,
-        scope: Scope,
+        scopes: &[Scope],
         clock: &dyn Clock,
     ) -> Result<Self, CliError> {
         let values = Values::gather(flags, source)?;
@@ -48,7 +52,7 @@ impl Remote {
         let token = match &config.client.token {
             Some(token) => token.clone(),
             None => {
-                let grant = signing::grant(signing::SUBJECT, [scope].into_iter().collect(), TOKEN_TTL);
+                let grant = signing::grant(signing::SUBJECT, scopes.iter().copied().collect(), TOKEN_TTL);
                 signing::sign(&config, grant, clock)?
             }
         };
@@ -75,6 +79,11 @@ impl Remote {
         self.ask(Method::POST, path, Bytes::from(body.to_string())).await
     }
 
+    /// What the service answers makes no sense here.
+    pub(super) fn not_understood(&self) -> CliError {
+        CliError::NotUnderstood { url: self.url.clone(), status: StatusCode::OK.to_string() }
+    }
+
     async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, CliError> {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, self.authorization.clone());
@@ -96,7 +105,7 @@ fn understand<T: DeserializeOwned>(url: &str, status: StatusCode, body: &[u8]) -
         return serde_json::from_slice(body).map_err(|_other| not_understood());
     }
     let problem: Problem = serde_json::from_slice(body).map_err(|_other| not_understood())?;
-    Err(CliError::Refused(problem.for_people()))
+    Err(CliError::Refused { text: problem.for_people(), code: problem.code })
 }
 
 /// What is read of a problem document.

@@ -1,19 +1,19 @@
 //! `numgen temporary`: what became of numbers that were given out during a partition is decided by a person.
 
 use clap::{Args, Subcommand};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{CliError, ForRemote, SettingFlags, Terminal, remote::Remote};
+use super::{
+    CliError, ForRemote, SettingFlags, Terminal,
+    remote::{Remote, SEGMENT},
+};
 use crate::{
     auth::Scope,
     clock::Clock,
     config::{Flags, Source},
 };
-
-/// All but the unreserved characters of a URL (RFC 3986, section 2.3).
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TemporaryCommand {
@@ -97,11 +97,11 @@ pub(super) async fn run(
 ) -> Result<(), CliError> {
     match options {
         TemporaryOptions::List => {
-            let remote = Remote::connect(flags, source, Scope::ConflictsRead, clock)?;
+            let remote = Remote::connect(flags, source, &[Scope::ConflictsRead], clock)?;
             list(&remote, terminal).await
         }
         TemporaryOptions::Resolve(options) => {
-            let remote = Remote::connect(flags, source, Scope::ConflictsWrite, clock)?;
+            let remote = Remote::connect(flags, source, &[Scope::ConflictsWrite], clock)?;
             resolve(&remote, options, terminal).await
         }
     }

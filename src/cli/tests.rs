@@ -102,6 +102,11 @@ fn mistakes_are_usage_errors_that_name_the_nearest() {
         (&["temporary", "resolve", "TMP~A~n~1"], ErrorKind::MissingRequiredArgument, "--assign"),
         (&["temporary", "resolve", "T", "--assign", "--void", "x"], ErrorKind::ArgumentConflict, "--void"),
         (&["check", "--url", "http://x"], ErrorKind::UnknownArgument, "--url"),
+        (&["verify"], ErrorKind::MissingRequiredArgument, "<PREFIX>"),
+        (&["verify", "a b"], ErrorKind::ValueValidation, "a b"),
+        (&["verify", "A", "--url", "http://x"], ErrorKind::UnknownArgument, "--url"),
+        (&["import", "A"], ErrorKind::MissingRequiredArgument, "<FILE>"),
+        (&["import", "..", "f"], ErrorKind::ValueValidation, "'..'"),
     ] {
         let error = parse(arguments).unwrap_err();
         assert_eq!((error.kind(), error.exit_code()), (kind, 2), "{arguments:?}");

@@ -13,7 +13,7 @@ use crate::secret::Secret;
 section! {
     /// Where the service is, and who asks.
     Client, "Commands";
-    /// The service that next, preview and temporary talk to.
+    /// The service that next, preview, temporary and import talk to.
     url: String = "NUMGEN_URL", Default("http://127.0.0.1:8080"), open_url(&["http", "https"], "http://127.0.0.1:8080");
     /// The token that they show.
     token: Option<Secret<String>> = "NUMGEN_TOKEN", Unset("one signed with the configured secret"), text().secret();

@@ -18,7 +18,7 @@ use crate::{
     json::{Malformed, Object},
     prefix_key::PrefixKey,
     rule::RuleDraft,
-    store::{DirectWrite, RuleRecord, StoreError, Swap},
+    store::{Author, DirectWrite, RuleRecord, StoreError, Swap},
 };
 
 /// Why a direct write is no rule. No message shows a value.
@@ -102,7 +102,7 @@ impl Registry {
         match self.adopted(write, standing).await {
             Ok(next) => {
                 let edition = next.revision;
-                if self.write(standing, next).await? == Swap::Done {
+                if self.write(standing, next, &Author::direct()).await? == Swap::Done {
                     self.refused.forget(key.as_str());
                     tracing::info!(
                         prefix_key = key.as_str(),

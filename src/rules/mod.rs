@@ -53,7 +53,8 @@
 //!
 //! `resolve` (draft to rule) and `history` (eras, scheme, floor) are pure; `save` puts them together into the next record;
 //! `compiled` is a rule as requests see it; `catalog` keeps them in key order and finds colliding ones by their `outline`; `registry` holds the
-//! cache and is the door to all of it; `usage` is the way from a first number to a used rule.
+//! cache and is the door to all of it; `usage` is the way from a first number to a used rule; `trail` is what the audit trail
+//! says of a change.
 
 mod adopt;
 mod catalog;
@@ -69,6 +70,7 @@ mod resolve;
 mod save;
 #[cfg(test)]
 mod tests;
+mod trail;
 mod usage;
 
 pub use compiled::{CompiledRule, Moment, Usable};

@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     prefix_key::PrefixKey,
     rule::{Mode, OnOutage},
-    store::{CountersByMode, RuleRecord, RuleStore, StoreError},
+    store::{AuditStore, CountersByMode, RuleRecord, RuleStore, StoreError},
     template::Origin,
 };
 
@@ -56,6 +56,8 @@ pub struct Registry {
     /// Rules that are no longer in force, as long as somebody holds them.
     retired: Mutex<Vec<(PrefixKey, Weak<CompiledRule>)>>,
     pub(super) refused: Refused,
+    /// Where changes are written down; nowhere, unless [`Registry::recorded_on`] says.
+    pub(super) trail: Option<Arc<dyn AuditStore>>,
 }
 
 impl fmt::Debug for Registry {
@@ -112,7 +114,15 @@ impl Registry {
             turns: (0..SHARDS).map(|_| tokio::sync::Mutex::default()).collect(),
             retired: Mutex::default(),
             refused: Refused::default(),
+            trail: None,
         }
+    }
+
+    /// The same register, which writes down who changes what.
+    #[must_use]
+    pub fn recorded_on(mut self, trail: Arc<dyn AuditStore>) -> Self {
+        self.trail = Some(trail);
+        self
     }
 
     /// Reads every record: at the start, and whenever others may have written. One that is not understood does not hold up

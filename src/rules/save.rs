@@ -21,7 +21,7 @@ use crate::{
     json::{Invalid, Message},
     prefix_key::PrefixKey,
     rule::{Mode, Rule, RuleDraft},
-    store::{DirectWrite, RuleRecord, StoreError, Swap},
+    store::{Author, DirectWrite, RuleRecord, StoreError, Swap},
     template::Template,
 };
 
@@ -87,8 +87,8 @@ pub(super) struct Standing {
     pub(super) record: Option<RuleRecord>,
     /// What an operator wrote past this program and nobody has adopted.
     pub(super) direct: Option<DirectWrite>,
-    rule: Option<Rule>,
-    history: History,
+    pub(super) rule: Option<Rule>,
+    pub(super) history: History,
 }
 
 /// What is to be written.
@@ -110,8 +110,9 @@ impl Registry {
         key: &PrefixKey,
         draft: &RuleDraft,
         visible: Visible<'_>,
+        author: &Author,
     ) -> Result<Saved, SaveError> {
-        self.save(key, draft, Intent::Create, visible).await
+        self.save(key, draft, Intent::Create, visible, author).await
     }
 
     /// Creates or replaces a rule (`PUT`).
@@ -125,8 +126,9 @@ impl Registry {
         draft: &RuleDraft,
         if_match: Option<&IfMatch>,
         visible: Visible<'_>,
+        author: &Author,
     ) -> Result<Saved, SaveError> {
-        self.save(key, draft, Intent::Replace(if_match), visible).await
+        self.save(key, draft, Intent::Replace(if_match), visible, author).await
     }
 
     /// Takes a rule out of force. Its counters and its eras stay.
@@ -134,7 +136,12 @@ impl Registry {
     /// # Errors
     ///
     /// `SaveError::NotRegistered`, `PreconditionFailed`, `Store`.
-    pub async fn delete(&self, key: &PrefixKey, if_match: Option<&IfMatch>) -> Result<(), SaveError> {
+    pub async fn delete(
+        &self,
+        key: &PrefixKey,
+        if_match: Option<&IfMatch>,
+        author: &Author,
+    ) -> Result<(), SaveError> {
         let _turn = self.turn(key).await;
         for _ in 0..ATTEMPTS {
             let standing = self.standing(key).await?;
@@ -148,7 +155,7 @@ impl Registry {
                 });
             }
             standing.check(key, if_match)?;
-            if self.write(&standing, standing.without_rule(key)).await? == Swap::Done {
+            if self.write(&standing, standing.without_rule(key), author).await? == Swap::Done {
                 return Ok(());
             }
         }
@@ -178,6 +185,7 @@ impl Registry {
         draft: &RuleDraft,
         intent: Intent<'_>,
         visible: Visible<'_>,
+        author: &Author,
     ) -> Result<Saved, SaveError> {
         let _turn = self.turn(key).await;
         for _ in 0..ATTEMPTS {
@@ -199,7 +207,7 @@ impl Registry {
             let in_force = match (status, &standing) {
                 (Status::Unchanged, Standing { record: Some(record), direct: None, .. }) => record.clone(),
                 (Status::Registered | Status::Updated | Status::Unchanged, standing) => {
-                    match self.write(standing, next.clone()).await? {
+                    match self.write(standing, next.clone(), author).await? {
                         Swap::Done => next,
                         Swap::Changed(_) => continue,
                     }
@@ -213,13 +221,26 @@ impl Registry {
         Err(contended("swap_rule").into())
     }
 
-    /// Writes a record in the place of what stands, and puts it in force here.
-    pub(super) async fn write(&self, standing: &Standing, next: RuleRecord) -> Result<Swap, StoreError> {
+    /// Writes a record in the place of what stands, notes who did, and puts it in force here.
+    pub(super) async fn write(
+        &self,
+        standing: &Standing,
+        next: RuleRecord,
+        author: &Author,
+    ) -> Result<Swap, StoreError> {
         let key = next.key.clone();
+        let note = self.note(standing, &next, author)?;
         let expected = standing.record.clone();
-        let outcome = match &standing.direct {
-            Some(write) => self.rules.swap_over(write.clone(), expected, next.clone()).await,
-            None => self.rules.swap_rule(expected, next.clone()).await,
+        let outcome = match (&standing.direct, note) {
+            (None, Some(note)) => self.rules.swap_rule_noted(expected, next.clone(), note).await,
+            (None, None) => self.rules.swap_rule(expected, next.clone()).await,
+            (Some(write), note) => {
+                let outcome = self.rules.swap_over(write.clone(), expected, next.clone()).await;
+                if let (Ok(Swap::Done), Some(note)) = (&outcome, note) {
+                    note.write().await;
+                }
+                outcome
+            }
         };
         match &outcome {
             Ok(Swap::Done) => {

@@ -5,7 +5,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{DirectWrite, RuleCopies, RuleRecord, RuleStore, StoreError, StoreFuture, Swap};
+use super::{DirectWrite, Note, RuleCopies, RuleRecord, RuleStore, StoreError, StoreFuture, Swap};
 use crate::prefix_key::PrefixKey;
 
 /// See the module.
@@ -55,6 +55,18 @@ impl RuleStore for CopiedRules {
 
     fn swap_rule(&self, expected: Option<RuleRecord>, new: RuleRecord) -> StoreFuture<'_, Swap> {
         Box::pin(async move { self.kept(self.shared.swap_rule(expected, new.clone()).await, new).await })
+    }
+
+    fn swap_rule_noted(
+        &self,
+        expected: Option<RuleRecord>,
+        new: RuleRecord,
+        note: Note,
+    ) -> StoreFuture<'_, Swap> {
+        Box::pin(async move {
+            let outcome = self.shared.swap_rule_noted(expected, new.clone(), note).await;
+            self.kept(outcome, new).await
+        })
     }
 
     fn mark_used<'a>(&'a self, key: &'a PrefixKey, revision: u64) -> StoreFuture<'a, bool> {

@@ -1,6 +1,7 @@
 //! The reference implementation: plain maps behind one mutex. Nothing survives the process, everything else is as
 //! the traits say; unit tests of higher floors use it, and the contract suite compares the others with it.
 
+mod audit;
 mod rules;
 mod temporary;
 mod workers;
@@ -15,9 +16,9 @@ use std::{
 };
 
 use super::{
-    Advanced, Bounds, Certificate, Claim, CounterState, CounterStore, Hole, HoleReason, IdMillis,
-    IdempotencyStore, Instance, IssueRequest, LedgerQuery, LedgerRow, LedgerStore, RenderNumber, RuleRecord,
-    StoreError, StoreFuture, TakeRequest, Taken, Transition, Transitioned, Verification,
+    Advanced, AuditEntry, Bounds, Certificate, Claim, CounterState, CounterStore, Hole, HoleReason, IdMillis,
+    IdempotencyStore, Instance, IssueRequest, LedgerQuery, LedgerRow, LedgerStore, Note, RenderNumber,
+    RuleRecord, StoreError, StoreFuture, TakeRequest, Taken, Transition, Transitioned, Verification,
     draw::{Movement, Record, Standing, plan_infallibly},
     ledger::{self, Account, Advance, Event, Verdict},
     protocol::window::Terms,
@@ -56,6 +57,7 @@ struct State {
     schemes: HashMap<PrefixKey, u64>,
     shared: Shared,
     temporary: temporary::Rows,
+    audit: Vec<AuditEntry>,
 }
 
 /// One counter with its holes and its ledger.
@@ -150,6 +152,7 @@ impl State {
         to: SequenceValue,
         actor: &str,
         now: UnixMillis,
+        note: Option<&Note>,
     ) -> Advanced {
         let standing = self.standing(counter);
         let tally = self.tally(counter);
@@ -167,6 +170,7 @@ impl State {
                 tally.move_to(base, to);
             }
         }
+        self.note(note);
         Advanced::Done
     }
 
@@ -177,6 +181,7 @@ impl State {
         step: &Transition,
         actor: &str,
         now: UnixMillis,
+        note: Option<&Note>,
     ) -> Transitioned {
         let place = self.numbers.get(&(key.clone(), number)).cloned();
         let Some((period, sequence)) = place else { return Transitioned::Unknown };
@@ -192,7 +197,9 @@ impl State {
             Verdict::Changes(change, reason) => {
                 let event = ledger::change(&counter, &mut tally.account, row, change, reason, actor, now);
                 tally.events.push(event);
-                Transitioned::Done(row.clone())
+                let row = row.clone();
+                self.note(note);
+                Transitioned::Done(row)
             }
         }
     }
@@ -338,7 +345,20 @@ impl CounterStore for MemoryStore {
         actor: Arc<str>,
         now: UnixMillis,
     ) -> StoreFuture<'_, Advanced> {
-        self.with(move |state| Ok(state.advance(&counter, base, to, &actor, now)))
+        self.with(move |state| Ok(state.advance(&counter, base, to, &actor, now, None)))
+    }
+
+    fn advance_noted(
+        &self,
+        counter: Counter,
+        base: SequenceValue,
+        to: SequenceValue,
+        note: Note,
+    ) -> StoreFuture<'_, Advanced> {
+        self.with(move |state| {
+            let AuditEntry { at, author, .. } = note.entry();
+            Ok(state.advance(&counter, base, to, &author.subject, *at, Some(&note)))
+        })
     }
 }
 
@@ -361,7 +381,20 @@ impl LedgerStore for MemoryStore {
         actor: Arc<str>,
         now: UnixMillis,
     ) -> StoreFuture<'_, Transitioned> {
-        self.with(move |state| Ok(state.transition(&key, number, &step, &actor, now)))
+        self.with(move |state| Ok(state.transition(&key, number, &step, &actor, now, None)))
+    }
+
+    fn transition_noted(
+        &self,
+        key: PrefixKey,
+        number: String,
+        step: Transition,
+        note: Note,
+    ) -> StoreFuture<'_, Transitioned> {
+        self.with(move |state| {
+            let AuditEntry { at, author, .. } = note.entry();
+            Ok(state.transition(&key, number, &step, &author.subject, *at, Some(&note)))
+        })
     }
 
     fn expire_reservations(&self, now: UnixMillis) -> StoreFuture<'_, u64> {

@@ -4,9 +4,10 @@
 //! implementation to it. A store never sees a token, a format or a clock of a client: it keeps opaque documents
 //! and hands out integers.
 //!
-//! Order: `contract` says what a store promises; `protocol`, `draw`, `ledger` and `temporary` are what stores have in common, without any
+//! Order: `contract` says what a store promises; `protocol`, `draw`, `ledger`, `temporary` and `audit` are what stores have in common, without any
 //! database; `counters` is a node's part in counters that are shared; `memory`, `sqlite`, `redis` and `postgres` are the stores.
 
+mod audit;
 mod by_mode;
 mod calls;
 mod contract;
@@ -25,12 +26,13 @@ pub mod sqlite;
 mod temporary;
 mod verification;
 
+pub use audit::{AuditAction, AuditDetails, AuditEntry, AuditQuery, AuditRecord, Author, Note};
 pub use by_mode::{Books, CountersByMode};
 pub use contract::{
-    ADVANCE_LIMIT, Advanced, Bounds, Certificate, Claim, CounterState, CounterStore, Hole, HoleReason,
-    IdempotencyStore, IssueRequest, LedgerQuery, LedgerRow, LedgerState, LedgerStore, NodeSegment, Recorded,
-    RenderNumber, RuleRecord, RuleStore, SegmentState, StoreError, StoreFuture, Swap, TakeRequest, Taken,
-    Transition, Transitioned, WorkerStore,
+    ADVANCE_LIMIT, Advanced, AuditStore, Bounds, Certificate, Claim, CounterState, CounterStore, Hole,
+    HoleReason, IdempotencyStore, IssueRequest, LedgerQuery, LedgerRow, LedgerState, LedgerStore,
+    NodeSegment, Recorded, RenderNumber, RuleRecord, RuleStore, SegmentState, StoreError, StoreFuture, Swap,
+    TakeRequest, Taken, Transition, Transitioned, WorkerStore,
 };
 pub use copied::CopiedRules;
 pub use protocol::counter::{Abandon, Abandoned};

@@ -1,6 +1,7 @@
 //! One contract, every store: the suite of each trait runs on every implementation. A new store is one `contract!` line with
 //! the traits that it has, and its [`Bench`].
 
+mod audit;
 mod bench;
 mod counters;
 mod idempotency;
@@ -78,8 +79,20 @@ macro_rules! contract {
         contract!(@run $bench journal: what_is_appended_stays,
             rows_are_pending_until_the_instance_that_asks_has_them, what_was_resolved_long_ago_is_forgotten);
     };
+    (@audit $bench:ident) => {
+        contract!(@run $bench audit: entries_come_back_as_they_were_in_their_order, pages_are_of_a_key_and_a_time,
+            the_trail_outlives_the_process, a_rule_is_noted_once_it_is_in_force,
+            a_temporary_number_is_noted_once_it_is_resolved);
+    };
+    (@audited_ledger $bench:ident) => {
+        contract!(@run_in audited_ledger $bench audit: a_counter_is_noted_once_it_was_moved,
+            a_number_is_noted_once_it_was_voided);
+    };
     (@run $bench:ident $part:ident: $($promise:ident),+) => {
-        mod $part {
+        contract!(@run_in $part $bench $part: $($promise),+);
+    };
+    (@run_in $room:ident $bench:ident $part:ident: $($promise:ident),+) => {
+        mod $room {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $promise() {
                 let bench = <super::super::$bench as super::super::Bench>::new().await;
@@ -89,16 +102,16 @@ macro_rules! contract {
     };
 }
 
-contract!(on_memory: Memory; rules idempotency counters ledger workers temporary journal);
-contract!(on_sqlite: Sqlite; rules idempotency counters ledger workers temporary journal);
-contract!(on_redis: OneRedis; rules idempotency temporary);
-contract!(on_cluster: SixRedis; rules idempotency temporary);
+contract!(on_memory: Memory; rules idempotency counters ledger workers temporary journal audit audited_ledger);
+contract!(on_sqlite: Sqlite; rules idempotency counters ledger workers temporary journal audit audited_ledger);
+contract!(on_redis: OneRedis; rules idempotency temporary audit);
+contract!(on_cluster: SixRedis; rules idempotency temporary audit);
 contract!(counters_on_redis: CountersOnRedis; counters);
 contract!(counters_on_cluster: CountersOnCluster; counters);
 contract!(counters_on_postgres: CountersOnPostgres; counters);
 contract!(windows_on_redis: OneRedisWorkers; workers);
 contract!(windows_on_cluster: SixRedisWorkers; workers);
-contract!(on_postgres: Postgres; rules idempotency counters ledger temporary);
+contract!(on_postgres: Postgres; rules idempotency counters ledger temporary audit audited_ledger);
 contract!(on_postgres_optimistic: Optimistic; counters ledger);
 contract!(windows_on_postgres: PostgresWorkers; workers);
 

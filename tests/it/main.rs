@@ -5,12 +5,14 @@
 
 mod harness;
 
+mod audit;
 mod check;
 mod clock;
 mod contract;
 mod counter_script;
 mod crash;
 mod faults;
+mod import;
 mod key_sets;
 mod layering;
 mod ledger_postgres;
@@ -29,5 +31,6 @@ mod redis_keys;
 mod replication;
 mod rules;
 mod tenants;
+mod verify;
 mod windows;
 mod wire;

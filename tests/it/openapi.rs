@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::{Caller, TestServer};
 
 /// The table of `api.md`: what other programs rely on.
-const CONTRACT: [(&str, &[&str]); 17] = [
+const CONTRACT: [(&str, &[&str]); 18] = [
     ("/prefix-configs", &["get", "post"]),
     ("/prefix-configs/{prefixKey}", &["delete", "get", "post", "put"]),
     ("/formats/preview", &["post"]),
@@ -22,6 +22,7 @@ const CONTRACT: [(&str, &[&str]); 17] = [
     ("/numbers/{prefixKey}/{number}/void", &["post"]),
     ("/ledger/{prefixKey}", &["get"]),
     ("/ledger/{prefixKey}/certificate", &["get"]),
+    ("/audit", &["get"]),
     ("/temporary-numbers", &["get"]),
     ("/temporary-numbers/{number}/resolve", &["post"]),
     ("/openapi.json", &["get"]),
@@ -155,6 +156,9 @@ fn real_answers_have_the_documented_bodies() {
     checked.call("GET", "/sequences/{prefixKey}", "/sequences/STRICT", None, 200);
     let abandon = json!({ "from": "1", "to": "2", "reason": "node lost" });
     checked.call("POST", "/sequences/{prefixKey}/abandon", "/sequences/ORDERS/abandon", Some(&abandon), 409);
+    checked.call("GET", "/audit", "/audit", None, 200);
+    checked.call("GET", "/audit", "/audit?prefixKey=STRICT&limit=1", None, 200);
+    checked.call("GET", "/audit", "/audit?from=x", None, 400);
     checked.call("GET", "/temporary-numbers", "/temporary-numbers?status=open", None, 200);
     let resolve = json!({ "action": "void", "reason": "nobody used it" });
     checked.call(

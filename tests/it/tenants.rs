@@ -33,6 +33,7 @@ fn a_tenant_stays_within_its_prefixes() {
         ("POST", "/numbers/OTHER/O-001/void", Some(json!({ "reason": "mischief" }))),
         ("GET", "/ledger/OTHER", None),
         ("GET", "/ledger/OTHER/certificate", None),
+        ("GET", "/audit?prefixKey=OTHER", None),
         // Whether a key exists outside is not told.
         ("GET", "/prefix-configs/NEVER-SEEN", None),
         ("GET", "/numbers/acme-1", None),

@@ -6,7 +6,7 @@ use super::is_unreachable;
 use crate::{
     language::{Language, Localized},
     store::{
-        Action, Decision, Journal, RowSwap, Status, StoreError, TemporaryNumber, TemporaryQuery,
+        Action, Decision, Journal, Note, RowSwap, Status, StoreError, TemporaryNumber, TemporaryQuery,
         TemporaryRow, TemporaryStore, Verdict,
     },
 };
@@ -120,7 +120,7 @@ impl Resolver {
     }
 
     /// Takes a person's decision. The row that is answered stands as decided; one that is being assigned still needs its
-    /// final number ([`Self::complete`]).
+    /// final number ([`Self::complete`]). The note tells of a number that is void now.
     ///
     /// # Errors
     ///
@@ -130,11 +130,12 @@ impl Resolver {
         number: &TemporaryNumber,
         action: Action,
         decision: &Decision,
+        note: Option<&Note>,
     ) -> Result<TemporaryRow, ResolveError> {
-        self.step(number, |row| row.decide(action, decision)).await
+        self.step(number, |row| row.decide(action, decision), note).await
     }
 
-    /// Notes the final number; the row that is answered has the one that counts.
+    /// Notes the final number, and who assigned it; the row that is answered has the one that counts.
     ///
     /// # Errors
     ///
@@ -143,8 +144,9 @@ impl Resolver {
         &self,
         number: &TemporaryNumber,
         final_number: &str,
+        note: Option<&Note>,
     ) -> Result<TemporaryRow, ResolveError> {
-        self.step(number, |row| row.complete(final_number)).await
+        self.step(number, |row| row.complete(final_number), note).await
     }
 
     /// Takes the decision to assign back: it is certain that no final number was or will be drawn.
@@ -153,14 +155,15 @@ impl Resolver {
     ///
     /// The store fails.
     pub async fn withdraw(&self, number: &TemporaryNumber) -> Result<TemporaryRow, ResolveError> {
-        self.step(number, TemporaryRow::withdraw).await
+        self.step(number, TemporaryRow::withdraw, None).await
     }
 
-    /// Changes a row by what `judge` says of it, as it stands at that moment.
+    /// Changes a row by what `judge` says of it, as it stands at that moment, and notes the change.
     async fn step(
         &self,
         number: &TemporaryNumber,
         judge: impl Fn(&TemporaryRow) -> Verdict,
+        note: Option<&Note>,
     ) -> Result<TemporaryRow, ResolveError> {
         let mut present = self.find(number).await?;
         for _ in 0..ATTEMPTS {
@@ -170,7 +173,11 @@ impl Resolver {
                 Verdict::Stands => return Ok(row),
                 Verdict::Contrary => return Err(ResolveError::Conflict(Box::new(row))),
             };
-            present = match self.shared.swap(next.clone()).await? {
+            let swap = match note {
+                Some(note) => self.shared.swap_noted(next.clone(), note.clone()).await?,
+                None => self.shared.swap(next.clone()).await?,
+            };
+            present = match swap {
                 RowSwap::Done => {
                     self.remember(&next).await;
                     return Ok(next);

@@ -140,7 +140,7 @@ async fn what_is_journaled_reaches_the_store_once_it_is_back_and_again_when_it_h
     assert_eq!(journal.unsent().await.expect("counted"), 0);
     let resolver = Resolver::new(distant.clone(), Some(journal.clone()));
     let number = row("K", 5).number;
-    resolver.decide(&number, Action::Void, &decision("test")).await.expect("void");
+    resolver.decide(&number, Action::Void, &decision("test"), None).await.expect("void");
     assert_eq!(handover.round().await.expect("nothing new"), 1_200);
 
     // An emptied store is another one. It learns of the numbers, and of what became of them.
@@ -163,7 +163,7 @@ async fn what_another_node_has_resolved_is_learnt_and_forgotten_in_the_end() {
     // On another node, whose journal is another one.
     let elsewhere = Resolver::new(distant.clone(), Some(memory()));
     let number = row("K", 2).number;
-    elsewhere.decide(&number, Action::Void, &decision("test")).await.expect("void");
+    elsewhere.decide(&number, Action::Void, &decision("test"), None).await.expect("void");
     handover.tidy().await.expect("looked");
     let here = journal.find(number.clone()).await.expect("read").expect("still there");
     assert_eq!(here.status(), Status::Void);
@@ -209,22 +209,24 @@ async fn the_first_decision_stands() {
     let resolver = Resolver::new(store, None);
     let (one, two) = (row("K", 1).number, row("K", 2).number);
 
-    let void = resolver.decide(&one, Action::Void, &decision("first")).await.expect("void");
-    let again = resolver.decide(&one, Action::Void, &decision("second")).await.expect("the first result");
+    let void = resolver.decide(&one, Action::Void, &decision("first"), None).await.expect("void");
+    let again =
+        resolver.decide(&one, Action::Void, &decision("second"), None).await.expect("the first result");
     assert_eq!((again.reason(), &again), (Some("first"), &void));
-    let late = resolver.decide(&one, Action::Assign, &decision("late")).await.expect_err("void");
+    let late = resolver.decide(&one, Action::Assign, &decision("late"), None).await.expect_err("void");
     assert!(late.to_string().ends_with("is void and cannot be assigned"), "{late}");
 
-    resolver.decide(&two, Action::Assign, &decision("first")).await.expect("to be assigned");
-    let meanwhile = resolver.decide(&two, Action::Void, &decision("late")).await.expect_err("under way");
+    resolver.decide(&two, Action::Assign, &decision("first"), None).await.expect("to be assigned");
+    let meanwhile =
+        resolver.decide(&two, Action::Void, &decision("late"), None).await.expect_err("under way");
     assert!(meanwhile.to_string().contains("is being assigned"), "{meanwhile}");
-    resolver.complete(&two, "K-1").await.expect("assigned");
-    let twice = resolver.complete(&two, "K-2").await.expect("the first result");
+    resolver.complete(&two, "K-1", None).await.expect("assigned");
+    let twice = resolver.complete(&two, "K-2", None).await.expect("the first result");
     assert_eq!(twice.final_number(), Some("K-1"));
-    let late = resolver.decide(&two, Action::Void, &decision("late")).await.expect_err("assigned");
+    let late = resolver.decide(&two, Action::Void, &decision("late"), None).await.expect_err("assigned");
     assert!(late.to_string().contains("assigned to K-1"), "{late}");
 
-    let nobody = resolver.decide(&row("K", 9).number, Action::Void, &decision("")).await;
+    let nobody = resolver.decide(&row("K", 9).number, Action::Void, &decision(""), None).await;
     assert!(matches!(nobody, Err(ResolveError::Unknown(_))));
 }
 
@@ -233,9 +235,9 @@ async fn an_assignment_that_drew_nothing_can_be_taken_back() {
     let store = memory();
     store.upload(vec![row("K", 1)]).await.expect("kept");
     let (resolver, number) = (Resolver::new(store, None), row("K", 1).number);
-    resolver.decide(&number, Action::Assign, &decision("first")).await.expect("to be assigned");
+    resolver.decide(&number, Action::Assign, &decision("first"), None).await.expect("to be assigned");
     assert_eq!(resolver.withdraw(&number).await.expect("withdrawn").status(), Status::Open);
-    resolver.decide(&number, Action::Void, &decision("then")).await.expect("void");
+    resolver.decide(&number, Action::Void, &decision("then"), None).await.expect("void");
 }
 
 #[tokio::test]
@@ -243,7 +245,7 @@ async fn a_number_that_only_this_node_has_is_handed_over_to_be_resolved() {
     let (shared, journal) = (memory(), memory());
     journal.append(vec![row("K", 1)]).await.expect("new");
     let resolver = Resolver::new(shared.clone(), Some(journal.clone()));
-    resolver.decide(&row("K", 1).number, Action::Void, &decision("x")).await.expect("void");
+    resolver.decide(&row("K", 1).number, Action::Void, &decision("x"), None).await.expect("void");
     assert_eq!(shared.list(all(9)).await.expect("listed")[0].status(), Status::Void);
     assert_eq!(journal.list(all(9)).await.expect("listed")[0].status(), Status::Void, "kept here, too");
 }
@@ -259,7 +261,7 @@ async fn while_the_store_is_away_a_node_lists_what_it_knows_and_resolves_nothing
     distant.go_away();
     let known = resolver.list(&all(9), |_| true).await.expect("listed");
     assert_eq!((&known.rows[..], known.complete), (&[row("K", 1)][..], false));
-    let refused = resolver.decide(&row("K", 1).number, Action::Void, &decision("x")).await;
+    let refused = resolver.decide(&row("K", 1).number, Action::Void, &decision("x"), None).await;
     assert!(matches!(refused, Err(ResolveError::Store(StoreError::Unavailable { .. }))));
 }
 

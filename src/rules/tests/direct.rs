@@ -68,7 +68,10 @@ async fn a_direct_write_closes_the_era_before_it() {
     desk.store.write_directly(&key("A"), Some(r#"{"format":"A2-{SEQ:4}"}"#));
     node.catch_up().await;
     assert_eq!(node.format("A").as_deref(), Some("A2-{SEQ:4}"));
-    let back = node.registry.put(&key("A"), &draft(r#"{"format":"A-0{SEQ:3}"}"#), None, &|_| true).await;
+    let back = node
+        .registry
+        .put(&key("A"), &draft(r#"{"format":"A-0{SEQ:3}"}"#), None, &|_| true, &Author::program())
+        .await;
     assert_eq!(outcome(back), "FormatConflict", "what was issued before the direct write is remembered");
 }
 
@@ -206,7 +209,10 @@ async fn an_emptied_register_gets_its_rules_back_with_their_past() {
     one.catch_up().await;
     assert_eq!(desk.store.load_rules().await.expect("read"), before, "the latest that anybody knew");
     assert_eq!((one.format("A2").as_deref(), one.format("A1")), (Some("C-{SEQ:4}"), None));
-    let back = one.registry.put(&key("A0"), &draft(r#"{"format":"A0-0{SEQ:3}"}"#), None, &|_| true).await;
+    let back = one
+        .registry
+        .put(&key("A0"), &draft(r#"{"format":"A0-0{SEQ:3}"}"#), None, &|_| true, &Author::program())
+        .await;
     assert_eq!(outcome(back), "FormatConflict", "eras came back too");
 }
 
@@ -215,7 +221,10 @@ async fn what_a_node_changed_survives_a_loss_before_it_was_followed() {
     let desk = Desk::new();
     let mut node = Node::start(&desk).await;
     node.catch_up().await;
-    let saved = node.registry.put(&key("A"), &draft(r#"{"format":"A-{SEQ:4}"}"#), None, &|_| true).await;
+    let saved = node
+        .registry
+        .put(&key("A"), &draft(r#"{"format":"A-{SEQ:4}"}"#), None, &|_| true, &Author::program())
+        .await;
     let rule = saved.expect("saved").rule;
     drop(node.registry.ensure_used(rule, desk.now()).await.expect("usable"));
     let before = desk.store.rule(&key("A")).await.expect("read");

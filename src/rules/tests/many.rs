@@ -113,7 +113,10 @@ async fn warnings_are_few() {
     let desk = desk_with(200, |_| "ORD-{SEQ:4}".into()).await;
     let saved = desk.put("NEW", r#"{"format":"ORD-{SEQ:5}"}"#).await.expect("saved");
     assert_eq!(saved.warnings.len(), 10);
-    let saved = desk.registry.put(&key("NEW"), &draft(r#"{"format":"ORD-{SEQ:6}"}"#), None, &|_| false).await;
+    let saved = desk
+        .registry
+        .put(&key("NEW"), &draft(r#"{"format":"ORD-{SEQ:6}"}"#), None, &|_| false, &Author::program())
+        .await;
     assert!(matches!(saved.expect("saved").warnings.as_slice(), [Warning::SharedText { other: None, .. }]));
 }
 

@@ -7,6 +7,7 @@ mod many;
 mod races;
 mod resets;
 mod saving;
+mod trail;
 mod uniqueness;
 
 use std::sync::{
@@ -24,7 +25,7 @@ use crate::{
     language::{Language, Localized},
     prefix_key::PrefixKey,
     rule::{Mode, RuleDraft},
-    store::{CounterStore, StoreError, TakeRequest, Taken, memory::MemoryStore},
+    store::{Author, CounterStore, StoreError, TakeRequest, Taken, memory::MemoryStore},
     template::{Origin, RenderContext},
 };
 
@@ -83,19 +84,21 @@ impl Desk {
     }
 
     async fn post(&self, prefix: &str, json: &str) -> Result<Saved, SaveError> {
-        self.registry.register(&key(prefix), &draft(json), &|_| true).await
+        self.registry.register(&key(prefix), &draft(json), &|_| true, &Author::program()).await
     }
 
     async fn put(&self, prefix: &str, json: &str) -> Result<Saved, SaveError> {
-        self.registry.put(&key(prefix), &draft(json), None, &|_| true).await
+        self.registry.put(&key(prefix), &draft(json), None, &|_| true, &Author::program()).await
     }
 
     async fn put_if(&self, prefix: &str, json: &str, if_match: &str) -> Result<Saved, SaveError> {
-        self.registry.put(&key(prefix), &draft(json), Some(&IfMatch::parse(if_match)), &|_| true).await
+        self.registry
+            .put(&key(prefix), &draft(json), Some(&IfMatch::parse(if_match)), &|_| true, &Author::program())
+            .await
     }
 
     async fn delete(&self, prefix: &str) -> Result<(), SaveError> {
-        self.registry.delete(&key(prefix), None).await
+        self.registry.delete(&key(prefix), None, &Author::program()).await
     }
 
     fn rule(&self, prefix: &str) -> Arc<CompiledRule> {

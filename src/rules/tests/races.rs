@@ -17,7 +17,9 @@ async fn one_of_many_registrations_wins() {
         // Half of them in another process.
         let registry = if number % 2 == 0 { desk.registry.clone() } else { desk.another().await };
         let body = draft(&format!(r#"{{"format":"A{number}-{{SEQ:4}}"}}"#));
-        tasks.spawn(async move { outcome(registry.register(&key("A"), &body, &|_| true).await) });
+        tasks.spawn(async move {
+            outcome(registry.register(&key("A"), &body, &|_| true, &Author::program()).await)
+        });
     }
     let mut outcomes = tasks.join_all().await;
     outcomes.sort_unstable();
@@ -43,7 +45,7 @@ async fn guarded_updates_are_never_lost() {
                     let raised = seen.rule().max_seq.0 + 1;
                     let body = draft(&format!(r#"{{"format":"A-{{SEQ:4}}","max_seq":{raised}}}"#));
                     let guard = IfMatch::parse(&seen.etag());
-                    match registry.put(&key("A"), &body, Some(&guard), &|_| true).await {
+                    match registry.put(&key("A"), &body, Some(&guard), &|_| true, &Author::program()).await {
                         Ok(_) => break,
                         Err(SaveError::PreconditionFailed(_)) => {}
                         Err(other) => panic!("{other:?}"),
@@ -73,11 +75,13 @@ async fn a_rule_that_another_process_replaced_is_not_used_first() {
     desk.put("A", r#"{"format":"A-{SEQ:4}"}"#).await.expect("saved");
     let elsewhere = desk.another().await;
     elsewhere
-        .put(&key("A"), &draft(r#"{"format":"A-{year}{SEQ:4}"}"#), None, &|_| true)
+        .put(&key("A"), &draft(r#"{"format":"A-{year}{SEQ:4}"}"#), None, &|_| true, &Author::program())
         .await
         .expect("changed");
     assert_eq!(desk.issue("A").await, "A-20260001", "this process had not heard of it");
-    let again = elsewhere.put(&key("A"), &draft(r#"{"format":"A-{SEQ:4}"}"#), None, &|_| true).await;
+    let again = elsewhere
+        .put(&key("A"), &draft(r#"{"format":"A-{SEQ:4}"}"#), None, &|_| true, &Author::program())
+        .await;
     assert_eq!(outcome(again), "FormatConflict");
 }
 

@@ -81,9 +81,11 @@ async fn if_match_guards_against_lost_updates() {
     let seen = desk.rule("A").etag();
     desk.put("A", r#"{"format":"A-{SEQ:7}"}"#).await.expect("saved");
     let stale = IfMatch::parse(&seen);
-    let late = elsewhere.put(&key("A"), &draft(r#"{"format":"A-{SEQ:8}"}"#), Some(&stale), &|_| true).await;
+    let late = elsewhere
+        .put(&key("A"), &draft(r#"{"format":"A-{SEQ:8}"}"#), Some(&stale), &|_| true, &Author::program())
+        .await;
     assert_eq!(outcome(late), "PreconditionFailed");
-    let deleted = desk.registry.delete(&key("A"), Some(&stale)).await.expect_err("stale");
+    let deleted = desk.registry.delete(&key("A"), Some(&stale), &Author::program()).await.expect_err("stale");
     assert_eq!(code(&deleted), "PreconditionFailed");
 }
 
@@ -241,8 +243,11 @@ async fn rules_that_can_meet_are_warned_about() {
     }
     // The caller learns that there is one, not which.
     let body = draft(r#"{"format":"INV-{SEQ:6}"}"#);
-    let saved =
-        desk.registry.put(&key("E"), &body, None, &|other| other.as_str() != "B").await.expect("saved");
+    let saved = desk
+        .registry
+        .put(&key("E"), &body, None, &|other| other.as_str() != "B", &Author::program())
+        .await
+        .expect("saved");
     match saved.warnings.as_slice() {
         [warning @ Warning::SharedText { other: None, .. }] => {
             assert!(!warning.localized(Language::Chinese).contains('B'));

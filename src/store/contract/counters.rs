@@ -9,7 +9,10 @@ use crate::{
     counter::{Counter, Ranges, SequenceValue},
     prefix_key::PrefixKey,
     rule::OnOutage,
-    store::protocol::counter::{Abandon, Abandoned},
+    store::{
+        Note,
+        protocol::counter::{Abandon, Abandoned},
+    },
 };
 
 /// The limits within which a counter moves.
@@ -210,10 +213,39 @@ pub trait CounterStore: Send + Sync + 'static {
         now: UnixMillis,
     ) -> StoreFuture<'_, Advanced>;
 
+    /// As [`Self::advance`], by the author and at the time of the note; once the cursor stands at `to`, the note is on the audit trail.
+    fn advance_noted(
+        &self,
+        counter: Counter,
+        base: SequenceValue,
+        to: SequenceValue,
+        note: Note,
+    ) -> StoreFuture<'_, Advanced> {
+        Box::pin(async move {
+            let (actor, at) = (Arc::clone(&note.entry().author.subject), note.entry().at);
+            let outcome = self.advance(counter, base, to, actor, at).await?;
+            if outcome == Advanced::Done {
+                note.write().await;
+            }
+            Ok(outcome)
+        })
+    }
+
     /// Gives up for good what is held by nodes that do not answer: it is never issued, and listed as an `abandoned` hole once the
     /// cursor has passed it. A store that one process draws from holds nothing of the kind.
     fn abandon(&self, _counter: Counter, _what: Abandon) -> StoreFuture<'_, Abandoned> {
         Box::pin(std::future::ready(Ok(Abandoned::Nothing)))
+    }
+
+    /// As [`Self::abandon`]; once something is given up, the note is on the audit trail.
+    fn abandon_noted(&self, counter: Counter, what: Abandon, note: Note) -> StoreFuture<'_, Abandoned> {
+        Box::pin(async move {
+            let outcome = self.abandon(counter, what).await?;
+            if matches!(outcome, Abandoned::Done(_)) {
+                note.write().await;
+            }
+            Ok(outcome)
+        })
     }
 }
 

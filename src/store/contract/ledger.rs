@@ -8,7 +8,7 @@ use crate::{
     clock::UnixMillis,
     counter::{Counter, SequenceValue},
     prefix_key::PrefixKey,
-    store::Verification,
+    store::{Note, Verification},
 };
 
 /// What became of an integer of a strict counter.
@@ -171,6 +171,24 @@ pub trait LedgerStore: Send + Sync + 'static {
         actor: Arc<str>,
         now: UnixMillis,
     ) -> StoreFuture<'_, Transitioned>;
+
+    /// As [`Self::transition`], by the author and at the time of the note; once the row has changed, the note is on the audit trail.
+    fn transition_noted(
+        &self,
+        key: PrefixKey,
+        number: String,
+        step: Transition,
+        note: Note,
+    ) -> StoreFuture<'_, Transitioned> {
+        Box::pin(async move {
+            let (actor, at) = (Arc::clone(&note.entry().author.subject), note.entry().at);
+            let outcome = self.transition(key, number, step, actor, at).await?;
+            if matches!(outcome, Transitioned::Done(_)) {
+                note.write().await;
+            }
+            Ok(outcome)
+        })
+    }
 
     /// Voids reservations that expired by `now`, a bounded number at a time; answers how many.
     fn expire_reservations(&self, now: UnixMillis) -> StoreFuture<'_, u64>;

@@ -4,9 +4,11 @@
 //! (a power cut after the answer does not undo it), and bounded in time (`StoreError::Timeout`; the outcome of a
 //! call that timed out is unknown to the caller). One suite (`tests/it/contract.rs`) holds every implementation to it.
 //!
-//! Order: `idempotency` first, since counters and ledgers take claims; `counters` before `ledger`, which shares its limits. `rules` and
-//! `workers` stand alone.
+//! Order: `idempotency` first, since counters and ledgers take claims; `counters` before `ledger`, which shares its limits. `rules`,
+//! `workers` and `audit` stand alone. What a person changes comes with a [`Note`](super::Note) for the audit trail: those methods end in
+//! `_noted`, and by default write it after the change; a store that keeps the trail itself writes both in one transaction.
 
+mod audit;
 mod counters;
 mod idempotency;
 mod ledger;
@@ -15,6 +17,7 @@ mod workers;
 
 use std::{future::Future, pin::Pin};
 
+pub use audit::AuditStore;
 pub use counters::{
     ADVANCE_LIMIT, Advanced, Bounds, CounterState, CounterStore, Hole, HoleReason, NodeSegment, SegmentState,
     TakeRequest,

@@ -3,7 +3,10 @@
 use std::fmt;
 
 use super::StoreFuture;
-use crate::{prefix_key::PrefixKey, store::DirectWrite};
+use crate::{
+    prefix_key::PrefixKey,
+    store::{DirectWrite, Note},
+};
 
 /// Everything that is remembered of one prefix key. A deleted rule leaves its record behind (`rule: None`), so that
 /// a later registration goes on above what was issued.
@@ -52,6 +55,22 @@ pub trait RuleStore: Send + Sync + 'static {
     /// Replaces the record if it is exactly as `expected` (revision and `used`; `None`: there is none), else changes nothing.
     /// `new.revision` is `expected.revision + 1`, or 1.
     fn swap_rule(&self, expected: Option<RuleRecord>, new: RuleRecord) -> StoreFuture<'_, Swap>;
+
+    /// As [`Self::swap_rule`]; once the new record is in force, the note is on the audit trail.
+    fn swap_rule_noted(
+        &self,
+        expected: Option<RuleRecord>,
+        new: RuleRecord,
+        note: Note,
+    ) -> StoreFuture<'_, Swap> {
+        Box::pin(async move {
+            let swap = self.swap_rule(expected, new).await?;
+            if swap == Swap::Done {
+                note.write().await;
+            }
+            Ok(swap)
+        })
+    }
 
     /// Sets `used` if the record still has `revision` and a rule; answers whether it does. Idempotent, keeps the revision.
     /// Called once before the first number of a rule is answered.

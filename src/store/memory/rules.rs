@@ -6,7 +6,7 @@ use super::{MemoryStore, STORE, State};
 use crate::{
     prefix_key::PrefixKey,
     store::{
-        DirectWrite, Lineage, More, RuleCopies, RuleCopy, RuleMark, RuleNews, RuleRecord, RuleStore,
+        DirectWrite, Lineage, More, Note, RuleCopies, RuleCopy, RuleMark, RuleNews, RuleRecord, RuleStore,
         SharedRules, StoreError, StoreFuture, Swap,
     },
 };
@@ -94,6 +94,18 @@ impl State {
         self.put(new);
         Swap::Done
     }
+
+    /// The same, unless an operator wrote something that nobody has adopted.
+    fn swap_guarded(&mut self, expected: Option<&RuleRecord>, new: RuleRecord, note: Option<&Note>) -> Swap {
+        if self.shared.direct.contains_key(&new.key) {
+            return Swap::Changed(self.rules.get(&new.key).cloned());
+        }
+        let swap = self.swap(expected, next(expected, new));
+        if swap == Swap::Done {
+            self.note(note);
+        }
+        swap
+    }
 }
 
 fn next(expected: Option<&RuleRecord>, new: RuleRecord) -> RuleRecord {
@@ -110,12 +122,16 @@ impl RuleStore for MemoryStore {
     }
 
     fn swap_rule(&self, expected: Option<RuleRecord>, new: RuleRecord) -> StoreFuture<'_, Swap> {
-        self.with_rules("swap_rule", move |state| {
-            if state.shared.direct.contains_key(&new.key) {
-                return Swap::Changed(state.rules.get(&new.key).cloned());
-            }
-            state.swap(expected.as_ref(), next(expected.as_ref(), new))
-        })
+        self.with_rules("swap_rule", move |state| state.swap_guarded(expected.as_ref(), new, None))
+    }
+
+    fn swap_rule_noted(
+        &self,
+        expected: Option<RuleRecord>,
+        new: RuleRecord,
+        note: Note,
+    ) -> StoreFuture<'_, Swap> {
+        self.with_rules("swap_rule", move |state| state.swap_guarded(expected.as_ref(), new, Some(&note)))
     }
 
     fn mark_used<'a>(&'a self, key: &'a PrefixKey, revision: u64) -> StoreFuture<'a, bool> {

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, ops::Bound::Excluded, time::Duration};
 
-use super::{MemoryStore, STORE};
+use super::{MemoryStore, STORE, State};
 use crate::{
     clock::UnixMillis,
     store::{
-        Instance, Journal, RowSwap, Stamp, Status, StoreError, StoreFuture, TemporaryNumber, TemporaryQuery,
-        TemporaryRow, TemporaryStore,
+        Instance, Journal, Note, RowSwap, Stamp, Status, StoreError, StoreFuture, TemporaryNumber,
+        TemporaryQuery, TemporaryRow, TemporaryStore,
     },
 };
 
@@ -31,6 +31,17 @@ fn keep(rows: &mut Rows, row: TemporaryRow) {
     }
 }
 
+fn swap(state: &mut State, new: TemporaryRow, note: Option<&Note>) -> RowSwap {
+    let Some(kept) = state.temporary.get_mut(new.number.as_str()) else { return RowSwap::Changed(None) };
+    if kept.row.revision + 1 != new.revision {
+        return RowSwap::Changed(Some(kept.row.clone()));
+    }
+    kept.row = new;
+    (kept.acknowledged, kept.acknowledged_at) = (None, None);
+    state.note(note);
+    RowSwap::Done
+}
+
 impl TemporaryStore for MemoryStore {
     fn upload(&self, rows: Vec<TemporaryRow>) -> StoreFuture<'_, Instance> {
         self.with(|state| {
@@ -44,17 +55,11 @@ impl TemporaryStore for MemoryStore {
     }
 
     fn swap(&self, new: TemporaryRow) -> StoreFuture<'_, RowSwap> {
-        self.with(move |state| {
-            let Some(kept) = state.temporary.get_mut(new.number.as_str()) else {
-                return Ok(RowSwap::Changed(None));
-            };
-            if kept.row.revision + 1 != new.revision {
-                return Ok(RowSwap::Changed(Some(kept.row.clone())));
-            }
-            kept.row = new;
-            (kept.acknowledged, kept.acknowledged_at) = (None, None);
-            Ok(RowSwap::Done)
-        })
+        self.with(move |state| Ok(swap(state, new, None)))
+    }
+
+    fn swap_noted(&self, new: TemporaryRow, note: Note) -> StoreFuture<'_, RowSwap> {
+        self.with(move |state| Ok(swap(state, new, Some(&note))))
     }
 
     fn list(&self, query: TemporaryQuery) -> StoreFuture<'_, Vec<TemporaryRow>> {

@@ -9,6 +9,7 @@
 //! Order of reading: `transaction.rs` (one call), `failure.rs` (what its failure means), `watchman.rs` (whether there is a database),
 //! `schema.rs` and `durability.rs` (what it asks first), `memory.rs` (whether it may have forgotten), `values.rs` (columns), then one file for each trait.
 
+mod audit;
 pub mod counters;
 mod durability;
 mod failure;

@@ -11,6 +11,7 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use super::{
     PostgresStore,
+    audit::enter,
     failure::Failure,
     memory::{Memory, observe},
     values::{prefix_key, signed, unsigned},
@@ -18,7 +19,8 @@ use super::{
 use crate::{
     prefix_key::PrefixKey,
     store::{
-        Lineage, More, RuleMark, RuleNews, RuleRecord, RuleStore, SharedRules, StoreError, StoreFuture, Swap,
+        Lineage, More, Note, RuleMark, RuleNews, RuleRecord, RuleStore, SharedRules, StoreError, StoreFuture,
+        Swap,
     },
 };
 
@@ -61,6 +63,33 @@ impl PostgresStore {
             tokio::time::sleep(LOOK_EVERY.min(left)).await;
         }
     }
+
+    async fn change_rule(
+        &self,
+        expected: Option<RuleRecord>,
+        new: RuleRecord,
+        note: Option<Note>,
+    ) -> Result<Swap, StoreError> {
+        // Somebody may still write back what was forgotten.
+        if expected.is_none()
+            && let Some(present) = self.read_rule(&new.key).await?
+        {
+            return Ok(Swap::Changed(Some(present)));
+        }
+        let revision = expected.as_ref().map_or(1, |record| record.revision + 1);
+        let change = (expected, RuleRecord { revision, ..new }, note);
+        self.transact("swap_rule", &change, |connection, (expected, new, note)| {
+            Box::pin(async move {
+                lock(connection).await?;
+                let swap = swap(connection, expected.as_ref(), new).await?;
+                if swap == Swap::Done {
+                    enter(connection, note.as_ref()).await?;
+                }
+                Ok(swap)
+            })
+        })
+        .await
+    }
 }
 
 impl RuleStore for PostgresStore {
@@ -81,23 +110,16 @@ impl RuleStore for PostgresStore {
     }
 
     fn swap_rule(&self, expected: Option<RuleRecord>, new: RuleRecord) -> StoreFuture<'_, Swap> {
-        Box::pin(async move {
-            // Somebody may still write back what was forgotten.
-            if expected.is_none()
-                && let Some(present) = self.read_rule(&new.key).await?
-            {
-                return Ok(Swap::Changed(Some(present)));
-            }
-            let revision = expected.as_ref().map_or(1, |record| record.revision + 1);
-            let pair = (expected, RuleRecord { revision, ..new });
-            self.transact("swap_rule", &pair, |connection, (expected, new)| {
-                Box::pin(async move {
-                    lock(connection).await?;
-                    swap(connection, expected.as_ref(), new).await
-                })
-            })
-            .await
-        })
+        Box::pin(self.change_rule(expected, new, None))
+    }
+
+    fn swap_rule_noted(
+        &self,
+        expected: Option<RuleRecord>,
+        new: RuleRecord,
+        note: Note,
+    ) -> StoreFuture<'_, Swap> {
+        Box::pin(self.change_rule(expected, new, Some(note)))
     }
 
     fn mark_used<'a>(&'a self, key: &'a PrefixKey, revision: u64) -> StoreFuture<'a, bool> {

@@ -23,7 +23,8 @@ macro_rules! step {
 }
 
 /// Every step, in order.
-const STEPS: &[Step] = &[step!(1, "0001_base"), step!(2, "0002_ledger"), step!(3, "0003_counters")];
+const STEPS: &[Step] =
+    &[step!(1, "0001_base"), step!(2, "0002_ledger"), step!(3, "0003_counters"), step!(4, "0004_audit")];
 
 /// The lock of the runner: "numgen" in ASCII.
 const LOCK: i64 = 0x6e75_6d67_656e;

@@ -10,12 +10,14 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use super::{
     PostgresStore,
+    audit::enter,
     failure::Failure,
     memory::observe,
     values::{signed, unsigned},
 };
 use crate::store::{
-    Instance, RowSwap, Status, StoreFuture, TemporaryNumber, TemporaryQuery, TemporaryRow, TemporaryStore,
+    Instance, Note, RowSwap, Status, StoreFuture, TemporaryNumber, TemporaryQuery, TemporaryRow,
+    TemporaryStore,
 };
 
 /// A row that has come further stands.
@@ -49,7 +51,11 @@ impl TemporaryStore for PostgresStore {
     }
 
     fn swap(&self, new: TemporaryRow) -> StoreFuture<'_, RowSwap> {
-        Box::pin(async move { self.transact("swap_temporary", &new, swap).await })
+        Box::pin(async move { self.transact("swap_temporary", &(new, None), swap).await })
+    }
+
+    fn swap_noted(&self, new: TemporaryRow, note: Note) -> StoreFuture<'_, RowSwap> {
+        Box::pin(async move { self.transact("swap_temporary", &(new, Some(note)), swap).await })
     }
 
     fn list(&self, query: TemporaryQuery) -> StoreFuture<'_, Vec<TemporaryRow>> {
@@ -100,7 +106,7 @@ fn upload<'c>(
 
 fn swap<'c>(
     connection: &'c mut PgConnection,
-    new: &'c TemporaryRow,
+    (new, note): &'c (TemporaryRow, Option<Note>),
 ) -> BoxFuture<'c, Result<RowSwap, Failure>> {
     Box::pin(async move {
         let done = sqlx::query(SWAP)
@@ -113,7 +119,10 @@ fn swap<'c>(
             .await?;
         match done.rows_affected() {
             0 => Ok(RowSwap::Changed(find(connection, &new.number).await?)),
-            _ => Ok(RowSwap::Done),
+            _ => {
+                enter(connection, note.as_ref()).await?;
+                Ok(RowSwap::Done)
+            }
         }
     })
 }

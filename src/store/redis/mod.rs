@@ -5,6 +5,7 @@
 //!
 //! Order of reading: `client/` (connection, deadlines, scripts), then one file for each trait.
 
+mod audit;
 pub mod client;
 pub mod counters;
 pub mod idempotency;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     SqliteStore,
+    audit::enter,
     failure::Failure,
     ledger::write_entries,
     values,
@@ -15,7 +16,8 @@ use crate::{
     counter::{Counter, Ranges, SequenceValue},
     prefix_key::PrefixKey,
     store::{
-        Advanced, Bounds, CounterState, CounterStore, HoleReason, StoreFuture, TakeRequest, Taken,
+        Advanced, AuditEntry, Bounds, CounterState, CounterStore, HoleReason, Note, StoreFuture, TakeRequest,
+        Taken,
         draw::{Ask, Standing, plan},
         ledger::{Advance, enter_advance, plan_advance},
     },
@@ -74,7 +76,20 @@ impl CounterStore for SqliteStore {
         actor: Arc<str>,
         now: UnixMillis,
     ) -> StoreFuture<'_, Advanced> {
-        self.write("advance", move |workspace| advance(workspace, &counter, base, to, &actor, now))
+        self.write("advance", move |workspace| advance(workspace, &counter, base, to, &actor, now, None))
+    }
+
+    fn advance_noted(
+        &self,
+        counter: Counter,
+        base: SequenceValue,
+        to: SequenceValue,
+        note: Note,
+    ) -> StoreFuture<'_, Advanced> {
+        self.write("advance", move |workspace| {
+            let AuditEntry { at, author, .. } = note.entry();
+            advance(workspace, &counter, base, to, &author.subject, *at, Some(&note))
+        })
     }
 }
 
@@ -125,6 +140,7 @@ fn advance(
     to: SequenceValue,
     actor: &str,
     now: UnixMillis,
+    note: Option<&Note>,
 ) -> Result<Advanced, Failure> {
     let tally = workspace.tally(counter)?.clone();
     match plan_advance(tally.standing, &tally.account, base, to) {
@@ -139,6 +155,7 @@ fn advance(
             workspace.list(counter, range, HoleReason::Advanced)?;
         }
     }
+    enter(workspace, note)?;
     Ok(Advanced::Done)
 }
 

@@ -10,7 +10,8 @@ use std::{
 use super::OpenError;
 
 const LOCK: &str = "numgen.lock";
-const DATABASE: &str = "numgen.db";
+/// The database in a data directory.
+pub(super) const DATABASE: &str = "numgen.db";
 
 /// A data directory that this process has to itself for as long as the value lives: the kernel lets go of the lock when the
 /// process ends, however it ends, so a lock that is granted proves that the previous holder is gone.

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use rusqlite::{ToSql, params};
+use rusqlite::{Connection, ToSql, params};
 
 use super::{
     SqliteStore,
+    audit::enter,
     counters::record_claims,
     failure::Failure,
     values::{self, Digits, signed},
@@ -16,8 +17,8 @@ use crate::{
     counter::Counter,
     prefix_key::PrefixKey,
     store::{
-        Bounds, Certificate, HoleReason, IssueRequest, LedgerQuery, LedgerRow, LedgerStore, RenderNumber,
-        StoreFuture, Taken, Transition, Transitioned, Verification,
+        AuditEntry, Bounds, Certificate, HoleReason, IssueRequest, LedgerQuery, LedgerRow, LedgerStore, Note,
+        RenderNumber, StoreFuture, Taken, Transition, Transitioned, Verification,
         draw::{Standing, plan},
         ledger::{self, Entries, Event, Verdict},
         verification::Auditor,
@@ -48,7 +49,22 @@ impl LedgerStore for SqliteStore {
         actor: Arc<str>,
         now: UnixMillis,
     ) -> StoreFuture<'_, Transitioned> {
-        self.write("transition", move |workspace| transition(workspace, key, &number, &step, &actor, now))
+        self.write("transition", move |workspace| {
+            transition(workspace, key, &number, &step, &actor, now, None)
+        })
+    }
+
+    fn transition_noted(
+        &self,
+        key: PrefixKey,
+        number: String,
+        step: Transition,
+        note: Note,
+    ) -> StoreFuture<'_, Transitioned> {
+        self.write("transition", move |workspace| {
+            let AuditEntry { at, author, .. } = note.entry();
+            transition(workspace, key, &number, &step, &author.subject, *at, Some(&note))
+        })
     }
 
     fn expire_reservations(&self, now: UnixMillis) -> StoreFuture<'_, u64> {
@@ -63,43 +79,51 @@ impl LedgerStore for SqliteStore {
     }
 
     fn certificate(&self, counter: Counter) -> StoreFuture<'_, Option<Certificate>> {
-        const RUN: &str = "SELECT sequence, state FROM ledger
-            WHERE prefix_key = ?1 AND period = ?2 AND sequence BETWEEN ?3 AND ?4 ORDER BY sequence";
-        self.audit("certificate", move |connection| {
-            let view = connection.unchecked_transaction()?;
-            let account = workspace::tally(&view, &counter)?.account;
-            let Some(run) = account.run else { return Ok(None) };
-            let mut statement = view.prepare_cached(RUN)?;
-            let (key, period) = (counter.key.as_str(), counter.period.as_str());
-            let rows = statement.query_and_then((key, period, Digits(run.from), Digits(run.to)), |row| {
-                Ok::<_, Failure>((values::sequence(row, "sequence")?, values::state(row)?))
-            })?;
-            until_failure(rows, |rows| ledger::certify(&counter, &account, rows))
-        })
+        self.audit("certificate", move |connection| certificate(connection, &counter))
     }
 
     fn verify(&self, counter: Counter) -> StoreFuture<'_, Verification> {
-        const EVENTS: &str =
-            "SELECT position, sequence, change, reason, actor, at_ms, hash FROM ledger_events
-            WHERE prefix_key = ?1 AND period = ?2 ORDER BY position";
-        let rows =
-            format!("SELECT {COLUMNS} FROM ledger WHERE prefix_key = ?1 AND period = ?2 ORDER BY sequence");
-        self.audit("verify", move |connection| {
-            let view = connection.unchecked_transaction()?;
-            let account = workspace::tally(&view, &counter)?.account;
-            let mut auditor = Auditor::new(&counter, &account);
-            let of_counter = (counter.key.as_str(), counter.period.as_str());
-            let mut statement = view.prepare(EVENTS)?;
-            for event in statement.query_and_then(of_counter, values::event)? {
-                auditor.event(event?);
-            }
-            let mut statement = view.prepare(&rows)?;
-            for row in statement.query_and_then(of_counter, values::ledger_row)? {
-                auditor.row(&row?);
-            }
-            Ok(auditor.finish())
-        })
+        self.audit("verify", move |connection| verify(connection, &counter))
     }
+}
+
+/// See [`LedgerStore::certificate`].
+pub(super) fn certificate(
+    connection: &Connection,
+    counter: &Counter,
+) -> Result<Option<Certificate>, Failure> {
+    const RUN: &str = "SELECT sequence, state FROM ledger
+        WHERE prefix_key = ?1 AND period = ?2 AND sequence BETWEEN ?3 AND ?4 ORDER BY sequence";
+    let view = connection.unchecked_transaction()?;
+    let account = workspace::tally(&view, counter)?.account;
+    let Some(run) = account.run else { return Ok(None) };
+    let mut statement = view.prepare_cached(RUN)?;
+    let (key, period) = (counter.key.as_str(), counter.period.as_str());
+    let rows = statement.query_and_then((key, period, Digits(run.from), Digits(run.to)), |row| {
+        Ok::<_, Failure>((values::sequence(row, "sequence")?, values::state(row)?))
+    })?;
+    until_failure(rows, |rows| ledger::certify(counter, &account, rows))
+}
+
+/// See [`LedgerStore::verify`].
+pub(super) fn verify(connection: &Connection, counter: &Counter) -> Result<Verification, Failure> {
+    const EVENTS: &str = "SELECT position, sequence, change, reason, actor, at_ms, hash FROM ledger_events
+        WHERE prefix_key = ?1 AND period = ?2 ORDER BY position";
+    let rows =
+        format!("SELECT {COLUMNS} FROM ledger WHERE prefix_key = ?1 AND period = ?2 ORDER BY sequence");
+    let view = connection.unchecked_transaction()?;
+    let account = workspace::tally(&view, counter)?.account;
+    let mut auditor = Auditor::new(counter, &account);
+    let of_counter = (counter.key.as_str(), counter.period.as_str());
+    let mut statement = view.prepare(EVENTS)?;
+    for event in statement.query_and_then(of_counter, values::event)? {
+        auditor.event(event?);
+    }
+    let mut statement = view.prepare(&rows)?;
+    for row in statement.query_and_then(of_counter, values::ledger_row)? {
+        auditor.row(&row?);
+    }
+    Ok(auditor.finish())
 }
 
 /// Feeds `consume` with the items up to the first failure, which then is the result.
@@ -171,6 +195,7 @@ fn transition(
     step: &Transition,
     actor: &str,
     now: UnixMillis,
+    note: Option<&Note>,
 ) -> Result<Transitioned, Failure> {
     // `number <> ''` lets SQLite use the index of numbers, and keeps rows without one out of reach.
     let by_number =
@@ -188,6 +213,7 @@ fn transition(
             change(workspace, &counter, &mut row, |account, row| {
                 ledger::change(&counter, account, row, kind, reason, actor, now)
             })?;
+            enter(workspace, note)?;
             Transitioned::Done(row)
         }
     })

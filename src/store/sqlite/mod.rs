@@ -7,13 +7,15 @@
 //! - every value at or below a cursor is issued or listed (`settlement.rs`: also after a crash).
 //!
 //! Order of reading: `schema/` and `schema.rs`, `directory.rs`, `writer.rs`, `workspace.rs`, then the traits: `rules.rs`,
-//! `counters.rs`, `ledger.rs`, `workers.rs`, `temporary.rs`.
+//! `counters.rs`, `ledger.rs`, `workers.rs`, `temporary.rs`, `audit.rs`.
 
+mod audit;
 mod copies;
 mod counters;
 mod directory;
 mod failure;
 mod ledger;
+mod ledger_file;
 mod reader;
 mod rules;
 mod schema;
@@ -53,6 +55,8 @@ use crate::{
     language::{Language, Localized},
     telemetry::Metrics,
 };
+
+pub use ledger_file::LedgerFile;
 
 /// The name of this store in errors and metrics.
 const STORE: &str = "sqlite";

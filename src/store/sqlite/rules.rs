@@ -4,14 +4,16 @@ use rusqlite::params;
 
 use super::{
     SqliteStore,
+    audit::enter,
+    failure::Failure,
     values::{self, signed},
-    workspace::{collect, find},
+    workspace::{Workspace, collect, find},
 };
 use crate::{
     clock::UnixMillis,
     counter::Ranges,
     prefix_key::PrefixKey,
-    store::{Claim, IdempotencyStore, RuleRecord, RuleStore, StoreFuture, Swap, Taken},
+    store::{Claim, IdempotencyStore, Note, RuleRecord, RuleStore, StoreFuture, Swap, Taken},
 };
 
 const ALL: &str = "SELECT prefix_key, revision, rule, history, used FROM rules ORDER BY prefix_key";
@@ -36,17 +38,16 @@ impl RuleStore for SqliteStore {
     }
 
     fn swap_rule(&self, expected: Option<RuleRecord>, new: RuleRecord) -> StoreFuture<'_, Swap> {
-        self.write("swap_rule", move |workspace| {
-            let present = workspace.find(ONE, [new.key.as_str()], values::rule_record)?;
-            let stands = |record: &RuleRecord| (record.revision, record.used);
-            if present.as_ref().map(stands) != expected.as_ref().map(stands) {
-                return Ok(Swap::Changed(present));
-            }
-            let revision = expected.map_or(1, |record| record.revision + 1);
-            workspace
-                .execute(PUT, params![new.key.as_str(), signed(revision), new.rule, new.history, new.used])?;
-            Ok(Swap::Done)
-        })
+        self.write("swap_rule", move |workspace| swap(workspace, expected.as_ref(), &new, None))
+    }
+
+    fn swap_rule_noted(
+        &self,
+        expected: Option<RuleRecord>,
+        new: RuleRecord,
+        note: Note,
+    ) -> StoreFuture<'_, Swap> {
+        self.write("swap_rule", move |workspace| swap(workspace, expected.as_ref(), &new, Some(&note)))
     }
 
     fn mark_used<'a>(&'a self, key: &'a PrefixKey, revision: u64) -> StoreFuture<'a, bool> {
@@ -60,6 +61,23 @@ impl RuleStore for SqliteStore {
             Ok(present.is_some())
         })
     }
+}
+
+fn swap(
+    workspace: &Workspace,
+    expected: Option<&RuleRecord>,
+    new: &RuleRecord,
+    note: Option<&Note>,
+) -> Result<Swap, Failure> {
+    let present = workspace.find(ONE, [new.key.as_str()], values::rule_record)?;
+    let stands = |record: &RuleRecord| (record.revision, record.used);
+    if present.as_ref().map(stands) != expected.map(stands) {
+        return Ok(Swap::Changed(present));
+    }
+    let revision = expected.map_or(1, |record| record.revision + 1);
+    workspace.execute(PUT, params![new.key.as_str(), signed(revision), new.rule, new.history, new.used])?;
+    enter(workspace, note)?;
+    Ok(Swap::Done)
 }
 
 impl IdempotencyStore for SqliteStore {

@@ -6,13 +6,14 @@ use rusqlite::{Connection, Row, params};
 
 use super::{
     STORE, SqliteStore,
+    audit::enter,
     failure::Failure,
     values::{self, signed, unsigned},
     workspace::{Workspace, collect, find},
 };
 use crate::store::{
-    Instance, Journal, RowSwap, Stamp, Status, StoreFuture, TemporaryNumber, TemporaryQuery, TemporaryRow,
-    TemporaryStore,
+    Instance, Journal, Note, RowSwap, Stamp, Status, StoreFuture, TemporaryNumber, TemporaryQuery,
+    TemporaryRow, TemporaryStore,
 };
 
 const ONE: &str = "SELECT content FROM temporary_numbers WHERE number = ?1";
@@ -63,6 +64,16 @@ fn keep(workspace: &Workspace, row: &TemporaryRow) -> Result<(), Failure> {
     Ok(())
 }
 
+fn swap(workspace: &Workspace, new: &TemporaryRow, note: Option<&Note>) -> Result<RowSwap, Failure> {
+    let (number, status) = (new.number.as_str(), new.status().as_str());
+    let changed = workspace.execute(SWAP, params![number, signed(new.revision), status, new.to_json()])?;
+    if changed != 1 {
+        return Ok(RowSwap::Changed(workspace.find(ONE, [number], row)?));
+    }
+    enter(workspace, note)?;
+    Ok(RowSwap::Done)
+}
+
 impl TemporaryStore for SqliteStore {
     fn upload(&self, rows: Vec<TemporaryRow>) -> StoreFuture<'_, Instance> {
         self.write("upload_temporary", move |workspace| {
@@ -76,15 +87,11 @@ impl TemporaryStore for SqliteStore {
     }
 
     fn swap(&self, new: TemporaryRow) -> StoreFuture<'_, RowSwap> {
-        self.write("swap_temporary", move |workspace| {
-            let (number, status) = (new.number.as_str(), new.status().as_str());
-            let changed =
-                workspace.execute(SWAP, params![number, signed(new.revision), status, new.to_json()])?;
-            if changed == 1 {
-                return Ok(RowSwap::Done);
-            }
-            Ok(RowSwap::Changed(workspace.find(ONE, [number], row)?))
-        })
+        self.write("swap_temporary", move |workspace| swap(workspace, &new, None))
+    }
+
+    fn swap_noted(&self, new: TemporaryRow, note: Note) -> StoreFuture<'_, RowSwap> {
+        self.write("swap_temporary", move |workspace| swap(workspace, &new, Some(&note)))
     }
 
     fn list(&self, query: TemporaryQuery) -> StoreFuture<'_, Vec<TemporaryRow>> {

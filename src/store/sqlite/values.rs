@@ -1,6 +1,6 @@
 //! How values are written in columns and read back.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use rusqlite::{
     Row, ToSql,
@@ -76,9 +76,20 @@ pub(super) fn counter(row: &Row<'_>) -> Result<Counter, Failure> {
 }
 
 /// Reads a word of a fixed vocabulary.
-fn word<T>(row: &Row<'_>, column: &str, read: impl FnOnce(&str) -> Option<T>) -> Result<T, Failure> {
+pub(super) fn word<T>(
+    row: &Row<'_>,
+    column: &str,
+    read: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, Failure> {
     let text = row.get_ref(column)?.as_str().map_err(rusqlite::Error::from)?;
     read(text).ok_or_else(|| Failure::Corrupt(format!("an unknown {column}")))
+}
+
+/// Reads where a request came from.
+pub(super) fn address(row: &Row<'_>) -> Result<Option<IpAddr>, Failure> {
+    let text: Option<String> = row.get("address")?;
+    let address = text.map(|text| text.parse()).transpose();
+    address.map_err(|_| Failure::Corrupt("an address that is none".to_owned()))
 }
 
 pub(super) fn state(row: &Row<'_>) -> Result<LedgerState, Failure> {

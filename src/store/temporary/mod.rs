@@ -20,7 +20,7 @@ use std::{sync::Arc, time::Duration};
 pub use number::{Making, Stamp, TemporaryNumber};
 pub use row::{Action, Decision, Fate, Status, TemporaryRow, Verdict};
 
-use super::StoreFuture;
+use super::{Note, StoreFuture};
 use crate::prefix_key::PrefixKey;
 
 /// Names what a shared store remembers: it changes whenever the store may have forgotten something (restarted empty or from an
@@ -72,6 +72,17 @@ pub trait TemporaryStore: Send + Sync + 'static {
 
     /// Replaces the row of `new.number` if its revision is the one before `new.revision`, else changes nothing.
     fn swap(&self, new: TemporaryRow) -> StoreFuture<'_, RowSwap>;
+
+    /// As [`Self::swap`]; once the new row stands, the note is on the audit trail.
+    fn swap_noted(&self, new: TemporaryRow, note: Note) -> StoreFuture<'_, RowSwap> {
+        Box::pin(async move {
+            let swap = self.swap(new).await?;
+            if swap == RowSwap::Done {
+                note.write().await;
+            }
+            Ok(swap)
+        })
+    }
 
     /// A page of rows in the order of their numbers.
     fn list(&self, query: TemporaryQuery) -> StoreFuture<'_, Vec<TemporaryRow>>;

@@ -209,7 +209,7 @@ async fn redis_that_has_forgotten_is_another_instance() {
     assert_eq!(handover.round().await.expect("handed over"), 2);
     let resolver = Resolver::new(store.clone(), Some(journal.clone()));
     let decision = Decision { actor: "ada".to_owned(), at_ms: 0, reason: None };
-    resolver.decide(&row("A", 2).number, Action::Void, &decision).await.expect("void");
+    resolver.decide(&row("A", 2).number, Action::Void, &decision, None).await.expect("void");
 
     bench.server.kill();
     bench.server.start_again(Data::Empty);

@@ -14,6 +14,7 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 use super::{
     super::{
         PostgresStore,
+        audit::enter,
         failure::Failure,
         values::{Whole, prefix_key},
     },
@@ -26,7 +27,7 @@ use crate::{
     counter::Counter,
     prefix_key::PrefixKey,
     store::{
-        LedgerRow, StoreError, Transition, Transitioned,
+        LedgerRow, Note, StoreError, Transition, Transitioned,
         ledger::{self, Event, Verdict},
     },
 };
@@ -44,6 +45,8 @@ pub(super) struct Step {
     pub(super) step: Transition,
     pub(super) actor: Arc<str>,
     pub(super) now: UnixMillis,
+    /// For the audit trail, if the step changes the row.
+    pub(super) note: Option<Note>,
 }
 
 /// Confirms or voids.
@@ -57,7 +60,7 @@ pub(super) fn transition<'c>(
         WHERE k.prefix_key = $1 AND l.number = $2 AND l.number <> ''";
     const ROW: &str = columns!("AND l.sequence = $2");
     Box::pin(async move {
-        let Step { key, number, step, actor, now } = asked;
+        let Step { key, number, step, actor, now, note } = asked;
         let query = sqlx::query(PLACE).bind(key.as_str()).bind(number);
         let Some(place) = query.fetch_optional(&mut *connection).await? else {
             return Ok(Transitioned::Unknown);
@@ -80,6 +83,9 @@ pub(super) fn transition<'c>(
         }
         if !events.is_empty() {
             write(connection, &sheet, std::slice::from_ref(&row), &events).await?;
+        }
+        if let Verdict::Changes(..) = &verdict {
+            enter(connection, note.as_ref()).await?;
         }
         Ok(match verdict {
             Verdict::Contrary => Transitioned::Conflict(row),

@@ -11,6 +11,7 @@ use sqlx::{PgConnection, Row};
 use super::{
     super::{
         PostgresStore, STORE,
+        audit::enter,
         failure::Failure,
         idempotency::key_of,
         values::{Whole, sequence, signed},
@@ -24,7 +25,7 @@ use crate::{
     counter::{Counter, Ranges, SequenceValue},
     prefix_key::PrefixKey,
     store::{
-        Advanced, Bounds, CounterState, CounterStore, HoleReason, StoreError, StoreFuture, TakeRequest,
+        Advanced, Bounds, CounterState, CounterStore, HoleReason, Note, StoreError, StoreFuture, TakeRequest,
         Taken,
         draw::{Standing, plan_infallibly},
         ledger::{Advance, enter_advance, plan_advance},
@@ -47,6 +48,22 @@ struct Passage {
     /// Writes the rows that it makes.
     writer: [u8; 16],
     batch: i64,
+    /// For the audit trail, if the cursor moves.
+    note: Option<Note>,
+}
+
+impl PostgresStore {
+    fn passage(
+        &self,
+        counter: Counter,
+        base: SequenceValue,
+        to: SequenceValue,
+        (actor, now): (Arc<str>, UnixMillis),
+        note: Option<Note>,
+    ) -> Passage {
+        let signature = self.books().sign();
+        Passage { counter, base, to, actor, now, writer: signature.writer, batch: signature.batch, note }
+    }
 }
 
 impl CounterStore for PostgresStore {
@@ -81,9 +98,19 @@ impl CounterStore for PostgresStore {
         actor: Arc<str>,
         now: UnixMillis,
     ) -> StoreFuture<'_, Advanced> {
-        let signature = self.books().sign();
-        let passage =
-            Passage { counter, base, to, actor, now, writer: signature.writer, batch: signature.batch };
+        let passage = self.passage(counter, base, to, (actor, now), None);
+        Box::pin(async move { self.transact("advance", &passage, advance).await })
+    }
+
+    fn advance_noted(
+        &self,
+        counter: Counter,
+        base: SequenceValue,
+        to: SequenceValue,
+        note: Note,
+    ) -> StoreFuture<'_, Advanced> {
+        let by = (Arc::clone(&note.entry().author.subject), note.entry().at);
+        let passage = self.passage(counter, base, to, by, Some(note));
         Box::pin(async move { self.transact("advance", &passage, advance).await })
     }
 }
@@ -189,7 +216,7 @@ fn advance<'c>(
     passage: &'c Passage,
 ) -> BoxFuture<'c, Result<Advanced, Failure>> {
     Box::pin(async move {
-        let Passage { counter, base, to, actor, now, writer, batch } = passage;
+        let Passage { counter, base, to, actor, now, writer, batch, note } = passage;
         let sheet = sheet::open(connection, counter).await?;
         match plan_advance(sheet.standing, &sheet.account, *base, *to) {
             Advance::Settled(answer) => return Ok(answer),
@@ -206,6 +233,7 @@ fn advance<'c>(
                 sheet::list(connection, &sheet, range, HoleReason::Advanced, *now).await?;
             }
         }
+        enter(connection, note.as_ref()).await?;
         Ok(Advanced::Done)
     })
 }

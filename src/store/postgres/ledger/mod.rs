@@ -57,8 +57,8 @@ use crate::{
     lifecycle::Lifecycle,
     prefix_key::PrefixKey,
     store::{
-        Bounds, Certificate, IssueRequest, LedgerQuery, LedgerRow, LedgerStore, RenderNumber, StoreFuture,
-        Taken, Transition, Transitioned, Verification,
+        Bounds, Certificate, IssueRequest, LedgerQuery, LedgerRow, LedgerStore, Note, RenderNumber,
+        StoreFuture, Taken, Transition, Transitioned, Verification,
     },
 };
 
@@ -182,7 +182,19 @@ impl LedgerStore for PostgresStore {
         actor: Arc<str>,
         now: UnixMillis,
     ) -> StoreFuture<'_, Transitioned> {
-        let step = changes::Step { key, number, step, actor, now };
+        let step = changes::Step { key, number, step, actor, now, note: None };
+        Box::pin(async move { self.transact("transition", &step, changes::transition).await })
+    }
+
+    fn transition_noted(
+        &self,
+        key: PrefixKey,
+        number: String,
+        step: Transition,
+        note: Note,
+    ) -> StoreFuture<'_, Transitioned> {
+        let (actor, now) = (Arc::clone(&note.entry().author.subject), note.entry().at);
+        let step = changes::Step { key, number, step, actor, now, note: Some(note) };
         Box::pin(async move { self.transact("transition", &step, changes::transition).await })
     }
 

@@ -1,0 +1,100 @@
+//! The audit trail: entries go in with the change that they tell of.
+//!
+//! Invariant: entries become visible in the order of their positions, since whoever writes one holds a lock to the commit. It is the
+//! last thing that a transaction takes, so nobody waits for it in a circle.
+
+use futures_util::future::BoxFuture;
+use sqlx::{PgConnection, Row, postgres::PgRow};
+
+use super::{
+    PostgresStore,
+    failure::Failure,
+    values::{moment, prefix_key, signed, unsigned, word},
+};
+use crate::store::{
+    AuditAction, AuditDetails, AuditEntry, AuditQuery, AuditRecord, AuditStore, Author, Note, StoreFuture,
+};
+
+const LOCK: &str = "SELECT numgen_audit_lock()";
+const APPEND: &str = "
+    INSERT INTO numgen_audit (at_ms, prefix_key, action, subject, address, request_id, details)
+    VALUES ($1, $2, $3, $4, $5, $6, $7)";
+const PAGE: &str = "
+    SELECT position, at_ms, prefix_key, action, subject, address, request_id, details FROM numgen_audit
+    WHERE position > $1 AND at_ms BETWEEN $2 AND $3 ORDER BY position LIMIT $4";
+const PAGE_OF_KEY: &str = "
+    SELECT position, at_ms, prefix_key, action, subject, address, request_id, details FROM numgen_audit
+    WHERE prefix_key = $5 AND position > $1 AND at_ms BETWEEN $2 AND $3 ORDER BY position LIMIT $4";
+
+impl AuditStore for PostgresStore {
+    fn append(&self, entry: AuditEntry) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            self.transact("append_audit", &entry, |connection, entry| Box::pin(append(connection, entry)))
+                .await
+        })
+    }
+
+    fn page(&self, query: AuditQuery) -> StoreFuture<'_, Vec<AuditRecord>> {
+        Box::pin(async move { self.transact("page_audit", &query, page).await })
+    }
+}
+
+/// Writes the entry of a change in the transaction of the change: after everything else.
+pub(super) async fn enter(connection: &mut PgConnection, note: Option<&Note>) -> Result<(), Failure> {
+    match note {
+        Some(note) => append(connection, note.entry()).await,
+        None => Ok(()),
+    }
+}
+
+async fn append(connection: &mut PgConnection, entry: &AuditEntry) -> Result<(), Failure> {
+    let AuditEntry { at, author, action, key, details } = entry;
+    sqlx::query(LOCK).execute(&mut *connection).await?;
+    sqlx::query(APPEND)
+        .bind(at.0)
+        .bind(key.as_str())
+        .bind(action.as_str())
+        .bind(&*author.subject)
+        .bind(author.address.map(|address| address.to_string()))
+        .bind(author.request_id.as_deref())
+        .bind(details.to_json())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+fn page<'c>(
+    connection: &'c mut PgConnection,
+    query: &'c AuditQuery,
+) -> BoxFuture<'c, Result<Vec<AuditRecord>, Failure>> {
+    Box::pin(async move {
+        let statement = if query.key.is_some() { PAGE_OF_KEY } else { PAGE };
+        let mut page = sqlx::query(statement)
+            .bind(query.after.map_or(0, signed))
+            .bind(query.from.map_or(i64::MIN, |at| at.0))
+            .bind(query.to.map_or(i64::MAX, |at| at.0))
+            .bind(i64::from(query.limit));
+        if let Some(key) = &query.key {
+            page = page.bind(key.as_str());
+        }
+        page.fetch_all(connection).await?.iter().map(record).collect()
+    })
+}
+
+fn record(row: &PgRow) -> Result<AuditRecord, Failure> {
+    let address: Option<&str> = row.try_get("address")?;
+    let address = address.map(str::parse).transpose();
+    let author = Author {
+        subject: row.try_get::<&str, _>("subject")?.into(),
+        address: address.map_err(|_| Failure::corrupt("an address that is none"))?,
+        request_id: row.try_get("request_id")?,
+    };
+    let entry = AuditEntry {
+        at: moment(row, "at_ms")?,
+        author,
+        action: word(row, "action", AuditAction::parse)?,
+        key: prefix_key(row)?,
+        details: word(row, "details", AuditDetails::from_json)?,
+    };
+    Ok(AuditRecord { position: unsigned(row, "position")?, entry })
+}
