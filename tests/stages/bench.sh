@@ -3,6 +3,7 @@
 #
 # First the pure parts by criterion; then HTTP, one after the other in one run: a bare hyper server that answers a constant, the
 # service in each mode and profile with its whole stack on (token, rate limit, metrics, tracing), and webdis INCR on the same Redis.
+# Last, strict mode on PostgreSQL against what pgbench gets out of one row of the same server (UPDATE .. RETURNING, 64 clients).
 # Absolute figures on shared machines mean little.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -18,7 +19,7 @@ pids=()
 cleanup() {
   [ ${#pids[@]} = 0 ] || kill "${pids[@]}" 2>/dev/null || true
   wait
-  rm -rf "$work"
+  rm -rf "$work" "${pg:-}"
 }
 trap cleanup EXIT
 
@@ -126,3 +127,98 @@ for count in "${connections[@]}"; do
 done
 batch=$(wrk -t2 -c8 -d"${seconds}s" -H "Authorization: Bearer $token" "$url/numbers/SNOW?count=1000" | awk '/^Requests\/sec/ { print $2 }')
 awk -v rate="$batch" 'BEGIN { printf "\nsnowflake, count=1000: %.0f numbers/s\n", rate * 1000 }'
+
+# --------------------------------------------------------------------------------------------- PostgreSQL
+
+for folder in /usr/lib/postgresql/*/bin; do [ -x "$folder/postgres" ] && PATH=$folder:$PATH; done
+pg=$(mktemp -d /tmp/numgen-bench-pg.XXXXXX)
+# PostgreSQL refuses to run as root.
+server_user=()
+if [ "$(id -u)" = 0 ]; then
+  chown 65534:65534 "$pg"
+  server_user=(setpriv --reuid=65534 --regid=65534 --clear-groups)
+fi
+pg_port=$(free_port)
+(cd / && "${server_user[@]}" initdb --auth=trust --encoding=UTF8 --locale=C --username=numgen -D "$pg/data") >"$work/initdb.log"
+# Durability as it is out of the box; memory and checkpoints as any server of size has them.
+(cd / && exec "${server_user[@]}" postgres -D "$pg/data" -p "$pg_port" -c listen_addresses=127.0.0.1 -c "unix_socket_directories=$pg" \
+  -c max_connections=200 -c shared_buffers=256MB -c max_wal_size=4GB) >"$work/postgres.log" 2>&1 &
+postgres=$!
+pids+=("$postgres")
+query() { psql -X -q -A -t -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$pg_port" -U numgen -d "$1" -c "$2"; }
+for _ in $(seq 200); do query postgres 'SELECT 1' >/dev/null 2>&1 && break; sleep 0.05; done
+
+query postgres 'CREATE TABLE one_row (id integer PRIMARY KEY, last bigint NOT NULL) WITH (fillfactor = 20); INSERT INTO one_row VALUES (1, 0)'
+echo 'UPDATE one_row SET last = last + 1 WHERE id = 1 RETURNING last' >"$work/one_row.sql"
+pgbench_rate() {
+  pgbench -n -M prepared -f "$work/one_row.sql" -c 64 -j 2 -T "$seconds" -h 127.0.0.1 -p "$pg_port" -U numgen postgres 2>/dev/null |
+    awk '/^tps/ { print $3 }'
+}
+
+# Each strategy on a database of its own: no node is another's rival.
+declare -A pg_server pg_url
+for locking in row optimistic; do
+  query postgres "CREATE DATABASE $locking"
+  pg_listen=$(free_port)
+  pg_admin=$(free_port)
+  NUMGEN_DATABASE_URL="postgres://numgen@127.0.0.1:$pg_port/$locking?sslmode=disable" NUMGEN_STRICT_LOCKING=$locking \
+    NUMGEN_DATA_DIR="$work/pg-$locking" NUMGEN_LISTEN="127.0.0.1:$pg_listen" NUMGEN_ADMIN_LISTEN="127.0.0.1:$pg_admin" \
+    NUMGEN_RATE_LIMIT_MANAGEMENT=0 "$numgen" serve >"$work/pg-$locking.log" 2>&1 &
+  pg_server[$locking]=$!
+  pids+=("${pg_server[$locking]}")
+  pg_url[$locking]=http://127.0.0.1:$pg_listen
+  wait_for "$pg_admin"
+done
+# An empty database settles for 5 s before a worker gets a window.
+sleep 6
+for locking in row optimistic; do
+  register "${pg_url[$locking]##*:}" STRICT '{"format":"INV-{SEQ:9}","mode":"strict"}'
+  register "${pg_url[$locking]##*:}" COUNT '{"format":"CNT-{SEQ:9}"}'
+done
+for number in $(seq 0 999); do
+  register "${pg_url[row]##*:}" "S$number" "{\"format\":\"S$number-{SEQ:9}\",\"mode\":\"strict\"}"
+done
+cat >"$work/spread.lua" <<'LUA'
+-- The next of the 1,000 rules with each request of a thread.
+local at = 0
+function setup(thread) thread:set("at", math.random(0, 999)) end
+function request()
+  at = (at + 1) % 1000
+  return wrk.format("GET", "/numbers/S" .. at)
+end
+LUA
+
+printf '\n%-28s %6s %12s %10s %10s %8s\n' what conns numbers/s p50 p99 ratio
+strict() { # name, connections, pgbench's rate, arguments of wrk ...
+  local out rate name=$1 count=$2 one_row=$3
+  shift 3
+  out=$(wrk -t2 -c"$count" -d"${seconds}s" --latency -H "Authorization: Bearer $token" "$@")
+  rate=$(awk '/^Requests\/sec/ { print $2 }' <<<"$out")
+  printf '%-28s %6s %12.0f %10s %10s %8.1f%s\n' "$name" "$count" "$rate" "$(awk '$1 == "50%" { print $2 }' <<<"$out")" \
+    "$(awk '$1 == "99%" { print $2 }' <<<"$out")" "$(awk -v a="$rate" -v b="$one_row" 'BEGIN { print a / b }')" \
+    "$(awk '/Non-2xx/ { printf "  %s refused!", $NF } /Socket errors/ { printf "  %s", $0 }' <<<"$out")"
+}
+# Machines change their mood: pgbench before and after, and the better of the two is what counts.
+before=$(pgbench_rate)
+for _ in 1 2; do
+  strict 'strict, row' 64 "$before" "${pg_url[row]}/numbers/STRICT"
+  strict 'strict, optimistic' 64 "$before" "${pg_url[optimistic]}/numbers/STRICT"
+  strict '1,000 strict counters' 64 "$before" -s "$work/spread.lua" "${pg_url[row]}"
+  strict 'continuous, PostgreSQL' 64 "$before" "${pg_url[row]}/numbers/COUNT"
+done
+after=$(pgbench_rate)
+printf 'pgbench, one row, 64 clients: %.0f/s before, %.0f/s after (ratios are to the first)\n' "$before" "$after"
+
+# A ledger that has ten million rows already: BENCH_LEDGER=10000000. They are another counter's.
+if [ "${BENCH_LEDGER:-0}" -gt 0 ]; then
+  query row "INSERT INTO numgen_ledger (counter, prefix, sequence, number, state, subject, issued_at_ms, hash)
+    SELECT c.id, c.prefix, 10000000000 + n, 'OLD-' || n, 'issued', 'bench', 0, sha256(n::text::bytea)
+    FROM generate_series(1, $BENCH_LEDGER) n, numgen_ledger_counters c JOIN numgen_ledger_keys k ON k.id = c.prefix
+    WHERE k.prefix_key = 'S0'" >/dev/null
+  query row 'VACUUM ANALYZE numgen_ledger' >/dev/null
+  strict "strict, $BENCH_LEDGER rows" 64 "$before" "${pg_url[row]}/numbers/STRICT"
+  began=$(now_ms)
+  exec 3<>"/dev/tcp/127.0.0.1/${pg_url[row]##*:}"
+  printf 'GET /ledger/S1/certificate HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer %s\r\n\r\n' "$token" >&3
+  grep -q ' 200 ' <<<"$(cat <&3)" && echo "certificate of another period beside them: $(($(now_ms) - began)) ms"
+fi

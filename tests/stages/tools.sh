@@ -79,7 +79,7 @@ crate() {
 install() {
   case $1 in
     system) packages build-essential pkg-config libxml2-dev libcurl4-openssl-dev libclang-dev faketime redis-server redis-sentinel postgresql ;;
-    bench) packages wrk webdis redis-server ;;
+    bench) packages wrk webdis redis-server postgresql ;;
     llvm)
       # Reads the coverage of exactly this compiler.
       if [ ! -x "$(dirname "$(rustc --print target-libdir)")/bin/llvm-profdata" ]; then

@@ -262,7 +262,9 @@ impl Postgres {
         let mut process = Process::spawn(&mut command);
         let watch = Stopwatch::start();
         while watch.elapsed() < PATIENCE && process.ended().is_none() {
-            if self.client(FIRST_DATABASE, "SELECT 1").status.success() {
+            // Another program may have taken the port a moment ago, another server of another run.
+            let answer = self.client(FIRST_DATABASE, "SHOW data_directory").stdout;
+            if String::from_utf8_lossy(&answer).trim_end() == self.data().to_string_lossy() {
                 self.process = Some(process);
                 return true;
             }

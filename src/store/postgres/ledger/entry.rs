@@ -189,45 +189,27 @@ pub(super) async fn write(
     let run = |end: fn(ValueRange) -> Whole| {
         each().map(move |entry| entry.account.run.map(end)).collect::<Vec<_>>()
     };
-    let mut query = sqlx::query(sqlx::AssertSqlSafe({
-        let sql = if keyed { WRITE_WITH_KEYS } else { WRITE }.to_owned();
-        match std::env::var("MUTATE").as_deref() {
-            Ok("version") => sql.replace("AND c.version = job.version", ""),
-            Ok("scheme") => sql.replace("AND c.scheme <= job.scheme", ""),
-            Ok("keys") => sql.replace(
-                "JOIN moved ON moved.id = k.counter",
-                "JOIN moved ON moved.id = k.counter ON CONFLICT DO NOTHING",
-            ),
-            Ok("keys2") => sql
-                .replace(
-                    "JOIN moved ON moved.id = k.counter",
-                    "JOIN moved ON moved.id = k.counter ON CONFLICT DO NOTHING",
-                )
-                .replace("WHERE k.counter = c.id)", "WHERE k.counter = c.id AND false)"),
-            Ok("displaced") => sql.replace("WHERE c.writer <> $1", "WHERE false AND c.writer <> $1"),
-            _ => sql,
-        }
-    }))
-    .bind(&writer[..])
-    .bind(each().map(|entry| entry.before.id).collect::<Vec<_>>())
-    .bind(each().map(|entry| entry.before.version).collect::<Vec<_>>())
-    .bind(each().map(|entry| signed(entry.scheme)).collect::<Vec<_>>())
-    .bind(each().map(|entry| Whole::from(entry.standing.base)).collect::<Vec<_>>())
-    .bind(each().map(|entry| Whole::from(entry.standing.last)).collect::<Vec<_>>())
-    .bind(run(|run| run.from.into()))
-    .bind(run(|run| run.to.into()))
-    .bind(each().map(|entry| entry.account.head.as_str()).collect::<Vec<_>>())
-    .bind(each().map(|entry| entry.batch).collect::<Vec<_>>())
-    .bind(rows_of)
-    .bind(rows().map(|row| Whole::from(row.sequence)).collect::<Vec<_>>())
-    .bind(rows().map(|row| row.number.as_str()).collect::<Vec<_>>())
-    .bind(rows().map(|row| row.state.as_str()).collect::<Vec<_>>())
-    .bind(rows().map(|row| row.reason.as_deref()).collect::<Vec<_>>())
-    .bind(rows().map(|row| row.subject.as_str()).collect::<Vec<_>>())
-    .bind(rows().map(|row| row.reserved_until.map(|moment| moment.0)).collect::<Vec<_>>())
-    .bind(rows().map(|row| row.issued_at.0).collect::<Vec<_>>())
-    .bind(rows().map(|row| row.idempotency_key.as_deref()).collect::<Vec<_>>())
-    .bind(rows().map(|row| row.hash.as_str()).collect::<Vec<_>>());
+    let mut query = sqlx::query(if keyed { WRITE_WITH_KEYS } else { WRITE })
+        .bind(&writer[..])
+        .bind(each().map(|entry| entry.before.id).collect::<Vec<_>>())
+        .bind(each().map(|entry| entry.before.version).collect::<Vec<_>>())
+        .bind(each().map(|entry| signed(entry.scheme)).collect::<Vec<_>>())
+        .bind(each().map(|entry| Whole::from(entry.standing.base)).collect::<Vec<_>>())
+        .bind(each().map(|entry| Whole::from(entry.standing.last)).collect::<Vec<_>>())
+        .bind(run(|run| run.from.into()))
+        .bind(run(|run| run.to.into()))
+        .bind(each().map(|entry| entry.account.head.as_str()).collect::<Vec<_>>())
+        .bind(each().map(|entry| entry.batch).collect::<Vec<_>>())
+        .bind(rows_of)
+        .bind(rows().map(|row| Whole::from(row.sequence)).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.number.as_str()).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.state.as_str()).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.reason.as_deref()).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.subject.as_str()).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.reserved_until.map(|moment| moment.0)).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.issued_at.0).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.idempotency_key.as_deref()).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.hash.as_str()).collect::<Vec<_>>());
     if keyed {
         let records = || {
             each()
@@ -284,15 +266,7 @@ pub(super) async fn forget_expired(
         WHERE i.key = k.key AND i.expires_at_ms <= k.claimed_at_ms";
     let keys: Vec<&[u8]> = records.iter().map(|(key, ..)| &key[..]).collect();
     let claimed: Vec<i64> = records.iter().map(|(_, claimed_at, _)| claimed_at.0).collect();
-    sqlx::query(sqlx::AssertSqlSafe(if std::env::var("MUTATE").as_deref() == Ok("forget") {
-        FORGET.replace("AND i.expires_at_ms <= k.claimed_at_ms", "AND k.claimed_at_ms > 0")
-    } else {
-        FORGET.to_owned()
-    }))
-    .bind(keys)
-    .bind(claimed)
-    .execute(connection)
-    .await?;
+    sqlx::query(FORGET).bind(keys).bind(claimed).execute(connection).await?;
     Ok(())
 }
 

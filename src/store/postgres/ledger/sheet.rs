@@ -76,13 +76,7 @@ async fn fetch(
     sql: &'static str,
     counter: &Counter,
 ) -> Result<Option<Sheet>, Failure> {
-    let query = sqlx::query(sqlx::AssertSqlSafe(if std::env::var("MUTATE").as_deref() == Ok("lock") {
-        sql.replace("FOR UPDATE OF c", "")
-    } else {
-        sql.to_owned()
-    }))
-    .bind(counter.key.as_str())
-    .bind(counter.period.as_str());
+    let query = sqlx::query(sql).bind(counter.key.as_str()).bind(counter.period.as_str());
     query.fetch_optional(connection).await?.map(|row| sheet(&row)).transpose()
 }
 
@@ -97,15 +91,7 @@ pub(super) async fn open(connection: &mut PgConnection, counter: &Counter) -> Re
     }
     let (key, period) = (counter.key.as_str(), counter.period.as_str());
     sqlx::query(KEY).bind(key).execute(&mut *connection).await?;
-    sqlx::query(sqlx::AssertSqlSafe(if std::env::var("MUTATE").as_deref() == Ok("share") {
-        BEGIN.replace("FOR SHARE", "")
-    } else {
-        BEGIN.to_owned()
-    }))
-    .bind(key)
-    .bind(period)
-    .execute(&mut *connection)
-    .await?;
+    sqlx::query(BEGIN).bind(key).bind(period).execute(&mut *connection).await?;
     let made = lock(connection, counter).await?;
     made.ok_or_else(|| Failure::corrupt(format!("no sheet of {counter} where one was just made")))
 }
