@@ -16,7 +16,6 @@ pub mod counters;
 mod draw;
 mod ledger;
 pub mod memory;
-mod patience;
 pub mod postgres;
 pub mod protocol;
 mod reachable;

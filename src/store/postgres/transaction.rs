@@ -1,7 +1,7 @@
 //! One call of the store: one transaction, one deadline.
 //!
 //! Invariants:
-//! - a call ends at its deadline, whatever it waits for: a connection, a lock, an answer; where the store is known to be away, soon;
+//! - a call ends at its deadline, whatever it waits for: a connection, a lock, an answer;
 //! - what failed before COMMIT was sent is rolled back for certain, and is done again while time is left, where that may help;
 //! - what is not answered after that is `StoreError::Timeout`: it may have happened, and is never sent again from here;
 //! - a connection goes back to the pool only after its transaction has ended; any other is closed, and the server rolls back.
@@ -19,7 +19,7 @@ use super::{
     PostgresStore, STORE, Shared,
     failure::{Failure, Meaning, meaning, meaning_of_commit, said, unavailable, unknown},
 };
-use crate::store::{Reachable, StoreError, patience::patience};
+use crate::store::{Reachable, StoreError};
 
 /// Two transactions that stood in each other's way wait up to this long before they try again; it doubles with every time.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(2);
@@ -157,14 +157,10 @@ impl Shared {
         answer.await.unwrap_or(Err(sqlx::Error::PoolClosed))
     }
 
-    /// A connection, as soon as the store is ready and one is free. A store that is known to be away is not waited for long.
+    /// A connection, as soon as the store is ready and one is free. Not even a long call waits longer for that than others do.
     async fn session(&self, operation: &'static str, until: Instant) -> Result<Session, StoreError> {
         let mut reachable = self.reachable.clone();
-        let wait = match &*reachable.borrow() {
-            Reachable::Yes => self.timeout,
-            away @ Reachable::No { .. } => patience(away, &*self.clock),
-        };
-        let until = until.min(Instant::now() + wait);
+        let until = until.min(Instant::now() + self.timeout);
         let ready = async {
             // The sender lives as long as the watchman; without it nothing is ever ready again.
             if reachable.wait_for(|state| *state == Reachable::Yes).await.is_err() {
