@@ -363,3 +363,38 @@ async fn followers_are_called() {
     assert_eq!((nothing.records.len(), nothing.mark), (0, news.mark));
     lifecycle.drain();
 }
+
+/// One current-thread runtime for each core calls; a connection that was opened on one that has ended is replaced.
+#[test]
+fn calls_come_from_any_runtime() {
+    let (database, lifecycle) = (Postgres::create_database(), Lifecycle::new());
+    let main =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("threads");
+    let store = main.block_on(async { connect(&database.url(), &lifecycle) });
+    for round in 0..3 {
+        let callers: Vec<_> = (0..3)
+            .map(|caller| {
+                let store = store.clone();
+                std::thread::spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread()
+                        .enable_all()
+                        .build()
+                        .expect("a runtime");
+                    runtime.block_on(async {
+                        let keys: Vec<String> = (0..30).map(|at| format!("{round}-{caller}-{at}")).collect();
+                        let calls = keys.iter().map(|key| store.remember(claim(key), values(1, 1)));
+                        for outcome in futures_util::future::join_all(calls).await {
+                            assert_eq!(outcome.expect("answered"), Taken::Fresh(values(1, 1)));
+                        }
+                    });
+                })
+            })
+            .collect();
+        for caller in callers {
+            caller.join().expect("no panic");
+        }
+    }
+    assert_eq!(database.psql("SELECT count(*) FROM numgen_idempotency"), "270");
+    lifecycle.drain();
+    assert_eq!(main.block_on(lifecycle.finished(5 * SECOND)), 0);
+}

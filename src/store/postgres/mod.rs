@@ -31,7 +31,10 @@ pub mod workers;
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use sqlx::{PgPool, postgres::PgPoolOptions};
-use tokio::sync::{broadcast, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{broadcast, watch},
+};
 
 use self::watchman::Verdict;
 use super::{Reachable, calls::Calls};
@@ -88,6 +91,9 @@ struct Shared {
     timeout: Duration,
     locking: StrictLocking,
     books: ledger::Books,
+    /// Where connections live.
+    home: Handle,
+    lifecycle: Lifecycle,
 }
 
 /// A message of one node to all: a channel and a word.
@@ -98,7 +104,7 @@ struct Message {
 }
 
 impl PostgresStore {
-    /// Makes a store, and begins to connect, until `lifecycle` is drained: that comes after everything that calls has ended.
+    /// Makes a store, and begins to connect. The connections live on this runtime, until `lifecycle` is drained: that comes after everything that calls has ended.
     ///
     /// # Errors
     ///
@@ -127,7 +133,20 @@ impl PostgresStore {
         let post = watchman::Post { options, name, state, verdict: sent, messages: heard, clock: watch };
         lifecycle.spawn(post.keep(pool.clone(), lifecycle.clone()));
         let books = ledger::Books::new(lifecycle.clone())?;
-        let shared = Shared { clock, pool, reachable, verdict, messages, calls, timeout, locking, books };
+        let (home, lifecycle) = (Handle::current(), lifecycle.clone());
+        let shared = Shared {
+            clock,
+            pool,
+            reachable,
+            verdict,
+            messages,
+            calls,
+            timeout,
+            locking,
+            books,
+            home,
+            lifecycle,
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 

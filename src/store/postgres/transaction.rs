@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, pool::PoolConnection};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep, timeout_at},
+};
 
 use super::{
     PostgresStore, STORE, Shared,
@@ -136,15 +139,34 @@ impl Shared {
         }
     }
 
-    /// A connection, as soon as the store is ready and one is free.
+    /// A connection of the pool. New ones are opened at home, whatever runtime calls: there the network is served until the end.
+    async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        if let Some(idle) = self.pool.try_acquire() {
+            return Ok(idle);
+        }
+        let (mut opened, answer) = oneshot::channel();
+        let acquiring = self.pool.acquire();
+        self.lifecycle.spawn_on(&self.home, async move {
+            let acquired = tokio::select! {
+                acquired = acquiring => acquired,
+                () = opened.closed() => return,
+            };
+            // A caller that has gone this very moment: the connection goes back to the pool.
+            let _ = opened.send(acquired);
+        });
+        answer.await.unwrap_or(Err(sqlx::Error::PoolClosed))
+    }
+
+    /// A connection, as soon as the store is ready and one is free. Not even a long call waits longer for that than others do.
     async fn session(&self, operation: &'static str, until: Instant) -> Result<Session, StoreError> {
         let mut reachable = self.reachable.clone();
+        let until = until.min(Instant::now() + self.timeout);
         let ready = async {
             // The sender lives as long as the watchman; without it nothing is ever ready again.
             if reachable.wait_for(|state| *state == Reachable::Yes).await.is_err() {
                 std::future::pending::<()>().await;
             }
-            self.pool.acquire().await
+            self.acquire().await
         };
         match timeout_at(until, ready).await {
             Ok(Ok(connection)) => Ok(Session { connection: Some(connection) }),

@@ -177,10 +177,6 @@ impl Post {
     }
 
     fn say(&self, refusal: Option<&Refusal>) {
-        self.verdict.send_replace(match refusal.filter(|refusal| refusal.needs_a_person()) {
-            Some(refusal) => Verdict::Refused(refusal.to_string().into()),
-            None => Verdict::Bearable,
-        });
         self.state.send_if_modified(|before| {
             let now = match (refusal, &*before) {
                 (None, _) => Reachable::Yes,
@@ -194,6 +190,11 @@ impl Post {
             let changed = now != *before;
             *before = now;
             changed
+        });
+        // Last: whoever waited for it finds the state that goes with it.
+        self.verdict.send_replace(match refusal.filter(|refusal| refusal.needs_a_person()) {
+            Some(refusal) => Verdict::Refused(refusal.to_string().into()),
+            None => Verdict::Bearable,
         });
     }
 }

@@ -2,8 +2,9 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
+    ops::Range,
     process::{Child, Command, ExitStatus},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{Mutex, PoisonError},
 };
 
 /// A running child. Dropping it kills it, and nothing else.
@@ -68,16 +69,45 @@ impl Drop for Process {
     }
 }
 
-/// A loopback address that nobody listens on. Ports below the range from which the kernel draws for outgoing
-/// connections, so that none of those can take it before the server does.
+/// A loopback address that nobody listens on, and that no other run of the tests will take. Ports below the range from which the
+/// kernel draws for outgoing connections, so that none of those can take it before the server does.
 pub(crate) fn free_address() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let offset = u16::try_from(std::process::id() % 10_000).expect("below 10,000");
+    static PORTS: Mutex<Ports> = Mutex::new(Ports { guards: Vec::new(), rest: 0..0 });
+    let mut ports = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        let port = 12_000 + (offset + NEXT.fetch_add(1, Ordering::Relaxed)) % 18_000;
+        let Some(port) = ports.rest.next() else {
+            ports.claim_block();
+            continue;
+        };
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         if TcpListener::bind(address).is_ok() {
             return address;
         }
+    }
+}
+
+/// Ports come in blocks. Whoever listens on the first port of a block at [`Ports::GUARD`] has the block.
+struct Ports {
+    guards: Vec<TcpListener>,
+    rest: Range<u16>,
+}
+
+impl Ports {
+    const FIRST: u16 = 12_000;
+    const BLOCK: u16 = 100;
+    const BLOCKS: u16 = 180;
+    /// A loopback address on which no server of a test listens.
+    const GUARD: [u8; 4] = [127, 78, 85, 77];
+
+    fn claim_block(&mut self) {
+        let begin = u16::try_from(std::process::id() % u32::from(Self::BLOCKS)).expect("below 180");
+        let blocks = (0..Self::BLOCKS).map(|offset| (begin + offset) % Self::BLOCKS);
+        let claimed = blocks.map(|block| Self::FIRST + Self::BLOCK * block).find_map(|first| {
+            let guard = TcpListener::bind(SocketAddr::from((Self::GUARD, first))).ok()?;
+            Some((guard, first))
+        });
+        let (guard, first) = claimed.expect("a block of ports that no other run has");
+        self.guards.push(guard);
+        self.rest = first..first + Self::BLOCK;
     }
 }
