@@ -25,6 +25,7 @@ pub mod redis;
 mod segments;
 mod shared;
 pub mod sqlite;
+mod suspension;
 mod temporary;
 mod verification;
 
@@ -46,6 +47,7 @@ pub use protocol::window::{
 };
 pub use reachable::Reachable;
 pub use shared::{DirectWrite, Lineage, More, RuleCopies, RuleCopy, RuleMark, RuleNews, SharedRules};
+pub use suspension::Suspension;
 pub use temporary::{
     Action, Decision, Fate, Instance, Journal, Making, RowSwap, Stamp, Status, TemporaryNumber,
     TemporaryQuery, TemporaryRow, TemporaryStore, Verdict,

@@ -1,6 +1,6 @@
 //! One statement that writes whole batches: the sheets of their counters, their rows, their idempotency records.
 //!
-//! Invariants: a batch is written if and only if its sheet still has the version that the batch was worked out from, its scheme is not
+//! Invariants: a guess is written only on a server that is believed (`marker.rs`). A batch is written if and only if its sheet still has the version that the batch was worked out from, its scheme is not
 //! retired, and no key of it has a record; sheet, rows and records of one batch are written together or not at all. A key that
 //! somebody else is just recording makes the statement wait, and then fail as a whole: the unique index decides.
 
@@ -14,6 +14,7 @@ use super::{
         idempotency::{key_of, record},
         values::{Whole, signed},
     },
+    marker::{Beat, open},
     sheet::{Sheet, Signature},
 };
 use crate::{
@@ -128,7 +129,7 @@ impl Entry {
 // ------------------------------------------------------------------------------------------- statement
 
 macro_rules! write_statement {
-    ($and_no_key:literal, $records:literal) => {
+    ($condition:expr, $and_no_key:expr, $records:expr) => {
         concat!(
             "WITH job AS (
                 SELECT * FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::numeric[], $6::numeric[], $7::numeric[],
@@ -138,7 +139,8 @@ macro_rules! write_statement {
                 UPDATE numgen_ledger_counters c
                 SET version = c.version + 1, base = job.base, last = job.last, run_first = job.run_first, run_last = job.run_last,
                     head = job.head, writer = $1, batch = job.batch
-                FROM job WHERE c.id = job.counter AND c.version = job.version AND c.scheme <= job.scheme",
+                FROM job WHERE c.id = job.counter AND c.version = job.version AND c.scheme <= job.scheme AND ",
+            $condition,
             $and_no_key,
             "    RETURNING c.id, c.prefix
             ), displaced AS (
@@ -162,25 +164,64 @@ macro_rules! write_statement {
     };
 }
 
-const WRITE: &str = write_statement!(" ", "");
-const WRITE_WITH_KEYS: &str = write_statement!(
-    " AND NOT EXISTS (
-        SELECT FROM unnest($21::bigint[], $22::bytea[]) AS k (counter, key) JOIN numgen_idempotency i ON i.key = k.key
-        WHERE k.counter = c.id)",
-    ", recorded AS (
-        INSERT INTO numgen_idempotency (key, fingerprint, stamp, value_ranges, expires_at_ms)
-        SELECT k.key, k.fingerprint, k.stamp, k.value_ranges, k.expires_at_ms
-        FROM unnest($21::bigint[], $22::bytea[], $23::bytea[], $24::text[], $25::text[], $26::bigint[])
-            AS k (counter, key, fingerprint, stamp, value_ranges, expires_at_ms)
-        JOIN moved ON moved.id = k.counter
-    )"
-);
+macro_rules! and_no_key {
+    () => {
+        " AND NOT EXISTS (
+            SELECT FROM unnest($23::bigint[], $24::bytea[]) AS k (counter, key) JOIN numgen_idempotency i ON i.key = k.key
+            WHERE k.counter = c.id)"
+    };
+}
+
+macro_rules! records {
+    () => {
+        ", recorded AS (
+            INSERT INTO numgen_idempotency (key, fingerprint, stamp, value_ranges, expires_at_ms)
+            SELECT k.key, k.fingerprint, k.stamp, k.value_ranges, k.expires_at_ms
+            FROM unnest($23::bigint[], $24::bytea[], $25::bytea[], $26::text[], $27::text[], $28::bigint[])
+                AS k (counter, key, fingerprint, stamp, value_ranges, expires_at_ms)
+            JOIN moved ON moved.id = k.counter
+        )"
+    };
+}
+
+/// The server is believed, and has the last sign of life of this process.
+macro_rules! believed {
+    () => {
+        concat!(
+            "EXISTS (SELECT FROM numgen_ledger_processes p WHERE p.process = $1 AND p.beat >= $21)
+                AND EXISTS (SELECT FROM numgen_ledger_marker m WHERE m.era = $22) AND ",
+            open!()
+        )
+    };
+}
+
+/// Nothing: both were looked at behind the lock.
+macro_rules! bound {
+    () => {
+        "$21::bigint IS NOT NULL AND $22::bigint IS NOT NULL"
+    };
+}
+
+const WRITE: &str = write_statement!(bound!(), " ", "");
+const WRITE_WITH_KEYS: &str = write_statement!(bound!(), and_no_key!(), records!());
+const GUESS: &str = write_statement!(believed!(), " ", "");
+const GUESS_WITH_KEYS: &str = write_statement!(believed!(), and_no_key!(), records!());
+
+/// What a batch was worked out from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Basis {
+    /// What was known a while ago: that the server is believed, and has this sign of life, is a condition of the statement.
+    Guess(Beat),
+    /// What was read in this transaction, with the counter locked.
+    Lock,
+}
 
 /// Writes batches of different counters; answers the numbers of the counters whose batch was written.
 pub(super) async fn write(
     connection: &mut PgConnection,
     writer: &[u8; 16],
     entries: &[&Entry],
+    basis: Basis,
 ) -> Result<Vec<i64>, sqlx::Error> {
     let keyed = entries.iter().any(|entry| !entry.records.is_empty());
     let (each, rows) = (|| entries.iter(), || entries.iter().flat_map(|entry| entry.rows.iter()));
@@ -189,7 +230,13 @@ pub(super) async fn write(
     let run = |end: fn(ValueRange) -> Whole| {
         each().map(move |entry| entry.account.run.map(end)).collect::<Vec<_>>()
     };
-    let mut query = sqlx::query(if keyed { WRITE_WITH_KEYS } else { WRITE })
+    let (statement, Beat { beat, era }) = match (basis, keyed) {
+        (Basis::Guess(beat), true) => (GUESS_WITH_KEYS, beat),
+        (Basis::Guess(beat), false) => (GUESS, beat),
+        (Basis::Lock, true) => (WRITE_WITH_KEYS, Beat::default()),
+        (Basis::Lock, false) => (WRITE, Beat::default()),
+    };
+    let mut query = sqlx::query(statement)
         .bind(&writer[..])
         .bind(each().map(|entry| entry.before.id).collect::<Vec<_>>())
         .bind(each().map(|entry| entry.before.version).collect::<Vec<_>>())
@@ -209,7 +256,9 @@ pub(super) async fn write(
         .bind(rows().map(|row| row.reserved_until.map(|moment| moment.0)).collect::<Vec<_>>())
         .bind(rows().map(|row| row.issued_at.0).collect::<Vec<_>>())
         .bind(rows().map(|row| row.idempotency_key.as_deref()).collect::<Vec<_>>())
-        .bind(rows().map(|row| row.hash.as_str()).collect::<Vec<_>>());
+        .bind(rows().map(|row| row.hash.as_str()).collect::<Vec<_>>())
+        .bind(beat)
+        .bind(era);
     if keyed {
         let records = || {
             each()
@@ -233,7 +282,7 @@ pub(super) async fn write_one(
     writer: &[u8; 16],
     entry: &Entry,
 ) -> Result<(), Failure> {
-    let written = write(connection, writer, &[entry]).await.map_err(raced)?;
+    let written = write(connection, writer, &[entry], Basis::Lock).await.map_err(raced)?;
     // The version is that of the lock; a key may have been recorded since the records were read.
     if written.is_empty() { Err(Failure::Overtaken) } else { Ok(()) }
 }

@@ -18,12 +18,14 @@ use super::{
     },
     OPERATION, Page,
     entry::{self, Entry, Order},
+    marker,
     press::{Pressed, press},
     sheet::{self, Sheet, Signature},
+    witness::Witness,
 };
 use crate::{
     clock::UnixMillis,
-    store::{HoleReason, StoreError, Taken, draw::plan_infallibly},
+    store::{HoleReason, StoreError, Suspension, Taken, draw::plan_infallibly},
 };
 
 /// How often the optimistic strategy reads and tries before it takes the row lock.
@@ -43,14 +45,16 @@ struct Proposal {
 /// One attempt to write a batch. Its number is its own, so that no other is taken for it.
 struct Attempt<'a> {
     order: &'a Order,
+    witness: &'a Witness,
     signature: Signature,
     /// What is about to be committed.
     proposal: Mutex<Option<Proposal>>,
 }
 
 impl<'a> Attempt<'a> {
-    fn of(store: &PostgresStore, order: &'a Order) -> Self {
-        Self { order, signature: store.books().sign(), proposal: Mutex::default() }
+    fn of(store: &'a PostgresStore, order: &'a Order) -> Self {
+        let books = store.books();
+        Self { order, witness: &books.witness, signature: books.sign(), proposal: Mutex::default() }
     }
 
     fn propose(&self, proposal: &Proposal) {
@@ -94,6 +98,7 @@ pub(super) async fn issue(
             under_lock(store, order, until).await?
         }
     };
+    store.books().witness.saw(&order.counter, &proposal.after);
     page.know(proposal.after);
     Ok(proposal.taken)
 }
@@ -183,9 +188,13 @@ fn draw<'c>(
     attempt: &'c Attempt<'_>,
 ) -> BoxFuture<'c, Result<Proposal, Failure>> {
     Box::pin(async move {
-        let Attempt { order, signature: Signature { writer, batch }, .. } = attempt;
+        let Attempt { order, witness, signature: Signature { writer, batch }, .. } = attempt;
         let Order { counter, bounds, requests, .. } = order;
+        marker::require_believed(connection, writer, witness.beat()).await?;
         let sheet = sheet::open(connection, counter).await?;
+        if !witness.agrees(counter, &sheet) {
+            return Err(StoreError::Suspended { why: Suspension::Settling }.into());
+        }
         if bounds.scheme < sheet.scheme {
             return Err(StoreError::Superseded { store: STORE, operation: OPERATION }.into());
         }

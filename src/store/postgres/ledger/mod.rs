@@ -18,20 +18,24 @@
 //!    requests without a key get their numbers too. The row lock cannot be had while the lost transaction still runs, and a statement
 //!    that arrives after that finds another version. If the deadline passes first the caller gets `Timeout`: what may have been
 //!    drawn stands in the ledger, and a retry with the same key is answered with it.
-//! 5. **A retired scheme draws nothing.** Every sheet shows what was retired, and is made under a lock that retiring takes too.
+//! 5. **A server that may have forgotten draws nothing.** `marker.rs` says which server is believed; a guess is written on that
+//!    condition too.
+//! 6. **A retired scheme draws nothing.** Every sheet shows what was retired, and is made under a lock that retiring takes too.
 //!
 //! The hot path is one round trip and one commit for a whole batch (`press.rs`); for many counters at once, still one.
 //!
-//! Order of reading: `sheet.rs`, `entry.rs` (the statement), `press.rs`, `issue.rs`; then `changes.rs` (confirm, void, expire),
+//! Order of reading: `sheet.rs`, `entry.rs` (the statement), `press.rs`, `issue.rs`; `marker.rs`, `witness.rs`; then `changes.rs` (confirm, void, expire),
 //! `reading.rs` (pages, certificates, verification), `counters.rs` (the same sheets outside the ledger).
 
 mod changes;
 mod counters;
 mod entry;
 mod issue;
+mod marker;
 mod press;
 mod reading;
 mod sheet;
+mod witness;
 
 use std::{
     collections::HashMap,
@@ -49,6 +53,7 @@ use self::{
     entry::Order,
     press::Press,
     sheet::{Sheet, Signature},
+    witness::Witness,
 };
 use super::{PostgresStore, failure::unknown};
 use crate::{
@@ -58,7 +63,7 @@ use crate::{
     prefix_key::PrefixKey,
     store::{
         Bounds, Certificate, IssueRequest, LedgerQuery, LedgerRow, LedgerStore, Note, RenderNumber,
-        StoreFuture, Taken, Transition, Transitioned, Verification,
+        StoreError, StoreFuture, Taken, Transition, Transitioned, Verification,
     },
 };
 
@@ -74,6 +79,10 @@ const LONGEST_MISTRUST: u32 = 31;
 /// How long an audit may take that reads a whole ledger.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(600);
 
+pub use marker::Lost;
+pub(super) use marker::{MARKED_SINCE, look, resume};
+pub(super) use witness::keep;
+
 /// What this process knows of the ledgers.
 pub(super) struct Books {
     /// Names this process, not the host that it runs on.
@@ -81,6 +90,7 @@ pub(super) struct Books {
     batches: AtomicI64,
     pages: Mutex<HashMap<Counter, Arc<tokio::sync::Mutex<Page>>, RandomState>>,
     press: Press,
+    pub(super) witness: Witness,
     lifecycle: Lifecycle,
 }
 
@@ -97,7 +107,7 @@ struct Page {
 
 impl Books {
     /// Knows nothing yet. Tasks end with `lifecycle`.
-    pub(super) fn new(lifecycle: Lifecycle) -> Result<Self, getrandom::Error> {
+    pub(super) fn new(node: Option<String>, lifecycle: Lifecycle) -> Result<Self, getrandom::Error> {
         let mut writer = [0; 16];
         getrandom::fill(&mut writer)?;
         Ok(Self {
@@ -105,6 +115,7 @@ impl Books {
             batches: AtomicI64::new(0),
             pages: Mutex::default(),
             press: Press::default(),
+            witness: Witness::new(writer, node),
             lifecycle,
         })
     }
@@ -154,11 +165,18 @@ impl PostgresStore {
         &self.shared.books
     }
 
-    async fn issue_in_turn(&self, order: Order) -> Result<Vec<Taken>, crate::store::StoreError> {
+    async fn issue_in_turn(&self, order: Order) -> Result<Vec<Taken>, StoreError> {
         let until = Instant::now() + self.shared.timeout;
         let page = self.books().page(&order.counter);
         let mut page = timeout_at(until, page.lock()).await.map_err(|_elapsed| unknown(OPERATION))?;
-        issue::issue(self, &order, &mut page, until).await
+        loop {
+            self.may_draw(until).await?;
+            match issue::issue(self, &order, &mut page, until).await {
+                // The server was exchanged this moment.
+                Err(StoreError::Suspended { .. }) if Instant::now() < until => self.must_look_again(),
+                other => return other,
+            }
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::{
 use super::{
     super::{PostgresStore, failure::rolled_back},
     OPERATION,
-    entry::{self, Entry},
+    entry::{self, Basis, Entry},
 };
 use crate::store::StoreError;
 
@@ -142,7 +142,8 @@ impl Hand {
         };
         let entries: Vec<&Entry> = jobs.iter().map(|job| &job.entry).collect();
         let writer = &self.store.books().writer;
-        let written = timeout_at(until, entry::write(&mut connection, writer, &entries)).await;
+        let basis = Basis::Guess(self.store.books().witness.beat());
+        let written = timeout_at(until, entry::write(&mut connection, writer, &entries, basis)).await;
         let outcome: Box<dyn Fn(i64) -> Pressed + Send> = match written {
             Ok(Ok(written)) => {
                 self.store.books().press.state().idle.push(connection);
