@@ -32,10 +32,10 @@ mod verification;
 pub use audit::{AuditAction, AuditDetails, AuditEntry, AuditQuery, AuditRecord, Author, Note};
 pub use by_mode::{Books, CountersByMode};
 pub use contract::{
-    ADVANCE_LIMIT, Advanced, AuditStore, Bounds, Certificate, Claim, CounterState, CounterStore, Hole,
-    HoleReason, IdempotencyStore, IssueRequest, LedgerQuery, LedgerRow, LedgerState, LedgerStore, MarkStore,
-    NodeSegment, Recorded, RenderNumber, RuleRecord, RuleStore, SegmentState, StoreError, StoreFuture, Swap,
-    TakeRequest, Taken, Transition, Transitioned, WorkerStore,
+    ADVANCE_LIMIT, Advanced, AuditStore, Bounds, Certificate, Claim, CounterState, CounterStore, Elsewhere,
+    Grant, Hole, HoleReason, IdempotencyStore, IssueRequest, LedgerQuery, LedgerRow, LedgerState,
+    LedgerStore, MarkStore, NodeSegment, Recorded, RenderNumber, RuleRecord, RuleStore, SegmentState,
+    StoreError, StoreFuture, Swap, TakeRequest, Taken, Transition, Transitioned, WorkerStore,
 };
 pub use copied::CopiedRules;
 pub use home::{Foreign, Home, Housekeeper};

@@ -19,8 +19,8 @@ use std::{future::Future, pin::Pin};
 
 pub use audit::AuditStore;
 pub use counters::{
-    ADVANCE_LIMIT, Advanced, Bounds, CounterState, CounterStore, Hole, HoleReason, NodeSegment, SegmentState,
-    TakeRequest,
+    ADVANCE_LIMIT, Advanced, Bounds, CounterState, CounterStore, Elsewhere, Grant, Hole, HoleReason,
+    NodeSegment, SegmentState, TakeRequest,
 };
 pub use idempotency::{Claim, IdempotencyStore, Recorded, Taken};
 pub use ledger::{

@@ -25,8 +25,8 @@ use crate::{
     counter::{Counter, Ranges, SequenceValue},
     prefix_key::PrefixKey,
     store::{
-        Advanced, Bounds, CounterState, CounterStore, HoleReason, Note, StoreError, StoreFuture, TakeRequest,
-        Taken,
+        Advanced, Bounds, CounterState, CounterStore, Elsewhere, HoleReason, Note, StoreError, StoreFuture,
+        TakeRequest, Taken,
         draw::{Standing, plan_infallibly},
         ledger::{Advance, enter_advance, plan_advance},
     },
@@ -178,6 +178,7 @@ fn counters<'c>(
                     last: sequence(row, "last")?,
                     segments: Vec::new(),
                     holes: Vec::new(),
+                    elsewhere: Elsewhere::default(),
                 });
             }
             let first: Option<Whole> = row.try_get("from_value")?;
