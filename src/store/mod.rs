@@ -31,7 +31,7 @@ mod verification;
 pub use audit::{AuditAction, AuditDetails, AuditEntry, AuditQuery, AuditRecord, Author, Note};
 pub use by_mode::{Books, CountersByMode};
 pub use contract::{
-    ADVANCE_LIMIT, Advanced, AuditStore, Bounds, Certificate, Claim, CounterState, CounterStore, Hole,
+    ADVANCE_LIMIT, Advanced, AuditStore, Bounds, Certificate, Claim, CounterState, CounterStore, Drawn, Hole,
     HoleReason, IdempotencyStore, IssueRequest, LedgerQuery, LedgerRow, LedgerState, LedgerStore, MarkStore,
     NodeSegment, Recorded, RenderNumber, RuleRecord, RuleStore, SegmentState, StoreError, StoreFuture, Swap,
     TakeRequest, Taken, Transition, Transitioned, WorkerStore,

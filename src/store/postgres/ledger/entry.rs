@@ -4,9 +4,9 @@
 //! retired, and no key of it has a record; sheet, rows and records of one batch are written together or not at all. A key that
 //! somebody else is just recording makes the statement wait, and then fail as a whole: the unique index decides.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, iter::repeat_n};
 
-use sqlx::{PgConnection, Row};
+use sqlx::{PgConnection, Postgres, Row, postgres::PgArguments, query::Query};
 
 use super::{
     super::{
@@ -14,13 +14,13 @@ use super::{
         idempotency::{key_of, record},
         values::{Whole, signed},
     },
-    sheet::{Sheet, Signature},
+    sheet::{Batch, Sheet, Signature},
 };
 use crate::{
     clock::UnixMillis,
     counter::{Counter, ValueRange},
     store::{
-        Bounds, IssueRequest, LedgerRow, RenderNumber, Taken,
+        Bounds, IssueRequest, LedgerRow, LedgerState, RenderNumber, Taken,
         draw::{Ask, Movement, Record, Standing},
         ledger::{self, Account, Entries},
     },
@@ -29,8 +29,14 @@ use crate::{
 /// SHA-256 of a key in its scope.
 type Key = [u8; 32];
 
+/// A statement with what it needs.
+type Statement<'q> = Query<'q, Postgres, PgArguments>;
+
 /// The constraint that decides between two batches with one key.
 const KEYS: &str = "numgen_idempotency_pkey";
+
+/// As many requests at a time make it likely that more come meanwhile.
+const MANY: usize = 4;
 
 /// A batch worked out, to be written.
 #[derive(Debug)]
@@ -41,7 +47,9 @@ pub(super) struct Entry {
     scheme: u64,
     standing: Standing,
     account: Account,
-    batch: i64,
+    batch: Batch,
+    /// How many requests it serves.
+    asked: usize,
     rows: Vec<LedgerRow>,
     records: Vec<Remembered>,
     /// What a floor passed over and is too long for rows.
@@ -50,6 +58,15 @@ pub(super) struct Entry {
 
 /// A record to be written: under which key, claimed when.
 pub(super) type Remembered = (Key, UnixMillis, Record);
+
+/// What the commit of a batch does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Commit {
+    /// It returns when the batch is durable.
+    Waits,
+    /// It returns at once, and lets go of the sheets; a barrier has to follow before anybody is answered.
+    Ahead,
+}
 
 /// What was asked for.
 pub(super) struct Order {
@@ -77,7 +94,7 @@ impl Entry {
     pub(super) fn of_batch(
         sheet: Sheet,
         order: &Order,
-        batch: i64,
+        batch: Batch,
         movement: Movement,
         taken: &[Taken],
     ) -> Self {
@@ -86,13 +103,19 @@ impl Entry {
         let entries = ledger::enter_batch(counter, account, cursor, movement, taken, requests, render);
         let standing = Standing { base: movement.base, last: movement.last };
         let records = records_of(requests, taken);
-        Self { scheme: bounds.scheme, records, ..Self::of_rows(sheet, standing, batch, entries) }
+        Self {
+            scheme: bounds.scheme,
+            records,
+            asked: requests.len(),
+            ..Self::of_rows(sheet, standing, batch, entries)
+        }
     }
 
     /// What rows without a request add.
-    pub(super) fn of_rows(sheet: Sheet, standing: Standing, batch: i64, entries: Entries) -> Self {
+    pub(super) fn of_rows(sheet: Sheet, standing: Standing, batch: Batch, entries: Entries) -> Self {
         let Entries { rows, account, hole } = entries;
-        Self { before: sheet, scheme: u64::MAX, standing, account, batch, rows, records: Vec::new(), hole }
+        let scheme = u64::MAX;
+        Self { before: sheet, scheme, standing, account, batch, asked: 0, rows, records: Vec::new(), hole }
     }
 
     /// The number of its counter.
@@ -107,6 +130,11 @@ impl Entry {
 
     pub(super) fn records(&self) -> &[Remembered] {
         &self.records
+    }
+
+    /// Whether others are likely to wait for this one: then its commit does not make them wait for the disk.
+    pub(super) fn commit(&self) -> Commit {
+        if self.asked >= MANY { Commit::Ahead } else { Commit::Waits }
     }
 
     pub(super) fn row_count(&self) -> usize {
@@ -131,46 +159,51 @@ macro_rules! write_statement {
     ($and_no_key:literal, $records:literal) => {
         concat!(
             "WITH job AS (
-                SELECT * FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::numeric[], $6::numeric[], $7::numeric[],
-                    $8::numeric[], $9::text[], $10::bigint[])
-                AS job (counter, version, scheme, base, last, run_first, run_last, head, batch)
+                SELECT * FROM unnest($3::bigint[], $4::bigint[], $5::bytea[], $6::bigint[], $7::bigint[], $8::numeric[], $9::numeric[],
+                    $10::numeric[], $11::numeric[], $12::text[], $13::bigint[])
+                AS job (counter, version, past_writer, past_batch, scheme, base, last, run_first, run_last, head, batch)
+            ), locked AS (
+                SELECT c.id, c.prefix, job.*
+                FROM job JOIN numgen_ledger_counters c ON c.id = job.counter
+                WHERE c.version = job.version AND c.writer IS NOT DISTINCT FROM job.past_writer
+                    AND c.batch IS NOT DISTINCT FROM job.past_batch AND c.scheme <= job.scheme",
+            $and_no_key,
+            "   ORDER BY c.id FOR UPDATE OF c SKIP LOCKED
             ), moved AS (
                 UPDATE numgen_ledger_counters c
-                SET version = c.version + 1, base = job.base, last = job.last, run_first = job.run_first, run_last = job.run_last,
-                    head = job.head, writer = $1, batch = job.batch
-                FROM job WHERE c.id = job.counter AND c.version = job.version AND c.scheme <= job.scheme",
-            $and_no_key,
-            "    RETURNING c.id, c.prefix
+                SET version = c.version + 1, base = locked.base, last = locked.last, run_first = locked.run_first,
+                    run_last = locked.run_last, head = locked.head, writer = $1, batch = locked.batch
+                FROM locked WHERE c.id = locked.id
+                RETURNING c.id, c.prefix, locked.past_writer, locked.past_batch
             ), displaced AS (
                 INSERT INTO numgen_ledger_writers (counter, writer, batch)
-                SELECT c.id, c.writer, c.batch FROM moved JOIN numgen_ledger_counters c ON c.id = moved.id
-                WHERE c.writer <> $1
+                SELECT id, past_writer, past_batch FROM moved WHERE past_writer <> $1
                 ON CONFLICT (counter, writer) DO UPDATE SET batch = excluded.batch, noted_at = now()
             ), entered AS (
                 INSERT INTO numgen_ledger (counter, prefix, sequence, number, state, reason, subject, reserved_until_ms, issued_at_ms,
                     idempotency_key, hash)
-                SELECT moved.id, moved.prefix, r.sequence, r.number, r.state::numgen_ledger_state, r.reason, r.subject,
+                SELECT moved.id, moved.prefix, r.sequence, r.number,
+                    CASE WHEN r.state IS NULL THEN 'issued' ELSE r.state::numgen_ledger_state END, r.reason, r.subject,
                     r.reserved_until_ms, r.issued_at_ms, r.idempotency_key, decode(r.hash, 'hex')
-                FROM unnest($11::bigint[], $12::numeric[], $13::text[], $14::text[], $15::text[], $16::text[], $17::bigint[],
-                    $18::bigint[], $19::text[], $20::text[])
+                FROM unnest($14::bigint[], $15::numeric[], $16::text[], $17::text[], $18::text[], $19::text[], $20::bigint[],
+                    $21::bigint[], $22::text[], $23::text[])
                 AS r (counter, sequence, number, state, reason, subject, reserved_until_ms, issued_at_ms, idempotency_key, hash)
                 JOIN moved ON moved.id = r.counter
             )",
             $records,
-            " SELECT id FROM moved"
+            " SELECT id, CASE WHEN $2 THEN set_config('synchronous_commit', 'off', true) END FROM moved"
         )
     };
 }
 
 const WRITE: &str = write_statement!(" ", "");
 const WRITE_WITH_KEYS: &str = write_statement!(
-    " AND NOT EXISTS (
-        SELECT FROM unnest($21::bigint[], $22::bytea[]) AS k (counter, key) JOIN numgen_idempotency i ON i.key = k.key
-        WHERE k.counter = c.id)",
+    " AND job.counter NOT IN (
+        SELECT k.counter FROM unnest($24::bigint[], $25::bytea[]) AS k (counter, key) JOIN numgen_idempotency i ON i.key = k.key)",
     ", recorded AS (
         INSERT INTO numgen_idempotency (key, fingerprint, stamp, value_ranges, expires_at_ms)
         SELECT k.key, k.fingerprint, k.stamp, k.value_ranges, k.expires_at_ms
-        FROM unnest($21::bigint[], $22::bytea[], $23::bytea[], $24::text[], $25::text[], $26::bigint[])
+        FROM unnest($24::bigint[], $25::bytea[], $26::bytea[], $27::text[], $28::text[], $29::bigint[])
             AS k (counter, key, fingerprint, stamp, value_ranges, expires_at_ms)
         JOIN moved ON moved.id = k.counter
     )"
@@ -180,51 +213,81 @@ const WRITE_WITH_KEYS: &str = write_statement!(
 pub(super) async fn write(
     connection: &mut PgConnection,
     writer: &[u8; 16],
+    commit: Commit,
     entries: &[&Entry],
 ) -> Result<Vec<i64>, sqlx::Error> {
     let keyed = entries.iter().any(|entry| !entry.records.is_empty());
-    let (each, rows) = (|| entries.iter(), || entries.iter().flat_map(|entry| entry.rows.iter()));
-    let rows_of: Vec<i64> =
-        each().flat_map(|entry| std::iter::repeat_n(entry.before.id, entry.rows.len())).collect();
+    let query = sqlx::query(if keyed { WRITE_WITH_KEYS } else { WRITE })
+        .bind(&writer[..])
+        .bind(commit == Commit::Ahead);
+    let query = bind_rows(bind_sheets(query, entries), entries);
+    let query = if keyed { bind_records(query, entries) } else { query };
+    // Every answer is read to the end: the commit comes after the rows.
+    query.fetch_all(connection).await?.iter().map(|row| row.try_get("id")).collect()
+}
+
+fn bind_sheets<'q>(query: Statement<'q>, entries: &[&'q Entry]) -> Statement<'q> {
+    let each = || entries.iter();
     let run = |end: fn(ValueRange) -> Whole| {
         each().map(move |entry| entry.account.run.map(end)).collect::<Vec<_>>()
     };
-    let mut query = sqlx::query(if keyed { WRITE_WITH_KEYS } else { WRITE })
-        .bind(&writer[..])
+    let past = || each().map(|entry| entry.before.signature.as_ref());
+    query
         .bind(each().map(|entry| entry.before.id).collect::<Vec<_>>())
         .bind(each().map(|entry| entry.before.version).collect::<Vec<_>>())
+        .bind(past().map(|past| past.map(|past| &past.writer[..])).collect::<Vec<_>>())
+        .bind(past().map(|past| past.map(|past| past.batch.0)).collect::<Vec<_>>())
         .bind(each().map(|entry| signed(entry.scheme)).collect::<Vec<_>>())
         .bind(each().map(|entry| Whole::from(entry.standing.base)).collect::<Vec<_>>())
         .bind(each().map(|entry| Whole::from(entry.standing.last)).collect::<Vec<_>>())
         .bind(run(|run| run.from.into()))
         .bind(run(|run| run.to.into()))
         .bind(each().map(|entry| entry.account.head.as_str()).collect::<Vec<_>>())
-        .bind(each().map(|entry| entry.batch).collect::<Vec<_>>())
-        .bind(rows_of)
+        .bind(each().map(|entry| entry.batch.0).collect::<Vec<_>>())
+}
+
+fn bind_rows<'q>(query: Statement<'q>, entries: &[&'q Entry]) -> Statement<'q> {
+    let each = || entries.iter();
+    let rows = || each().flat_map(|entry| entry.rows.iter());
+    let state = |row: &'q LedgerRow| Some(row.state).filter(|state| *state != LedgerState::Issued);
+    query
+        .bind(each().flat_map(|entry| repeat_n(entry.before.id, entry.rows.len())).collect::<Vec<_>>())
         .bind(rows().map(|row| Whole::from(row.sequence)).collect::<Vec<_>>())
         .bind(rows().map(|row| row.number.as_str()).collect::<Vec<_>>())
-        .bind(rows().map(|row| row.state.as_str()).collect::<Vec<_>>())
-        .bind(rows().map(|row| row.reason.as_deref()).collect::<Vec<_>>())
+        .bind(sparse(rows().map(|row| state(row).map(LedgerState::as_str))))
+        .bind(sparse(rows().map(|row| row.reason.as_deref())))
         .bind(rows().map(|row| row.subject.as_str()).collect::<Vec<_>>())
-        .bind(rows().map(|row| row.reserved_until.map(|moment| moment.0)).collect::<Vec<_>>())
+        .bind(sparse(rows().map(|row| row.reserved_until.map(|moment| moment.0))))
         .bind(rows().map(|row| row.issued_at.0).collect::<Vec<_>>())
-        .bind(rows().map(|row| row.idempotency_key.as_deref()).collect::<Vec<_>>())
-        .bind(rows().map(|row| row.hash.as_str()).collect::<Vec<_>>());
-    if keyed {
-        let records = || {
-            each()
-                .flat_map(|entry| entry.records.iter().map(|(key, _, record)| (entry.before.id, key, record)))
-        };
-        query = query
-            .bind(records().map(|(counter, ..)| counter).collect::<Vec<_>>())
-            .bind(records().map(|(_, key, _)| &key[..]).collect::<Vec<_>>())
-            .bind(records().map(|(.., record)| &record.fingerprint[..]).collect::<Vec<_>>())
-            .bind(records().map(|(.., record)| &*record.recorded.stamp).collect::<Vec<_>>())
-            .bind(records().map(|(.., record)| record.recorded.values.to_string()).collect::<Vec<_>>())
-            .bind(records().map(|(.., record)| record.expires_at.0).collect::<Vec<_>>());
+        .bind(sparse(rows().map(|row| row.idempotency_key.as_deref())))
+        .bind(rows().map(|row| row.hash.as_str()).collect::<Vec<_>>())
+}
+
+/// A column that is mostly NULL ends with its last value: what is not there is NULL to the statement.
+fn sparse<T: Clone>(column: impl Iterator<Item = Option<T>>) -> Vec<Option<T>> {
+    let mut values = Vec::new();
+    for (index, value) in column.enumerate() {
+        if value.is_some() {
+            values.resize(index, None);
+            values.push(value);
+        }
     }
-    // Every answer is read to the end: the commit comes after the rows.
-    query.fetch_all(connection).await?.iter().map(|row| row.try_get("id")).collect()
+    values
+}
+
+fn bind_records<'q>(query: Statement<'q>, entries: &[&'q Entry]) -> Statement<'q> {
+    let records = || {
+        let of =
+            |entry: &'q Entry| entry.records.iter().map(|(key, _, record)| (entry.before.id, key, record));
+        entries.iter().copied().flat_map(of)
+    };
+    query
+        .bind(records().map(|(counter, ..)| counter).collect::<Vec<_>>())
+        .bind(records().map(|(_, key, _)| &key[..]).collect::<Vec<_>>())
+        .bind(records().map(|(.., record)| &record.fingerprint[..]).collect::<Vec<_>>())
+        .bind(records().map(|(.., record)| &*record.recorded.stamp).collect::<Vec<_>>())
+        .bind(records().map(|(.., record)| record.recorded.values.to_string()).collect::<Vec<_>>())
+        .bind(records().map(|(.., record)| record.expires_at.0).collect::<Vec<_>>())
 }
 
 /// Writes one batch whose sheet is locked.
@@ -233,7 +296,7 @@ pub(super) async fn write_one(
     writer: &[u8; 16],
     entry: &Entry,
 ) -> Result<(), Failure> {
-    let written = write(connection, writer, &[entry]).await.map_err(raced)?;
+    let written = write(connection, writer, Commit::Waits, &[entry]).await.map_err(raced)?;
     // The version is that of the lock; a key may have been recorded since the records were read.
     if written.is_empty() { Err(Failure::Overtaken) } else { Ok(()) }
 }

@@ -25,6 +25,7 @@
 //! Order of reading: `sheet.rs`, `entry.rs` (the statement), `press.rs`, `issue.rs`; then `changes.rs` (confirm, void, expire),
 //! `reading.rs` (pages, certificates, verification), `counters.rs` (the same sheets outside the ledger).
 
+mod barrier;
 mod changes;
 mod counters;
 mod entry;
@@ -43,12 +44,15 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::RwLock,
+    time::{Instant, timeout_at},
+};
 
 use self::{
     entry::Order,
     press::Press,
-    sheet::{Sheet, Signature},
+    sheet::{Batch, Sheet, Signature},
 };
 use super::{PostgresStore, failure::unknown};
 use crate::{
@@ -57,8 +61,8 @@ use crate::{
     lifecycle::Lifecycle,
     prefix_key::PrefixKey,
     store::{
-        Bounds, Certificate, IssueRequest, LedgerQuery, LedgerRow, LedgerStore, Note, RenderNumber,
-        StoreFuture, Taken, Transition, Transitioned, Verification,
+        Bounds, Certificate, Drawn, IssueRequest, LedgerQuery, LedgerRow, LedgerStore, Note, RenderNumber,
+        StoreError, StoreFuture, Taken, Transition, Transitioned, Verification,
     },
 };
 
@@ -78,7 +82,9 @@ const AUDIT_TIMEOUT: Duration = Duration::from_secs(600);
 pub(super) struct Books {
     /// Names this process, not the host that it runs on.
     writer: [u8; 16],
-    batches: AtomicI64,
+    /// Names it where it writes outside the turns of a page: what it writes there must not pass for one of its batches.
+    passer: [u8; 16],
+    lines: AtomicI64,
     pages: Mutex<HashMap<Counter, Arc<tokio::sync::Mutex<Page>>, RandomState>>,
     press: Press,
     lifecycle: Lifecycle,
@@ -89,6 +95,10 @@ pub(super) struct Books {
 struct Page {
     /// The sheet as it was last seen; a guess.
     sheet: Option<Sheet>,
+    /// The batch that was last sent on a guess: the next one stands on it.
+    line: Option<Batch>,
+    /// Shared by batches of which nobody knows yet whether they are durable. A new line begins when there is none.
+    doubt: Arc<RwLock<()>>,
     /// How many batches go without a guess.
     mistrust: u32,
     /// How many the next wrong guess costs.
@@ -98,19 +108,25 @@ struct Page {
 impl Books {
     /// Knows nothing yet. Tasks end with `lifecycle`.
     pub(super) fn new(lifecycle: Lifecycle) -> Result<Self, getrandom::Error> {
-        let mut writer = [0; 16];
+        let (mut writer, mut passer) = ([0; 16], [0; 16]);
         getrandom::fill(&mut writer)?;
+        getrandom::fill(&mut passer)?;
         Ok(Self {
             writer,
-            batches: AtomicI64::new(0),
+            passer,
+            lines: AtomicI64::new(0),
             pages: Mutex::default(),
             press: Press::default(),
             lifecycle,
         })
     }
 
-    fn sign(&self) -> Signature {
-        Signature { writer: self.writer, batch: self.batches.fetch_add(1, Ordering::Relaxed) }
+    fn line(&self) -> Batch {
+        Batch::first(self.lines.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn sign_passage(&self) -> Signature {
+        Signature { writer: self.passer, batch: self.line() }
     }
 
     fn page(&self, counter: &Counter) -> Arc<tokio::sync::Mutex<Page>> {
@@ -144,6 +160,15 @@ impl Page {
         }
     }
 
+    /// The name of a batch that is sent on a guess. `None`: the line is full.
+    fn next_of_line(&mut self, books: &Books) -> Option<Batch> {
+        self.line = match self.line {
+            Some(last) => last.next(),
+            None => Some(books.line()),
+        };
+        self.line
+    }
+
     fn know(&mut self, sheet: Sheet) {
         self.sheet = Some(sheet);
     }
@@ -154,11 +179,11 @@ impl PostgresStore {
         &self.shared.books
     }
 
-    async fn issue_in_turn(&self, order: Order) -> Result<Vec<Taken>, crate::store::StoreError> {
+    async fn draw_in_turn(&self, order: Order) -> Result<Drawn, StoreError> {
         let until = Instant::now() + self.shared.timeout;
         let page = self.books().page(&order.counter);
         let mut page = timeout_at(until, page.lock()).await.map_err(|_elapsed| unknown(OPERATION))?;
-        issue::issue(self, &order, &mut page, until).await
+        issue::issue(self, Arc::new(order), &mut page, until).await
     }
 }
 
@@ -171,7 +196,22 @@ impl LedgerStore for PostgresStore {
         render: RenderNumber,
     ) -> StoreFuture<'_, Vec<Taken>> {
         let order = Order { counter, bounds, requests, render };
-        Box::pin(self.issue_in_turn(order))
+        Box::pin(async move {
+            match self.draw_in_turn(order).await? {
+                Drawn::Kept(taken) => Ok(taken),
+                Drawn::Pending(rest) => rest.await,
+            }
+        })
+    }
+
+    fn draw(
+        &self,
+        counter: Counter,
+        bounds: Bounds,
+        requests: Vec<IssueRequest>,
+        render: RenderNumber,
+    ) -> StoreFuture<'_, Drawn> {
+        Box::pin(self.draw_in_turn(Order { counter, bounds, requests, render }))
     }
 
     fn transition(

@@ -3,10 +3,11 @@
 //! Invariants:
 //! - at most [`HANDS`] statements are under way; a batch is in exactly one of them;
 //! - `Refused` means that nothing of a batch was written and nothing will be; a connection that does not answer makes `Unknown`;
+//! - a batch that was committed ahead is followed by a barrier on the same connection; its seal is broken if that is not answered;
 //! - a connection that failed, or was left in the middle of an answer, is never used again.
 //!
 //! The statement is a transaction of its own, so it takes one round trip. Whoever finds a free hand writes at once, on its own task;
-//! those who come meanwhile share the next statement.
+//! those who come meanwhile share the next statement. Where batches are committed ahead, the hand works beside those who wait for it.
 
 use std::{
     mem,
@@ -20,28 +21,41 @@ use tokio::{
 };
 
 use super::{
-    super::{PostgresStore, failure::rolled_back},
+    super::{
+        PostgresStore,
+        failure::{rolled_back, said, unavailable, unknown},
+    },
     OPERATION,
-    entry::{self, Entry},
+    barrier::barrier,
+    entry::{self, Commit, Entry},
 };
 use crate::store::StoreError;
 
-/// While one statement waits for the disk, another is worked out.
-const HANDS: usize = 2;
+/// While statements wait for the disk, another is worked out.
+const HANDS: usize = 3;
 
 /// How many rows one statement writes, but for the last batch that goes in.
 const FULL: usize = 2_000;
 
+/// One plan for good, by index: planning anew for each batch takes as long as the batch, and a plan made while tables were small
+/// would read all of them later.
+const PLANS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off";
+
 /// What became of a batch.
 #[derive(Debug)]
 pub(super) enum Pressed {
-    /// It is written.
+    /// It is written and durable.
     Written,
+    /// It is written, and durable as soon as this resolves with `Ok`.
+    Ahead(Seal),
     /// It is not: the counter had moved, a key was used before, the statement failed, or there was no connection to send it by.
     Refused,
     /// There was no answer.
     Unknown,
 }
+
+/// Resolves when a batch is durable; with an error when nobody knows.
+pub(super) type Seal = oneshot::Receiver<()>;
 
 struct Job {
     entry: Entry,
@@ -83,7 +97,13 @@ pub(super) async fn press(store: &PostgresStore, entry: Entry, until: Instant) -
         }
     };
     if let Some((hand, job)) = hand {
-        hand.write(vec![job]).await;
+        match job.entry.commit() {
+            Commit::Waits => hand.write(vec![job]).await,
+            Commit::Ahead => {
+                let task = async move { hand.write(vec![job]).await };
+                store.books().lifecycle.spawn_on(&store.shared.home, task);
+            }
+        }
     }
     match timeout_at(until, answered).await {
         Ok(Ok(pressed)) => pressed,
@@ -135,45 +155,94 @@ impl Hand {
         jobs.dedup_by_key(|job| job.entry.counter());
         let Some(until) = jobs.iter().map(|job| job.until).max() else { return };
         let Ok(mut connection) = self.connection(until).await else {
-            for job in jobs {
-                let _gone = job.answer.send(Pressed::Refused);
-            }
+            tell_all(jobs, || Pressed::Refused);
             return;
         };
         let entries: Vec<&Entry> = jobs.iter().map(|job| &job.entry).collect();
+        let ahead = entries.iter().any(|entry| entry.commit() == Commit::Ahead);
+        let commit = if ahead { Commit::Ahead } else { Commit::Waits };
         let writer = &self.store.books().writer;
-        let written = timeout_at(until, entry::write(&mut connection, writer, &entries)).await;
-        let outcome: Box<dyn Fn(i64) -> Pressed + Send> = match written {
+        let written = timeout_at(until, entry::write(&mut connection, writer, commit, &entries)).await;
+        match written {
             Ok(Ok(written)) => {
-                self.store.books().press.state().idle.push(connection);
-                Box::new(
-                    move |counter| {
-                        if written.contains(&counter) { Pressed::Written } else { Pressed::Refused }
-                    },
-                )
+                let seals = tell(jobs, commit, &written);
+                if commit == Commit::Ahead {
+                    self.seal(connection, seals, until).await;
+                } else {
+                    self.put_by(connection);
+                }
             }
             Ok(Err(error)) if rolled_back(&error) => {
-                self.store.books().press.state().idle.push(connection);
-                Box::new(|_| Pressed::Refused)
+                self.put_by(connection);
+                tell_all(jobs, || Pressed::Refused);
             }
             Ok(Err(_)) | Err(_) => {
-                // The others were most likely cut with it.
-                self.store.books().press.state().idle.clear();
-                Box::new(|_| Pressed::Unknown)
+                self.put_away_all();
+                tell_all(jobs, || Pressed::Unknown);
             }
-        };
-        for job in jobs {
-            let _gone = job.answer.send(outcome(job.entry.counter()));
         }
+    }
+
+    /// Makes durable what was committed on this connection.
+    async fn seal(&self, mut connection: PgConnection, seals: Vec<oneshot::Sender<()>>, until: Instant) {
+        if let Ok(Ok(())) = timeout_at(until, barrier(&mut connection)).await {
+            for seal in seals {
+                let _gone = seal.send(());
+            }
+            self.put_by(connection);
+        } else {
+            self.put_away_all();
+        }
+    }
+
+    fn put_by(&self, connection: PgConnection) {
+        self.store.books().press.state().idle.push(connection);
+    }
+
+    /// A connection has failed: the others were most likely cut with it.
+    fn put_away_all(&self) {
+        self.store.books().press.state().idle.clear();
     }
 
     async fn connection(&self, until: Instant) -> Result<PgConnection, StoreError> {
         let idle = self.store.books().press.state().idle.pop();
         match idle {
             Some(connection) => Ok(connection),
-            None => self.store.connection_of_own(OPERATION, until).await,
+            None => {
+                let mut connection = self.store.connection_of_own(OPERATION, until).await?;
+                match timeout_at(until, sqlx::raw_sql(PLANS).execute(&mut connection)).await {
+                    Ok(Ok(_)) => Ok(connection),
+                    Ok(Err(error)) => Err(unavailable(OPERATION, &said(&error))),
+                    Err(_elapsed) => Err(unknown(OPERATION)),
+                }
+            }
         }
     }
+}
+
+/// Tells everybody the same.
+fn tell_all(jobs: Vec<Job>, pressed: impl Fn() -> Pressed) {
+    for job in jobs {
+        let _gone = job.answer.send(pressed());
+    }
+}
+
+/// Tells everybody whether his batch was written; answers the seals of those that were committed ahead.
+fn tell(jobs: Vec<Job>, commit: Commit, written: &[i64]) -> Vec<oneshot::Sender<()>> {
+    let mut seals = Vec::new();
+    for job in jobs {
+        let pressed = match commit {
+            _ if !written.contains(&job.entry.counter()) => Pressed::Refused,
+            Commit::Waits => Pressed::Written,
+            Commit::Ahead => {
+                let (seal, sealed) = oneshot::channel();
+                seals.push(seal);
+                Pressed::Ahead(sealed)
+            }
+        };
+        let _gone = job.answer.send(pressed);
+    }
+    seals
 }
 
 impl Drop for Hand {
@@ -185,7 +254,7 @@ impl Drop for Hand {
             state.busy -= 1;
         } else {
             drop(state);
-            books.lifecycle.spawn(Self { store: self.store.clone() }.work());
+            books.lifecycle.spawn_on(&self.store.shared.home, Self { store: self.store.clone() }.work());
         }
     }
 }
