@@ -20,7 +20,10 @@ use crate::{
     prefix_key::PrefixKey,
     rule::{Mode, Rule},
     rules::{CompiledRule, Moment},
-    store::{Abandon, Abandoned, Advanced, AuditAction, AuditDetails, CounterState, SegmentState},
+    store::{
+        Abandon, Abandoned, Advanced, AuditAction, AuditDetails, CounterState, Grant, Hole, NodeSegment,
+        SegmentState,
+    },
 };
 
 /// `GET /sequences/{prefixKey}`.
@@ -39,47 +42,52 @@ async fn document(parts: &Parts, key: &PrefixKey, rule: &CompiledRule) -> Result
 }
 
 fn counter_to_json(rule: &CompiledRule, counter: &CounterState) -> Value {
-    let holes: Vec<Value> = counter
-        .holes
-        .iter()
-        .map(|hole| {
-            json!({
-                "from": hole.from.to_string(),
-                "to": hole.to.to_string(),
-                "reason": hole.reason.as_str(),
-                "since": hole.since.to_rfc3339(),
-            })
-        })
-        .collect();
-    let segments: Vec<Value> = counter
-        .segments
-        .iter()
-        .map(|segment| {
-            json!({
-                "node": segment.node,
-                "from": segment.from.to_string(),
-                "to": segment.to.to_string(),
-                "state": segment.state.as_str(),
-            })
-        })
-        .collect();
-    let count = |from: SequenceValue, to: SequenceValue| ValueRange { from, to }.count();
-    let missing: u64 = counter.holes.iter().map(|hole| count(hole.from, hole.to)).sum();
-    let above = counter.segments.iter().filter(|segment| segment.from > counter.last);
-    let ahead: u64 = above
+    let last = counter.last;
+    let holes: u64 = counter.holes.iter().map(|hole| count(hole.from, hole.to)).sum();
+    let ahead = counter.segments.iter().filter(|segment| segment.from > last);
+    let used_ahead: u64 = ahead
         .filter(|segment| segment.state == SegmentState::Used)
         .map(|segment| count(segment.from, segment.to))
         .sum();
-    let remaining = rule.max().0.saturating_sub(counter.last.0);
+    let not_issued = holes.saturating_add(counter.elsewhere.count_between(counter.base, last));
     json!({
         "period": counter.period.as_str(),
-        "last_value": counter.last.to_string(),
-        "issued": (counter.last.0 - counter.base.0).saturating_sub(missing).saturating_add(ahead),
-        "remaining": remaining.to_string(),
-        "segments": segments,
-        // Grants exist where several data centres draw on one counter.
-        "grants": [],
-        "holes": holes,
+        "last_value": last.to_string(),
+        "issued": (last.0 - counter.base.0).saturating_sub(not_issued).saturating_add(used_ahead),
+        "remaining": rule.max().0.saturating_sub(last.0).to_string(),
+        "segments": counter.segments.iter().map(segment_to_json).collect::<Vec<_>>(),
+        "grants": counter.elsewhere.grants.iter().map(grant_to_json).collect::<Vec<_>>(),
+        "holes": counter.holes.iter().map(hole_to_json).collect::<Vec<_>>(),
+    })
+}
+
+fn count(from: SequenceValue, to: SequenceValue) -> u64 {
+    ValueRange { from, to }.count()
+}
+
+fn segment_to_json(segment: &NodeSegment) -> Value {
+    json!({
+        "node": segment.node,
+        "from": segment.from.to_string(),
+        "to": segment.to.to_string(),
+        "state": segment.state.as_str(),
+    })
+}
+
+fn grant_to_json(grant: &Grant) -> Value {
+    json!({
+        "holder": grant.holder,
+        "from": grant.range.from.to_string(),
+        "to": grant.range.to.to_string(),
+    })
+}
+
+fn hole_to_json(hole: &Hole) -> Value {
+    json!({
+        "from": hole.from.to_string(),
+        "to": hole.to.to_string(),
+        "reason": hole.reason.as_str(),
+        "since": hole.since.to_rfc3339(),
     })
 }
 

@@ -12,7 +12,7 @@ use crate::{
     auth::Verifier,
     rules::{Following, Footing, Registry},
     server::OpenConnections,
-    store::{Home, Reachable, counters::SharedCounters},
+    store::{Home, Reachable, Suspension, counters::SharedCounters},
     telemetry::Metrics,
     worker::{Standing, Worker},
 };
@@ -36,6 +36,8 @@ pub(super) struct Parts {
     pub(super) elsewhere: Option<(&'static str, watch::Receiver<Reachable>)>,
     /// Where there is a PostgreSQL behind it: whether that can be asked, and whose the data centre ID is.
     pub(super) postgres: Option<watch::Receiver<Reachable>>,
+    /// Where strict ledgers may have to be suspended.
+    pub(super) suspension: Option<watch::Receiver<Option<Suspension>>>,
     pub(super) home: Option<watch::Receiver<Home>>,
     /// Where nodes share their counters.
     pub(super) shared_counters: Option<SharedCounters>,
@@ -141,6 +143,12 @@ impl Status {
         })
     }
 
+    /// The strict ledger, where it is not as it should be.
+    fn ledger(&self) -> Option<Finding> {
+        let suspension = self.parts.suspension.as_ref()?.borrow();
+        suspension.as_ref().map(|why| Finding::degraded("ledger", why.to_string()))
+    }
+
     fn home(&self) -> Option<Finding> {
         let home = self.parts.home.as_ref()?.borrow();
         Some(match &*home {
@@ -168,8 +176,8 @@ impl Health for Status {
         let away = self.parts.elsewhere.is_some() && store.severity == Severity::Degraded;
         let issues = window || (away && self.parts.rules.survives_outages());
         let ready = issues && self.footing() != Footing::Nothing;
-        let findings = [self.rules(), store, worker].into_iter().chain(self.postgres()).chain(self.home());
-        let findings: Vec<_> = findings.chain(self.jwks()).collect();
+        let findings = [self.rules(), store, worker].into_iter().chain(self.postgres()).chain(self.ledger());
+        let findings: Vec<_> = findings.chain(self.home()).chain(self.jwks()).collect();
         let worst = findings.iter().map(|finding| finding.severity).max();
         let draining = self.draining.load(Ordering::Acquire);
         let status = match (draining, ready, worst) {

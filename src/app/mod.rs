@@ -115,6 +115,7 @@ impl App {
             following,
             elsewhere: stores.elsewhere(),
             postgres: stores.behind().map(|behind| behind.postgres.reachable()),
+            suspension: stores.suspension(),
             home: stores.behind().map(|behind| behind.home.clone()),
             shared_counters: stores.shared_counters().cloned(),
             verifier: Arc::clone(&verifier),

@@ -32,7 +32,7 @@ use crate::{
     secret::Secret,
     store::{
         AuditStore, CopiedRules, CounterStore, CountersByMode, IdempotencyStore, LedgerStore, Nonce,
-        Reachable, RuleStore, SharedRules, TemporaryStore, WorkerStore,
+        Reachable, RuleStore, SharedRules, Suspension, TemporaryStore, WorkerStore,
         counters::{self, AuthorityLink, GrantLink, SharedCounters},
         postgres::{self, PostgresStore, counters::PostgresLink},
         redis::{self, RedisStore, counters::RedisLink},
@@ -67,6 +67,7 @@ struct Shared {
     temporary: Arc<dyn TemporaryStore>,
     /// At the end, what this node holds of them is given up.
     counters: SharedCounters,
+    suspension: Option<watch::Receiver<Option<Suspension>>>,
     /// The setting that mode strict waits for.
     missing_for_strict: Option<&'static str>,
     /// What is behind it.
@@ -135,6 +136,7 @@ impl Stores {
                 rules: store.clone(),
                 temporary: store,
                 counters,
+                suspension: None,
                 missing_for_strict: Some("NUMGEN_DATABASE_URL"),
                 behind: None,
             }),
@@ -159,6 +161,7 @@ impl Stores {
             shared: Some(Shared {
                 name: "postgres",
                 reachable: store.reachable(),
+                suspension: Some(store.suspension()),
                 rules: store.clone(),
                 temporary: store,
                 counters,
@@ -176,6 +179,7 @@ impl Stores {
             timeout: config.storage.storage_timeout,
             locking: config.storage.strict_locking,
             pool_size: config.storage.database_pool_size,
+            node: Some(ground.node.to_string()),
             ca_file: config.storage.database_ca_file.clone(),
         };
         Ok(PostgresStore::connect(url, settings, metrics, &self.connections)?)
@@ -221,6 +225,11 @@ impl Stores {
     /// The store that nodes share, by its name, and whether it can be asked.
     pub(super) fn elsewhere(&self) -> Option<(&'static str, watch::Receiver<Reachable>)> {
         self.shared.as_ref().map(|shared| (shared.name, shared.reachable.clone()))
+    }
+
+    /// Why strict numbers are not issued, where that may happen.
+    pub(super) fn suspension(&self) -> Option<watch::Receiver<Option<Suspension>>> {
+        self.shared.as_ref().and_then(|shared| shared.suspension.clone())
     }
 
     /// The PostgreSQL behind a Redis.

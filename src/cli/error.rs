@@ -105,6 +105,15 @@ pub enum CliError {
         /// The schema that is needed.
         known: i32,
     },
+    /// `resume` would have numbers issued twice.
+    #[error(
+        "{counters} strict counters lack numbers that were issued: advance them (POST /sequences/PREFIX/advance), then resume; nothing \
+         was changed"
+    )]
+    Lacking {
+        /// How many counters.
+        counters: usize,
+    },
     /// A store fails.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -187,6 +196,7 @@ impl CliError {
             | Self::NotUnderstood { .. }
             | Self::Unfit(_)
             | Self::Broken { .. }
+            | Self::Lacking { .. }
             | Self::Open(_)
             | Self::Inspect(_)
             | Self::OldSchema { .. }

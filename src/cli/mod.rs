@@ -10,6 +10,7 @@ mod error;
 mod import;
 mod numbers;
 mod remote;
+mod resume;
 mod settings;
 mod signing;
 mod temporary;
@@ -66,6 +67,8 @@ enum Commands {
     Import(import::ImportArguments),
     /// Recompute the ledgers of a strict prefix in the configured store; exit 0 only if they are what was written.
     Verify(verify::VerifyArguments),
+    /// Issue strict numbers again, on a PostgreSQL that was restored or may lack some; `numgen check` says whether they are suspended.
+    Resume(resume::ResumeArguments),
 }
 
 /// What was asked for.
@@ -93,6 +96,7 @@ enum Kind {
     Temporary(temporary::TemporaryOptions),
     Import(import::ImportOptions),
     Verify(verify::VerifyOptions),
+    Resume(resume::ResumeOptions),
 }
 
 impl Cli {
@@ -123,6 +127,9 @@ impl Cli {
             }
             Some(Commands::Verify(arguments)) => {
                 errand(arguments.settings.flags, Kind::Verify(arguments.options))
+            }
+            Some(Commands::Resume(arguments)) => {
+                errand(arguments.settings.flags, Kind::Resume(arguments.options))
             }
         }
     }
@@ -162,6 +169,7 @@ impl Errand {
             Kind::Temporary(options) => temporary::run(&self.flags, options, source, &*clock, terminal).await,
             Kind::Import(options) => import::run(&self.flags, options, source, &*clock, terminal).await,
             Kind::Verify(options) => verify::run(&self.flags, options, source, clock, terminal).await,
+            Kind::Resume(options) => resume::run(&self.flags, options, source, clock, terminal).await,
         }
     }
 }

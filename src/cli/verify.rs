@@ -170,6 +170,7 @@ impl Ledgers {
             timeout: storage.storage_timeout,
             locking: storage.strict_locking,
             pool_size: 2,
+            node: None,
             ca_file: storage.database_ca_file.clone(),
         };
         let store = PostgresStore::connect(url, settings, &Metrics::new(), connections);

@@ -133,6 +133,7 @@ fn chinese(error: &StoreError) -> String {
         StoreError::Timeout { .. } => "存储未在限时内响应".into(),
         StoreError::Unavailable { .. } => "存储暂不可用".into(),
         StoreError::Superseded { .. } => "规则刚被替换，请重试".into(),
+        StoreError::Suspended { why } => why.localized(Language::Chinese),
         StoreError::Corrupt { .. } => "存储中有无法识别的内容，需要人工检查".into(),
     }
 }

@@ -201,6 +201,7 @@ fn of_store(error: &StoreError, language: Language) -> Problem {
             Code::StorageUnavailable,
             detail("the rule was replaced at this moment; try again", "规则刚被替换，请重试"),
         ),
+        StoreError::Suspended { why } => Problem::new(Code::StorageUnavailable, why.localized(language)),
         StoreError::Corrupt { .. } => internal(language),
     }
 }

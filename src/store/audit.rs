@@ -34,11 +34,13 @@ pub enum AuditAction {
     Voided,
     /// A final number was assigned to a temporary one.
     Assigned,
+    /// Strict numbers were allowed again, on a database that may lack some.
+    Resumed,
 }
 
 impl AuditAction {
     /// Every action, in the order of the documentation.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Registered,
         Self::Changed,
         Self::Deleted,
@@ -46,6 +48,7 @@ impl AuditAction {
         Self::Abandoned,
         Self::Voided,
         Self::Assigned,
+        Self::Resumed,
     ];
 
     /// The action that a word names.
@@ -63,6 +66,7 @@ impl AuditAction {
             Self::Abandoned => "abandoned",
             Self::Voided => "voided",
             Self::Assigned => "assigned",
+            Self::Resumed => "resumed",
         }
     }
 }
@@ -79,6 +83,11 @@ pub struct Author {
 }
 
 impl Author {
+    /// Whoever may read the configuration of the service, at its command line.
+    pub fn operator() -> Self {
+        Self { subject: "numgen resume".into(), address: None, request_id: None }
+    }
+
     /// The program itself.
     pub fn program() -> Self {
         Self { subject: "numgen".into(), address: None, request_id: None }

@@ -29,7 +29,9 @@ impl Calls {
             let outcome = match &result {
                 Ok(_) | Err(StoreError::Superseded { .. }) => StoreOutcome::Ok,
                 Err(StoreError::Timeout { .. }) => StoreOutcome::Timeout,
-                Err(StoreError::Unavailable { .. }) => StoreOutcome::Unavailable,
+                Err(StoreError::Unavailable { .. } | StoreError::Suspended { .. }) => {
+                    StoreOutcome::Unavailable
+                }
                 Err(StoreError::Corrupt { .. }) => StoreOutcome::Corrupt,
             };
             self.of(metrics, store, operation).count(outcome);

@@ -16,9 +16,10 @@ use std::{
 };
 
 use super::{
-    Advanced, AuditEntry, Bounds, Certificate, Claim, CounterState, CounterStore, Hole, HoleReason, IdMillis,
-    IdempotencyStore, Instance, IssueRequest, LedgerQuery, LedgerRow, LedgerStore, Note, RenderNumber,
-    RuleRecord, StoreError, StoreFuture, TakeRequest, Taken, Transition, Transitioned, Verification,
+    Advanced, AuditEntry, Bounds, Certificate, Claim, CounterState, CounterStore, Elsewhere, Hole,
+    HoleReason, IdMillis, IdempotencyStore, Instance, IssueRequest, LedgerQuery, LedgerRow, LedgerStore,
+    Note, RenderNumber, RuleRecord, StoreError, StoreFuture, TakeRequest, Taken, Transition, Transitioned,
+    Verification,
     draw::{Movement, Record, Standing, plan_infallibly},
     ledger::{self, Account, Advance, Event, Verdict},
     protocol::window::Terms,
@@ -321,7 +322,14 @@ impl CounterStore for MemoryStore {
                 let Standing { base, last } = tally.standing?;
                 let mut holes = tally.holes.clone();
                 holes.sort_by_key(|hole| hole.from);
-                Some(CounterState { period: period.clone(), base, last, segments: Vec::new(), holes })
+                Some(CounterState {
+                    period: period.clone(),
+                    base,
+                    last,
+                    segments: Vec::new(),
+                    holes,
+                    elsewhere: Elsewhere::default(),
+                })
             });
             Ok(states.collect())
         })

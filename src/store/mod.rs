@@ -25,16 +25,17 @@ pub mod redis;
 mod segments;
 mod shared;
 pub mod sqlite;
+mod suspension;
 mod temporary;
 mod verification;
 
 pub use audit::{AuditAction, AuditDetails, AuditEntry, AuditQuery, AuditRecord, Author, Note};
 pub use by_mode::{Books, CountersByMode};
 pub use contract::{
-    ADVANCE_LIMIT, Advanced, AuditStore, Bounds, Certificate, Claim, CounterState, CounterStore, Drawn, Hole,
-    HoleReason, IdempotencyStore, IssueRequest, LedgerQuery, LedgerRow, LedgerState, LedgerStore, MarkStore,
-    NodeSegment, Recorded, RenderNumber, RuleRecord, RuleStore, SegmentState, StoreError, StoreFuture, Swap,
-    TakeRequest, Taken, Transition, Transitioned, WorkerStore,
+    ADVANCE_LIMIT, Advanced, AuditStore, Bounds, Certificate, Claim, CounterState, CounterStore, Drawn,
+    Elsewhere, Grant, Hole, HoleReason, IdempotencyStore, IssueRequest, LedgerQuery, LedgerRow, LedgerState,
+    LedgerStore, MarkStore, NodeSegment, Recorded, RenderNumber, RuleRecord, RuleStore, SegmentState,
+    StoreError, StoreFuture, Swap, TakeRequest, Taken, Transition, Transitioned, WorkerStore,
 };
 pub use copied::CopiedRules;
 pub use home::{Foreign, Home, Housekeeper};
@@ -46,6 +47,7 @@ pub use protocol::window::{
 };
 pub use reachable::Reachable;
 pub use shared::{DirectWrite, Lineage, More, RuleCopies, RuleCopy, RuleMark, RuleNews, SharedRules};
+pub use suspension::Suspension;
 pub use temporary::{
     Action, Decision, Fate, Instance, Journal, Making, RowSwap, Stamp, Status, TemporaryNumber,
     TemporaryQuery, TemporaryRow, TemporaryStore, Verdict,

@@ -49,8 +49,8 @@ struct Node {
 
 impl Node {
     fn start(url: &str, locking: StrictLocking, timeout: Duration) -> Self {
-        let settings =
-            Settings { clock: Arc::new(SystemClock::new()), timeout, locking, pool_size: 4, ca_file: None };
+        let (clock, node) = (Arc::new(SystemClock::new()), Some("a".to_owned()));
+        let settings = Settings { clock, timeout, locking, pool_size: 4, node, ca_file: None };
         let lifecycle = Lifecycle::new();
         let url = Secret::new(url.to_owned());
         let store = PostgresStore::connect(&url, settings, &Metrics::new(), &lifecycle).expect("a good URL");

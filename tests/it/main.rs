@@ -23,6 +23,7 @@ mod openapi;
 mod postgres;
 mod postgres_counters;
 mod postgres_nodes;
+mod postgres_restored;
 mod process;
 mod readme;
 mod redaction;

@@ -31,6 +31,7 @@ fn connect_with(url: &str, timeout_ms: u64, pool_size: u32, lifecycle: &Lifecycl
         timeout: Duration::from_millis(timeout_ms),
         locking: StrictLocking::Row,
         pool_size,
+        node: None,
         ca_file: None,
     };
     PostgresStore::connect(&Secret::new(url.to_owned()), settings, &Metrics::new(), lifecycle)
@@ -351,9 +352,10 @@ async fn followers_are_called() {
         .or_else(|error| match error {
             // The memory settles.
             StoreError::Timeout { .. } => Ok(()),
-            StoreError::Unavailable { .. } | StoreError::Superseded { .. } | StoreError::Corrupt { .. } => {
-                Err(error)
-            }
+            StoreError::Unavailable { .. }
+            | StoreError::Superseded { .. }
+            | StoreError::Suspended { .. }
+            | StoreError::Corrupt { .. } => Err(error),
         })
         .expect("written");
     tokio::time::timeout(20 * SECOND, called).await.expect("called");

@@ -46,6 +46,7 @@ fn connect(url: &str, lifecycle: &Lifecycle) -> PostgresStore {
         timeout: 10 * SECOND,
         locking: StrictLocking::Row,
         pool_size: 6,
+        node: None,
         ca_file: None,
     };
     let url = Secret::new(url.to_owned());

@@ -41,6 +41,21 @@ fn the_floors_are_those_of_the_code() {
 }
 
 #[test]
+fn every_table_of_the_database_is_explained() {
+    let page = read("docs/postgresql.md");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/postgres/migrations");
+    let mut tables = 0;
+    for step in fs::read_dir(folder).expect("migrations") {
+        let step = fs::read_to_string(step.expect("a step").path()).expect("text");
+        for table in step.split("CREATE TABLE ").skip(1).filter_map(|rest| rest.split_whitespace().next()) {
+            assert!(page.contains(&format!("\n| `{table}` |")), "docs/postgresql.md lacks {table}");
+            tables += 1;
+        }
+    }
+    assert!(tables > 20, "{tables}");
+}
+
+#[test]
 fn links_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut pages = vec!["README.md".to_owned()];

@@ -119,6 +119,7 @@ async fn issue_three(url: &str) {
         timeout: Duration::from_secs(20),
         locking: StrictLocking::Row,
         pool_size: 2,
+        node: None,
         ca_file: None,
     };
     let lifecycle = Lifecycle::new();

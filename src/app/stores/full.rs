@@ -64,6 +64,7 @@ impl Stores {
             shared: Some(Shared {
                 name: "redis",
                 reachable: redis.client().reachable(),
+                suspension: Some(postgres.suspension()),
                 rules,
                 temporary: postgres.clone(),
                 counters,

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{Pinned, database::Facts, redis::copy, report::Report};
+use super::{super::resume::said, Pinned, database::Facts, redis::copy, report::Report};
 use crate::{
     clock::Clock,
     config::Config,
     secret::Secret,
-    store::postgres::{Inspection, Role, inspect},
+    store::{
+        Suspension,
+        postgres::{Inspection, Role, inspect},
+    },
     telemetry::fields::chain,
 };
 
@@ -47,6 +50,7 @@ fn one(found: &Inspection, report: &mut Report) {
     report.ok(SUBJECT, format!("{name}: version {}, {role}, answers in {round_trip:.1?}", server.version));
     durability(found, report);
     schema(found, report);
+    suspension(found, report);
     let offset = found.clock_offset_ms.unsigned_abs();
     let side = if found.clock_offset_ms < 0 { "behind" } else { "ahead of" };
     let finding = format!("{name}: its clock is {offset} ms {side} this machine's");
@@ -78,6 +82,18 @@ fn durability(found: &Inspection, report: &mut Report) {
             ),
         ),
         names => report.ok(SUBJECT, format!("{name}: synchronous_standby_names {names}")),
+    }
+}
+
+fn suspension(found: &Inspection, report: &mut Report) {
+    let Inspection { name, suspension, lost, .. } = found;
+    match suspension {
+        None => {}
+        Some(why @ Suspension::Settling) => report.note(SUBJECT, format!("{name}: {why}")),
+        Some(why) => report.fail(SUBJECT, format!("{name}: {why}")),
+    }
+    for lost in lost {
+        report.fail(SUBJECT, format!("{name}: {}", said(lost)));
     }
 }
 

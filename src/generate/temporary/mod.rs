@@ -141,6 +141,6 @@ fn is_away(error: &IssueError) -> bool {
 pub(super) fn is_unreachable(error: &StoreError) -> bool {
     match error {
         StoreError::Timeout { .. } | StoreError::Unavailable { .. } => true,
-        StoreError::Superseded { .. } | StoreError::Corrupt { .. } => false,
+        StoreError::Superseded { .. } | StoreError::Suspended { .. } | StoreError::Corrupt { .. } => false,
     }
 }

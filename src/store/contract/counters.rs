@@ -6,7 +6,7 @@ use super::{Claim, StoreFuture, Taken};
 use crate::{
     calendar::Period,
     clock::UnixMillis,
-    counter::{Counter, Ranges, SequenceValue},
+    counter::{Counter, Ranges, SequenceValue, ValueRange},
     prefix_key::PrefixKey,
     rule::OnOutage,
     store::{
@@ -149,6 +149,36 @@ pub struct CounterState {
     pub segments: Vec<NodeSegment>,
     /// Holes in ascending order.
     pub holes: Vec<Hole>,
+    /// What other data centres were granted.
+    pub elsewhere: Elsewhere,
+}
+
+/// What other data centres were granted of a counter: not issued here, and no holes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// Grants that they draw from, ascending.
+    pub grants: Vec<Grant>,
+    /// What they have passed.
+    pub passed: Vec<ValueRange>,
+}
+
+impl Elsewhere {
+    /// How many of these values lie above `base` and at or below `last`.
+    pub fn count_between(&self, base: SequenceValue, last: SequenceValue) -> u64 {
+        let ranges = self.grants.iter().map(|grant| grant.range).chain(self.passed.iter().copied());
+        ranges
+            .map(|range| range.to.min(last).0.saturating_sub(base.0.max(range.from.0.saturating_sub(1))))
+            .sum()
+    }
+}
+
+/// Values that one holder draws from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Who.
+    pub holder: String,
+    /// Which, both ends included.
+    pub range: ValueRange,
 }
 
 /// Outcome of [`CounterStore::advance`].

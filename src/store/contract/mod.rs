@@ -19,8 +19,8 @@ use std::{future::Future, pin::Pin};
 
 pub use audit::AuditStore;
 pub use counters::{
-    ADVANCE_LIMIT, Advanced, Bounds, CounterState, CounterStore, Hole, HoleReason, NodeSegment, SegmentState,
-    TakeRequest,
+    ADVANCE_LIMIT, Advanced, Bounds, CounterState, CounterStore, Elsewhere, Grant, Hole, HoleReason,
+    NodeSegment, SegmentState, TakeRequest,
 };
 pub use idempotency::{Claim, IdempotencyStore, Recorded, Taken};
 pub use ledger::{
@@ -29,6 +29,8 @@ pub use ledger::{
 };
 pub use rules::{RuleRecord, RuleStore, Swap};
 pub use workers::{MarkStore, WorkerStore};
+
+use super::Suspension;
 
 /// What every store method returns: one allocation per store call, none per request of a combined batch.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -62,6 +64,12 @@ pub enum StoreError {
         store: &'static str,
         /// Which call.
         operation: &'static str,
+    },
+    /// The store may have forgotten strict numbers that it had acknowledged; nothing happened.
+    #[error("{why}")]
+    Suspended {
+        /// Why, and what is to be done.
+        why: Suspension,
     },
     /// Something stored does not make sense; a person must look.
     #[error("{store} holds something that is not understood: {what}")]

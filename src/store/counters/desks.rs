@@ -504,6 +504,6 @@ impl Desks {
 pub(super) fn is_away(error: &StoreError) -> bool {
     match error {
         StoreError::Timeout { .. } | StoreError::Unavailable { .. } => true,
-        StoreError::Superseded { .. } | StoreError::Corrupt { .. } => false,
+        StoreError::Superseded { .. } | StoreError::Suspended { .. } | StoreError::Corrupt { .. } => false,
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     clock::UnixMillis,
     counter::{SequenceValue, ValueRange},
     store::{
-        CounterState, Hole, HoleReason, NodeSegment, SegmentState,
+        CounterState, Elsewhere, Grant, Hole, HoleReason, NodeSegment, SegmentState,
         protocol::counter::{Authority, RangeSet},
     },
 };
@@ -32,6 +32,7 @@ pub(super) fn state(shown: Shown) -> Option<CounterState> {
         last: counter.cursor,
         holes: holes.collect(),
         segments: segments(&counter, now_ms),
+        elsewhere: Elsewhere::default(),
     })
 }
 
@@ -47,15 +48,14 @@ pub(super) fn under_grants(state: &mut CounterState, lots: &[Lot]) {
         let kept = elsewhere.missing(range);
         state.holes.extend(kept.iter().map(|part| Hole { from: part.from, to: part.to, ..hole.clone() }));
     }
-    let of_others = lot.held.iter().map(|&(datacenter, range)| NodeSegment {
-        node: format!("data centre {datacenter}"),
-        from: range.from,
-        to: range.to,
-        state: SegmentState::Held,
-    });
-    state.segments.extend(of_others);
-    let drawn: RangeSet = lot.drawn.iter().filter_map(|range| above(*range, state.last)).collect();
-    state.segments.extend(drawn.iter().map(|range| NodeSegment {
+    let grant = |&(datacenter, range)| Grant { holder: format!("data centre {datacenter}"), range };
+    state.elsewhere.grants = lot.held.iter().map(grant).collect();
+    state.elsewhere.grants.sort_by_key(|grant| grant.range.from);
+    state.elsewhere.passed.clone_from(&lot.elsewhere);
+    let returned: RangeSet = lot.returned.iter().map(|(range, _)| *range).collect();
+    let ahead = lot.drawn.iter().filter_map(|range| above(*range, state.last));
+    let used: RangeSet = ahead.flat_map(|range| returned.missing(range).iter().collect::<Vec<_>>()).collect();
+    state.segments.extend(used.iter().map(|range| NodeSegment {
         node: "PostgreSQL".to_owned(),
         from: range.from,
         to: range.to,
@@ -106,4 +106,50 @@ fn segments(counter: &Authority, now_ms: u64) -> Vec<NodeSegment> {
 fn above(range: ValueRange, cursor: SequenceValue) -> Option<ValueRange> {
     let from = range.from.max(SequenceValue(cursor.0.checked_add(1)?));
     (from <= range.to).then_some(ValueRange { from, to: range.to })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calendar::Period;
+
+    fn range(from: u64, to: u64) -> ValueRange {
+        ValueRange { from: SequenceValue(from), to: SequenceValue(to) }
+    }
+
+    #[test]
+    fn what_other_data_centres_were_granted_is_theirs_and_no_hole() {
+        let hole = |from, to| Hole {
+            from: SequenceValue(from),
+            to: SequenceValue(to),
+            reason: HoleReason::Skipped,
+            since: UnixMillis(7),
+        };
+        let mut state = CounterState {
+            period: Period::new(""),
+            base: SequenceValue(0),
+            last: SequenceValue(60),
+            segments: Vec::new(),
+            holes: vec![hole(11, 42)],
+            elsewhere: Elsewhere::default(),
+        };
+        let lot = Lot {
+            period: Period::new(""),
+            elsewhere: vec![range(11, 20)],
+            held: vec![(2, range(61, 80)), (1, range(21, 40))],
+            drawn: vec![range(41, 41), range(81, 82)],
+            returned: vec![(range(82, 82), 9)],
+        };
+        under_grants(&mut state, &[lot]);
+        assert_eq!(state.holes, vec![hole(42, 42)], "what was drawn for once is none either");
+        let grants: Vec<_> =
+            state.elsewhere.grants.iter().map(|grant| (&*grant.holder, grant.range)).collect();
+        assert_eq!(grants, [("data centre 1", range(21, 40)), ("data centre 2", range(61, 80))]);
+        let count = |base, last| state.elsewhere.count_between(SequenceValue(base), SequenceValue(last));
+        assert_eq!(count(0, 60), 30);
+        assert_eq!(count(0, 65), 35, "the part that was reached");
+        assert_eq!(count(30, 65), 15, "a counter that began above");
+        let ahead: Vec<_> = state.segments.iter().map(|segment| (segment.from.0, segment.to.0)).collect();
+        assert_eq!(ahead, [(81, 81)], "what was handed back is not used");
+    }
 }

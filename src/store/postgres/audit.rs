@@ -47,7 +47,8 @@ pub(super) async fn enter(connection: &mut PgConnection, note: Option<&Note>) ->
     }
 }
 
-async fn append(connection: &mut PgConnection, entry: &AuditEntry) -> Result<(), Failure> {
+/// Writes an entry.
+pub(super) async fn append(connection: &mut PgConnection, entry: &AuditEntry) -> Result<(), Failure> {
     let AuditEntry { at, author, action, key, details } = entry;
     sqlx::query(LOCK).execute(&mut *connection).await?;
     sqlx::query(APPEND)

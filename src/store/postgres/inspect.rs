@@ -6,15 +6,21 @@ use sqlx::{Connection, PgConnection, Row};
 use tokio::time::timeout;
 
 use super::{
-    durability::ServerReport,
-    failure::{code, said},
+    durability::{Role, ServerReport},
+    failure::{Failure, code, said},
+    ledger::{self, Lost},
     schema::{self, SchemaState},
     url::{self, ConnectError},
 };
-use crate::{clock::Clock, config::DatabaseUrl, secret::Secret};
+use crate::{
+    clock::Clock,
+    config::DatabaseUrl,
+    secret::Secret,
+    store::{StoreError, Suspension},
+};
 
 /// How long all of it may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What was found.
 #[derive(Clone, Debug)]
@@ -27,6 +33,10 @@ pub struct Inspection {
     pub schema: SchemaState,
     /// What it holds.
     pub held: Held,
+    /// Why strict numbers are not issued.
+    pub suspension: Option<Suspension>,
+    /// What of them is known to be lacking.
+    pub lost: Vec<Lost>,
     /// How long one question took.
     pub round_trip: Duration,
     /// How far the server's clock is ahead of this machine's, in ms; negative: behind.
@@ -56,12 +66,30 @@ pub enum InspectError {
         /// What happened.
         source: sqlx::Error,
     },
+    /// What it holds makes no sense.
+    #[error("PostgreSQL at {name} cannot be looked at")]
+    Store {
+        /// Where.
+        name: String,
+        /// What was found.
+        source: StoreError,
+    },
     /// No answer.
     #[error("PostgreSQL at {name} does not answer")]
     Silent {
         /// Where.
         name: String,
     },
+}
+
+impl InspectError {
+    pub(super) fn of(name: String, failure: Failure) -> Self {
+        match failure {
+            Failure::Database(source) => Self::Failed { name, source },
+            Failure::Final(source) => Self::Store { name, source },
+            Failure::Overtaken => Self::Silent { name },
+        }
+    }
 }
 
 /// Looks at the database.
@@ -87,14 +115,28 @@ pub async fn inspect(
         let round_trip = clock.monotonic().saturating_sub(asked);
         let schema = schema::state(&mut connection).await?;
         let held = held(&mut connection, datacenter).await?;
+        let (suspension, lost) = if schema.found >= ledger::MARKED_SINCE && server.role == Role::Primary {
+            ledger::look(&mut connection).await?
+        } else {
+            (None, Vec::new())
+        };
         drop(connection.close().await);
         let midway = wall.plus(round_trip / 2);
         let clock_offset_ms = server.clock_ms - midway.0;
-        Ok(Inspection { name: name.clone(), server, schema, held, round_trip, clock_offset_ms })
+        Ok::<_, Failure>(Inspection {
+            name: name.clone(),
+            server,
+            schema,
+            held,
+            suspension,
+            lost,
+            round_trip,
+            clock_offset_ms,
+        })
     };
     match timeout(PATIENCE, look).await {
         Ok(Ok(inspection)) => Ok(inspection),
-        Ok(Err(source)) => Err(InspectError::Failed { name, source }),
+        Ok(Err(failure)) => Err(InspectError::of(name, failure)),
         Err(_elapsed) => Err(InspectError::Silent { name }),
     }
 }

@@ -19,6 +19,7 @@ mod inspect;
 mod ledger;
 pub mod marks;
 mod memory;
+mod resume;
 mod rules;
 mod schema;
 mod temporary;
@@ -33,7 +34,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::{
     runtime::Handle,
-    sync::{broadcast, watch},
+    sync::{broadcast, oneshot, watch},
 };
 
 use self::watchman::Verdict;
@@ -43,6 +44,7 @@ use crate::{clock::Clock, config::DatabaseUrl, lifecycle::Lifecycle, secret::Sec
 pub use crate::config::StrictLocking;
 pub use durability::{Role, ServerReport, Unfit};
 pub use inspect::{Held, InspectError, Inspection, inspect};
+pub use resume::{Lost, Resumed, resume};
 pub use schema::{SchemaError, SchemaState};
 pub use url::ConnectError;
 
@@ -66,6 +68,8 @@ pub struct Settings {
     pub locking: StrictLocking,
     /// Connections at most, but for one that listens.
     pub pool_size: u32,
+    /// What this process is called by others; `None`: it only reads, and gives no sign of life.
+    pub node: Option<String>,
     /// Certificates (PEM) that vouch for the server, beside the list of Mozilla.
     pub ca_file: Option<PathBuf>,
 }
@@ -128,11 +132,13 @@ impl PostgresStore {
         let (state, reachable) = watch::channel(watchman::nobody_yet(&*settings.clock));
         let (sent, verdict) = watch::channel(Verdict::None);
         let messages = broadcast::Sender::new(BACKLOG);
-        let Settings { clock, timeout, locking, .. } = settings;
+        let Settings { clock, timeout, locking, node, .. } = settings;
         let (name, heard, watch) = (url.to_string(), messages.clone(), Arc::clone(&clock));
         let post = watchman::Post { options, name, state, verdict: sent, messages: heard, clock: watch };
-        lifecycle.spawn(post.keep(pool.clone(), lifecycle.clone()));
-        let books = ledger::Books::new(lifecycle.clone())?;
+        // Dropped at its end, when the last word has been spoken.
+        let (speaking, spoken) = oneshot::channel::<()>();
+        lifecycle.spawn(post.keep(pool.clone(), lifecycle.clone(), spoken));
+        let books = ledger::Books::new(node.clone(), lifecycle.clone())?;
         let (home, lifecycle) = (Handle::current(), lifecycle.clone());
         let shared = Shared {
             clock,
@@ -147,7 +153,15 @@ impl PostgresStore {
             home,
             lifecycle,
         };
-        Ok(Self { shared: Arc::new(shared) })
+        let shared = Arc::new(shared);
+        if node.is_some() {
+            let keeping = ledger::keep(Arc::downgrade(&shared), shared.lifecycle.clone());
+            shared.lifecycle.spawn(async move {
+                keeping.await;
+                drop(speaking);
+            });
+        }
+        Ok(Self { shared })
     }
 
     /// Whether the database can be asked, now and later.

@@ -29,6 +29,7 @@ const STEPS: &[Step] = &[
     step!(3, "0003_counters"),
     step!(4, "0004_audit"),
     step!(5, "0005_grants"),
+    step!(6, "0006_ledger_marker"),
 ];
 
 /// The lock of the runner: "numgen" in ASCII.

@@ -7,7 +7,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 use tokio::{
-    sync::{broadcast, watch},
+    sync::{broadcast, oneshot, watch},
     time::{sleep, timeout},
 };
 
@@ -89,12 +89,14 @@ pub(super) struct Post {
 
 impl Post {
     /// Watches until `lifecycle` is drained or nobody is left who asks; then the pool is closed.
-    pub(super) async fn keep(self, pool: PgPool, lifecycle: Lifecycle) {
+    pub(super) async fn keep(self, pool: PgPool, lifecycle: Lifecycle, spoken: oneshot::Receiver<()>) {
         tokio::select! {
             () = self.watch() => {}
             () = self.state.closed() => {}
             () = lifecycle.draining() => {}
         }
+        // Nothing is sent: it is dropped when the process has said that it leaves.
+        let _ = timeout(ANSWER, spoken).await;
         // Connections of calls that are still running are not waited for.
         let _ = timeout(ANSWER, pool.close()).await;
     }

@@ -16,8 +16,8 @@ use crate::{
     counter::{Counter, Ranges, SequenceValue},
     prefix_key::PrefixKey,
     store::{
-        Advanced, AuditEntry, Bounds, CounterState, CounterStore, HoleReason, Note, StoreFuture, TakeRequest,
-        Taken,
+        Advanced, AuditEntry, Bounds, CounterState, CounterStore, Elsewhere, HoleReason, Note, StoreFuture,
+        TakeRequest, Taken,
         draw::{Ask, Standing, plan},
         ledger::{Advance, enter_advance, plan_advance},
     },
@@ -59,6 +59,7 @@ impl CounterStore for SqliteStore {
                     last: values::sequence(row, "last")?,
                     segments: Vec::new(),
                     holes: Vec::new(),
+                    elsewhere: Elsewhere::default(),
                 })
             })?;
             for state in &mut states {

@@ -94,6 +94,7 @@ impl<P: Part, M: Manner> OnePostgres<P, M> {
             timeout: Duration::from_secs(20),
             locking: M::LOCKING,
             pool_size: 8,
+            node: None,
             ca_file: None,
         };
         let url = Secret::new(self.database.url());

@@ -95,6 +95,7 @@ impl Ground for Database {
             timeout: TIMEOUT,
             locking: StrictLocking::Row,
             pool_size: 4,
+            node: None,
             ca_file: None,
         };
         let store = PostgresStore::connect(&Secret::new(self.url()), settings, &Metrics::new(), lifecycle);

@@ -221,6 +221,30 @@ impl Postgres {
         text.trim_end().to_owned()
     }
 
+    /// What `pg_dump` makes of a database.
+    #[track_caller]
+    pub(crate) fn dump(&self, database: &str) -> TempDir {
+        let dump = directory("numgen-dump-");
+        self.tool("pg_dump", &["-Fc", "-d", database, "-f", &dump.path().join("dump").to_string_lossy()]);
+        dump
+    }
+
+    /// `pg_restore` into a database that is empty.
+    #[track_caller]
+    pub(crate) fn load(&self, dump: &TempDir, database: &str) {
+        self.tool("pg_restore", &["-e", "-d", database, &dump.path().join("dump").to_string_lossy()]);
+    }
+
+    #[track_caller]
+    fn tool(&self, name: &str, arguments: &[&str]) {
+        let output = Command::new(program(name))
+            .args(["-h", "127.0.0.1", "-U", OWNER, "-p", &self.port.to_string()])
+            .args(arguments)
+            .output();
+        let output = output.expect("a client of PostgreSQL: tests/stages/tools.sh system installs it");
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
     fn client(&self, database: &str, sql: &str) -> std::process::Output {
         Command::new(program("psql"))
             .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", OWNER])

@@ -82,7 +82,7 @@ struct HoleText {
     holder: Option<String>,
 }
 
-/// A text that is not what [`write`] makes.
+/// A text that is not what [`write()`] makes.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Misread {
     #[error("the state of a counter is not understood: {0}")]

@@ -19,6 +19,7 @@ use super::{
         values::{Whole, prefix_key},
     },
     barrier::barrier,
+    marker::open,
     reading::{self, columns},
     sheet::{self, Sheet},
 };
@@ -113,8 +114,12 @@ fn due<'c>(
     connection: &'c mut PgConnection,
     now: &'c UnixMillis,
 ) -> BoxFuture<'c, Result<BTreeSet<i64>, Failure>> {
-    const DUE: &str = "SELECT counter FROM numgen_ledger WHERE state = 'reserved' AND reserved_until_ms <= $1
-        ORDER BY reserved_until_ms LIMIT $2";
+    // Where something may be lacking, that a reservation was confirmed may be lacking too.
+    const DUE: &str = concat!(
+        "SELECT counter FROM numgen_ledger WHERE state = 'reserved' AND reserved_until_ms <= $1 AND ",
+        open!(),
+        " ORDER BY reserved_until_ms LIMIT $2"
+    );
     Box::pin(async move {
         let rows = sqlx::query(DUE).bind(now.0).bind(EXPIRE_LIMIT).fetch_all(connection).await?;
         Ok(rows.iter().map(|row| row.try_get("counter")).collect::<Result<_, _>>()?)

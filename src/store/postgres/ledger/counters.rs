@@ -18,7 +18,9 @@ use super::{
     },
     barrier::barrier,
     entry::{self, Entry},
+    marker,
     sheet::{self, Signature},
+    statement,
 };
 use crate::{
     calendar::Period,
@@ -26,8 +28,8 @@ use crate::{
     counter::{Counter, Ranges, SequenceValue},
     prefix_key::PrefixKey,
     store::{
-        Advanced, Bounds, CounterState, CounterStore, HoleReason, Note, StoreError, StoreFuture, TakeRequest,
-        Taken,
+        Advanced, Bounds, CounterState, CounterStore, Elsewhere, HoleReason, Note, StoreError, StoreFuture,
+        TakeRequest, Taken,
         draw::{Standing, plan_infallibly},
         ledger::{Advance, enter_advance, plan_advance},
     },
@@ -117,6 +119,7 @@ impl CounterStore for PostgresStore {
 fn take<'c>(connection: &'c mut PgConnection, asked: &'c Take) -> BoxFuture<'c, Result<Vec<Taken>, Failure>> {
     Box::pin(async move {
         let Take { counter, bounds, requests, now } = asked;
+        marker::require_open(connection).await?;
         let sheet = sheet::open(connection, counter).await?;
         if bounds.scheme < sheet.scheme {
             return Err(StoreError::Superseded { store: STORE, operation: "take" }.into());
@@ -180,6 +183,7 @@ fn counters<'c>(
                     last: sequence(row, "last")?,
                     segments: Vec::new(),
                     holes: Vec::new(),
+                    elsewhere: Elsewhere::default(),
                 });
             }
             let first: Option<Whole> = row.try_get("from_value")?;
@@ -206,6 +210,8 @@ fn retire<'c>(
     const HIGHEST: &str = "SELECT coalesce(max(c.last), 0) AS highest
         FROM numgen_ledger_counters c JOIN numgen_ledger_keys k ON k.id = c.prefix WHERE k.prefix_key = $1";
     Box::pin(async move {
+        // The highest value may be one of those that are lacking.
+        marker::require_open(connection).await?;
         for sql in [KEY, SHEETS] {
             sqlx::query(sql).bind(key.as_str()).bind(signed(*scheme)).execute(&mut *connection).await?;
         }
@@ -232,7 +238,7 @@ fn advance<'c>(
             Advance::Void(base, range) => {
                 let entries = enter_advance(counter, sheet.account.clone(), range, actor, *now);
                 let entry = Entry::of_rows(sheet, Standing { base, last: *to }, signature.batch, entries);
-                entry::write_one(connection, &signature.writer, &entry).await?;
+                statement::write_one(connection, &signature.writer, &entry).await?;
             }
             Advance::List(base, range) => {
                 sheet::save_standing(connection, &sheet, Standing { base, last: *to }).await?;

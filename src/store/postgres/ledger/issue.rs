@@ -27,12 +27,14 @@ use super::{
     OPERATION, Page,
     barrier::barrier,
     entry::{self, Entry, Order},
+    marker,
     press::{Pressed, Seal, press},
     sheet::{self, Batch, Sheet, Signature},
+    statement,
 };
 use crate::{
     clock::UnixMillis,
-    store::{Drawn, HoleReason, StoreError, Taken, draw::plan_infallibly},
+    store::{Drawn, HoleReason, StoreError, Suspension, Taken, draw::plan_infallibly},
 };
 
 /// How often the optimistic strategy reads and tries before it takes the row lock.
@@ -51,6 +53,7 @@ struct Proposal {
 
 /// One attempt to write a batch. Its name is its own, so that no other is taken for it.
 struct Attempt {
+    store: PostgresStore,
     order: Arc<Order>,
     signature: Signature,
     /// What is about to be committed.
@@ -60,7 +63,7 @@ struct Attempt {
 impl Attempt {
     fn named(store: &PostgresStore, order: &Arc<Order>, batch: Batch) -> Self {
         let signature = Signature { writer: store.books().writer, batch };
-        Self { order: Arc::clone(order), signature, proposal: Mutex::default() }
+        Self { store: store.clone(), order: Arc::clone(order), signature, proposal: Mutex::default() }
     }
 
     fn propose(&self, proposal: &Proposal) {
@@ -82,10 +85,11 @@ enum Outcome {
     Refused,
 }
 
-/// Draws a batch. `page` is what this process knows of the counter, and belongs to this call until it ends.
+/// Draws a batch. `page` is what this process knows of the counter (kept at `shelf`), and belongs to this call until it ends.
 pub(super) async fn issue(
     store: &PostgresStore,
-    order: Arc<Order>,
+    order: &Arc<Order>,
+    shelf: &Arc<tokio::sync::Mutex<Page>>,
     page: &mut Page,
     until: Instant,
 ) -> Result<Drawn, StoreError> {
@@ -93,31 +97,33 @@ pub(super) async fn issue(
     let guess = page.guess();
     let guessed = guess.is_some();
     let mut outcome = match guess.and_then(|sheet| Some((sheet, page.next_of_line(store.books())?))) {
-        Some((sheet, batch)) => on_guess(store, Attempt::named(store, &order, batch), sheet, until).await?,
+        Some((sheet, batch)) => on_guess(store, Attempt::named(store, order, batch), sheet, until).await?,
         None => Outcome::Refused,
     };
     if matches!(outcome, Outcome::Refused) {
         page.line = None;
         let _alone = alone(page, until).await?;
         if store.locking() == StrictLocking::Optimistic {
-            outcome = optimistically(store, &order, page, until).await?;
+            outcome = optimistically(store, order, page, until).await?;
         }
         if matches!(outcome, Outcome::Refused) {
             page.was_wrong(guessed);
-            outcome = Outcome::Written(under_lock(store, &order, until).await?);
+            outcome = Outcome::Written(under_lock(store, order, until).await?);
         }
     }
     match outcome {
         Outcome::Refused => Err(unknown(OPERATION)),
         Outcome::Written(Proposal { taken, after }) => {
+            store.books().witness.saw(&order.counter, &after);
             page.know(after);
             Ok(Drawn::Kept(taken))
         }
         Outcome::Ahead(attempt, Proposal { taken, after }, seal) => {
             page.know(after.clone());
             let in_doubt = Arc::clone(&page.doubt).read_owned().await;
-            let batch = Ahead { attempt, proposal: Proposal { taken, after }, seal, in_doubt };
-            Ok(Drawn::Pending(Box::pin(keep(store.clone(), batch, until))))
+            let (proposal, shelf) = (Proposal { taken, after }, Arc::clone(shelf));
+            let batch = Ahead { attempt, proposal, seal, in_doubt, shelf };
+            Ok(Drawn::Pending(Box::pin(keep(batch, until))))
         }
     }
 }
@@ -134,24 +140,27 @@ struct Ahead {
     proposal: Proposal,
     seal: Seal,
     in_doubt: OwnedRwLockReadGuard<()>,
+    shelf: Arc<tokio::sync::Mutex<Page>>,
 }
 
-/// Waits until a batch is durable. One that a crash has taken back is drawn again.
-async fn keep(store: PostgresStore, batch: Ahead, until: Instant) -> Result<Vec<Taken>, StoreError> {
-    let Ahead { attempt, proposal, seal, in_doubt } = batch;
-    if let Ok(Ok(())) = timeout_at(until, seal).await {
-        return Ok(proposal.taken);
+/// Waits until a batch is durable. One that a crash has taken back is drawn again, as if it had never been.
+async fn keep(batch: Ahead, until: Instant) -> Result<Vec<Taken>, StoreError> {
+    let Ahead { attempt, proposal, seal, in_doubt, shelf } = batch;
+    let Attempt { store, order, .. } = &attempt;
+    let sealed = matches!(timeout_at(until, seal).await, Ok(Ok(())));
+    if !sealed {
+        attempt.propose(&proposal);
     }
-    attempt.propose(&proposal);
-    if let Some(proposal) = find_out(&store, &attempt, until).await? {
+    if sealed || find_out(store, &attempt, until).await?.is_some() {
+        store.books().witness.saw(&order.counter, &proposal.after);
         return Ok(proposal.taken);
     }
     drop(in_doubt);
-    let page = store.books().page(&attempt.order.counter);
-    let mut page = timeout_at(until, page.lock()).await.map_err(|_elapsed| unknown(OPERATION))?;
+    let mut page = timeout_at(until, shelf.lock()).await.map_err(|_elapsed| unknown(OPERATION))?;
     (page.sheet, page.line) = (None, None);
     let _alone = alone(&page, until).await?;
-    let Proposal { taken, after } = under_lock(&store, &attempt.order, until).await?;
+    let Proposal { taken, after } = under_lock(store, order, until).await?;
+    store.books().witness.saw(&order.counter, &after);
     page.know(after);
     Ok(taken)
 }
@@ -257,9 +266,14 @@ fn draw<'c>(
     attempt: &'c Attempt,
 ) -> BoxFuture<'c, Result<Proposal, Failure>> {
     Box::pin(async move {
-        let Attempt { order, signature: Signature { writer, batch }, .. } = attempt;
+        let Attempt { store, order, signature: Signature { writer, batch }, .. } = attempt;
+        let witness = &store.books().witness;
         let Order { counter, bounds, requests, .. } = &**order;
+        marker::require_believed(connection, writer, witness.beat()).await?;
         let sheet = sheet::open(connection, counter).await?;
+        if !witness.agrees(counter, &sheet) {
+            return Err(StoreError::Suspended { why: Suspension::Settling }.into());
+        }
         if bounds.scheme < sheet.scheme {
             return Err(StoreError::Superseded { store: STORE, operation: OPERATION }.into());
         }
@@ -280,7 +294,7 @@ fn draw<'c>(
             sheet::list(connection, entry.sheet(), hole, HoleReason::Skipped, since).await?;
         }
         let proposal = Proposal { taken: plan.taken, after: entry.after(*writer) };
-        entry::write_one(connection, writer, &entry).await?;
+        statement::write_one(connection, writer, &entry).await?;
         attempt.propose(&proposal);
         Ok(proposal)
     })

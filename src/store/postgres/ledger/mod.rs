@@ -18,21 +18,28 @@
 //!    requests without a key get their numbers too. The row lock cannot be had while the lost transaction still runs, and a statement
 //!    that arrives after that finds another version. If the deadline passes first the caller gets `Timeout`: what may have been
 //!    drawn stands in the ledger, and a retry with the same key is answered with it.
-//! 5. **A retired scheme draws nothing.** Every sheet shows what was retired, and is made under a lock that retiring takes too.
+//! 5. **A server that may have forgotten draws nothing.** `marker.rs` says which server is believed; a guess is written on that
+//!    condition too.
+//! 6. **A retired scheme draws nothing.** Every sheet shows what was retired, and is made under a lock that retiring takes too.
+//!
+//! 7. **Nobody is told what a crash may take back**, although others draw on it before it is durable: `barrier.rs`.
 //!
 //! The hot path is one round trip and one commit for a whole batch (`press.rs`); for many counters at once, still one.
 //!
-//! Order of reading: `sheet.rs`, `entry.rs` (the statement), `press.rs`, `issue.rs`; then `changes.rs` (confirm, void, expire),
-//! `reading.rs` (pages, certificates, verification), `counters.rs` (the same sheets outside the ledger).
+//! Order of reading: `sheet.rs`, `entry.rs`, `statement.rs`, `barrier.rs`, `press.rs`, `issue.rs`; `marker.rs`, `witness.rs`; then
+//! `changes.rs` (confirm, void, expire), `reading.rs` (pages, certificates, verification), `counters.rs` (the same sheets outside the ledger).
 
 mod barrier;
 mod changes;
 mod counters;
 mod entry;
 mod issue;
+mod marker;
 mod press;
 mod reading;
 mod sheet;
+mod statement;
+mod witness;
 
 use std::{
     collections::HashMap,
@@ -53,6 +60,7 @@ use self::{
     entry::Order,
     press::Press,
     sheet::{Batch, Sheet, Signature},
+    witness::Witness,
 };
 use super::{PostgresStore, failure::unknown};
 use crate::{
@@ -78,6 +86,10 @@ const LONGEST_MISTRUST: u32 = 31;
 /// How long an audit may take that reads a whole ledger.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(600);
 
+pub use marker::Lost;
+pub(super) use marker::{MARKED_SINCE, look, resume};
+pub(super) use witness::keep;
+
 /// What this process knows of the ledgers.
 pub(super) struct Books {
     /// Names this process, not the host that it runs on.
@@ -87,6 +99,7 @@ pub(super) struct Books {
     lines: AtomicI64,
     pages: Mutex<HashMap<Counter, Arc<tokio::sync::Mutex<Page>>, RandomState>>,
     press: Press,
+    pub(super) witness: Witness,
     lifecycle: Lifecycle,
 }
 
@@ -107,7 +120,7 @@ struct Page {
 
 impl Books {
     /// Knows nothing yet. Tasks end with `lifecycle`.
-    pub(super) fn new(lifecycle: Lifecycle) -> Result<Self, getrandom::Error> {
+    pub(super) fn new(node: Option<String>, lifecycle: Lifecycle) -> Result<Self, getrandom::Error> {
         let (mut writer, mut passer) = ([0; 16], [0; 16]);
         getrandom::fill(&mut writer)?;
         getrandom::fill(&mut passer)?;
@@ -117,6 +130,7 @@ impl Books {
             lines: AtomicI64::new(0),
             pages: Mutex::default(),
             press: Press::default(),
+            witness: Witness::new(writer, node),
             lifecycle,
         })
     }
@@ -181,9 +195,17 @@ impl PostgresStore {
 
     async fn draw_in_turn(&self, order: Order) -> Result<Drawn, StoreError> {
         let until = Instant::now() + self.shared.timeout;
+        let order = Arc::new(order);
         let page = self.books().page(&order.counter);
-        let mut page = timeout_at(until, page.lock()).await.map_err(|_elapsed| unknown(OPERATION))?;
-        issue::issue(self, Arc::new(order), &mut page, until).await
+        let mut turn = timeout_at(until, page.lock()).await.map_err(|_elapsed| unknown(OPERATION))?;
+        loop {
+            self.may_draw(until).await?;
+            match issue::issue(self, &order, &page, &mut turn, until).await {
+                // The server was exchanged this moment.
+                Err(StoreError::Suspended { .. }) if Instant::now() < until => self.must_look_again(),
+                other => return other,
+            }
+        }
     }
 }
 

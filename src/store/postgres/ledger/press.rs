@@ -27,7 +27,9 @@ use super::{
     },
     OPERATION,
     barrier::barrier,
-    entry::{self, Commit, Entry},
+    entry::Entry,
+    marker::{self, Place},
+    statement::{self, Basis, Commit},
 };
 use crate::store::StoreError;
 
@@ -38,8 +40,8 @@ const HANDS: usize = 3;
 const FULL: usize = 2_000;
 
 /// One plan for good, by index: planning anew for each batch takes as long as the batch, and a plan made while tables were small
-/// would read all of them later.
-const PLANS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off";
+/// would read all of them later. What is ruled out counts as dear, and what is dear would be compiled first.
+const PLANS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off";
 
 /// What became of a batch.
 #[derive(Debug)]
@@ -57,6 +59,12 @@ pub(super) enum Pressed {
 /// Resolves when a batch is durable; with an error when nobody knows.
 pub(super) type Seal = oneshot::Receiver<()>;
 
+/// A connection, and where it leads for as long as it lasts.
+struct Line {
+    connection: PgConnection,
+    place: Place,
+}
+
 struct Job {
     entry: Entry,
     until: Instant,
@@ -68,7 +76,7 @@ struct State {
     waiting: Vec<Job>,
     /// Statements under way.
     busy: usize,
-    idle: Vec<PgConnection>,
+    idle: Vec<Line>,
 }
 
 #[derive(Default)]
@@ -136,7 +144,7 @@ impl Hand {
         let mut rows = 0;
         let fitting = state.waiting.iter().take_while(|job| {
             let fits = rows < FULL;
-            rows += job.entry.row_count();
+            rows += job.entry.rows().len();
             fits
         });
         let count = fitting.count();
@@ -154,26 +162,28 @@ impl Hand {
         jobs.sort_by_key(|job| job.entry.counter());
         jobs.dedup_by_key(|job| job.entry.counter());
         let Some(until) = jobs.iter().map(|job| job.until).max() else { return };
-        let Ok(mut connection) = self.connection(until).await else {
+        let Ok(mut line) = self.line(until).await else {
             tell_all(jobs, || Pressed::Refused);
             return;
         };
         let entries: Vec<&Entry> = jobs.iter().map(|job| &job.entry).collect();
         let ahead = entries.iter().any(|entry| entry.commit() == Commit::Ahead);
         let commit = if ahead { Commit::Ahead } else { Commit::Waits };
-        let writer = &self.store.books().writer;
-        let written = timeout_at(until, entry::write(&mut connection, writer, commit, &entries)).await;
+        let books = self.store.books();
+        let (writer, basis) = (&books.writer, Basis::Guess(books.witness.beat(), &line.place));
+        let written =
+            timeout_at(until, statement::write(&mut line.connection, writer, basis, commit, &entries)).await;
         match written {
             Ok(Ok(written)) => {
                 let seals = tell(jobs, commit, &written);
                 if commit == Commit::Ahead {
-                    self.seal(connection, seals, until).await;
+                    self.seal(line, seals, until).await;
                 } else {
-                    self.put_by(connection);
+                    self.put_by(line);
                 }
             }
             Ok(Err(error)) if rolled_back(&error) => {
-                self.put_by(connection);
+                self.put_by(line);
                 tell_all(jobs, || Pressed::Refused);
             }
             Ok(Err(_)) | Err(_) => {
@@ -184,19 +194,19 @@ impl Hand {
     }
 
     /// Makes durable what was committed on this connection.
-    async fn seal(&self, mut connection: PgConnection, seals: Vec<oneshot::Sender<()>>, until: Instant) {
-        if let Ok(Ok(())) = timeout_at(until, barrier(&mut connection)).await {
+    async fn seal(&self, mut line: Line, seals: Vec<oneshot::Sender<()>>, until: Instant) {
+        if let Ok(Ok(())) = timeout_at(until, barrier(&mut line.connection)).await {
             for seal in seals {
                 let _gone = seal.send(());
             }
-            self.put_by(connection);
+            self.put_by(line);
         } else {
             self.put_away_all();
         }
     }
 
-    fn put_by(&self, connection: PgConnection) {
-        self.store.books().press.state().idle.push(connection);
+    fn put_by(&self, line: Line) {
+        self.store.books().press.state().idle.push(line);
     }
 
     /// A connection has failed: the others were most likely cut with it.
@@ -204,18 +214,20 @@ impl Hand {
         self.store.books().press.state().idle.clear();
     }
 
-    async fn connection(&self, until: Instant) -> Result<PgConnection, StoreError> {
+    async fn line(&self, until: Instant) -> Result<Line, StoreError> {
         let idle = self.store.books().press.state().idle.pop();
-        match idle {
-            Some(connection) => Ok(connection),
-            None => {
-                let mut connection = self.store.connection_of_own(OPERATION, until).await?;
-                match timeout_at(until, sqlx::raw_sql(PLANS).execute(&mut connection)).await {
-                    Ok(Ok(_)) => Ok(connection),
-                    Ok(Err(error)) => Err(unavailable(OPERATION, &said(&error))),
-                    Err(_elapsed) => Err(unknown(OPERATION)),
-                }
-            }
+        if let Some(line) = idle {
+            return Ok(line);
+        }
+        let mut connection = self.store.connection_of_own(OPERATION, until).await?;
+        let prepared = timeout_at(until, async {
+            sqlx::raw_sql(PLANS).execute(&mut connection).await?;
+            marker::place(&mut connection).await
+        });
+        match prepared.await {
+            Ok(Ok(place)) => Ok(Line { connection, place }),
+            Ok(Err(error)) => Err(unavailable(OPERATION, &said(&error))),
+            Err(_elapsed) => Err(unknown(OPERATION)),
         }
     }
 }

@@ -1,10 +1,13 @@
 //! A master and its replica, watched by three sentinels.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
 
 use tempfile::TempDir;
-
-use std::process::{Command, Stdio};
 
 use super::{
     super::{
@@ -23,8 +26,8 @@ const DOWN_AFTER: Duration = Duration::from_millis(800);
 pub(crate) struct Sentinels {
     servers: Vec<Redis>,
     ports: Vec<u16>,
-    _processes: Vec<Process>,
-    _home: TempDir,
+    processes: Vec<Process>,
+    home: TempDir,
 }
 
 impl Sentinels {
@@ -38,7 +41,7 @@ impl Sentinels {
         wait_linked(&replica);
         let home = tempfile::Builder::new().prefix("numgen-sentinel-").tempdir().expect("a directory");
         let mut sentinels =
-            Self { servers: vec![master, replica], ports: Vec::new(), _processes: Vec::new(), _home: home };
+            Self { servers: vec![master, replica], ports: Vec::new(), processes: Vec::new(), home };
         for index in 0..3 {
             sentinels.watch(index);
         }
@@ -55,7 +58,7 @@ impl Sentinels {
 
     fn watch(&mut self, index: usize) {
         let port = free_address().port();
-        let directory = self._home.path().join(index.to_string());
+        let directory = self.home.path().join(index.to_string());
         fs::create_dir(&directory).expect("a directory");
         let file = directory.join("sentinel.conf");
         let text = format!(
@@ -73,7 +76,7 @@ impl Sentinels {
         let mut process = Process::spawn(&mut command);
         assert!(answers_within(port, PATIENCE, || process.ended().is_none()), "a sentinel at {port}");
         self.ports.push(port);
-        self._processes.push(process);
+        self.processes.push(process);
     }
 
     /// The sentinels and the name of the master, as the service takes it.
@@ -118,6 +121,19 @@ impl Sentinels {
         new
     }
 
+    /// Waits until one server is the master and the other follows it; answers which one the master is. That may be another than a
+    /// moment ago: on a machine with much to do the sentinels may take the silence of a master for its death.
+    #[track_caller]
+    pub(crate) fn wait_whole(&self) -> usize {
+        let mut master = self.master();
+        // Sentinels that noticed a pause of their own do nothing for 30 s (TILT).
+        Stopwatch::wait_until(Duration::from_secs(90), "one follows the other", || {
+            master = self.master();
+            self.servers[1 - master].info("replication", "master_link_status") == "up"
+        });
+        master
+    }
+
     /// Has the sentinels choose the other server while the master lives on; answers which one that is. For some seconds both think
     /// that they are the master, and what the old one is told then is lost.
     #[track_caller]
@@ -133,6 +149,22 @@ impl Sentinels {
             })
         });
         new
+    }
+}
+
+/// What the sentinels did, where a test goes wrong.
+impl Drop for Sentinels {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            return;
+        }
+        for index in 0..self.ports.len() {
+            let log =
+                fs::read_to_string(self.home.path().join(index.to_string()).join("log")).unwrap_or_default();
+            let events: Vec<&str> =
+                log.lines().filter(|line| line.contains(" # ") || line.contains(" * ")).collect();
+            eprintln!("sentinel {index}:\n{}", events[events.len().saturating_sub(40)..].join("\n"));
+        }
     }
 }
 
