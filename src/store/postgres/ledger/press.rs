@@ -1,7 +1,7 @@
 //! The press: batches of different counters that wait at the same time are written by one statement, in one commit.
 //!
 //! Invariants:
-//! - at most [`HANDS`] statements are under way; a batch is in exactly one of them;
+//! - one statement is under way at a time, and at most [`SEALS`] that were committed ahead wait for the disk; a batch is in one of them;
 //! - `Refused` means that nothing of a batch was written and nothing will be; a connection that does not answer makes `Unknown`;
 //! - a batch that was committed ahead is followed by a barrier on the same connection; its seal is broken if that is not answered;
 //! - a connection that failed, or was left in the middle of an answer, is never used again.
@@ -33,15 +33,17 @@ use super::{
 };
 use crate::store::StoreError;
 
-/// While statements wait for the disk, another is worked out.
-const HANDS: usize = 3;
+/// While statements wait for the disk, the next is worked out: no more at a time, so that it is of those who came meanwhile.
+const SEALS: usize = 2;
 
 /// How many rows one statement writes, but for the last batch that goes in.
 const FULL: usize = 2_000;
 
 /// One plan for good, by index: planning anew for each batch takes as long as the batch, and a plan made while tables were small
 /// would read all of them later. What is ruled out counts as dear, and what is dear would be compiled first.
-const PLANS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off";
+///
+/// All counters share the press, so it waits for nobody: what is held by others for longer than this is refused, and drawn alone.
+const SETTINGS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off; SET lock_timeout = 50";
 
 /// What became of a batch.
 #[derive(Debug)]
@@ -74,8 +76,9 @@ struct Job {
 #[derive(Default)]
 struct State {
     waiting: Vec<Job>,
-    /// Statements under way.
-    busy: usize,
+    is_busy: bool,
+    /// How many statements wait for the disk.
+    sealing: usize,
     idle: Vec<Line>,
 }
 
@@ -96,8 +99,8 @@ pub(super) async fn press(store: &PostgresStore, entry: Entry, until: Instant) -
     let job = Job { entry, until, answer };
     let hand = {
         let mut state = store.books().press.state();
-        if state.busy < HANDS {
-            state.busy += 1;
+        if !state.is_busy {
+            state.is_busy = true;
             Some((Hand { store: store.clone() }, job))
         } else {
             state.waiting.push(job);
@@ -106,9 +109,9 @@ pub(super) async fn press(store: &PostgresStore, entry: Entry, until: Instant) -
     };
     if let Some((hand, job)) = hand {
         match job.entry.commit() {
-            Commit::Waits => hand.write(vec![job]).await,
+            Commit::Waits => hand.work(vec![job], Commit::Waits).await,
             Commit::Ahead => {
-                let task = async move { hand.write(vec![job]).await };
+                let task = hand.work(vec![job], Commit::Ahead);
                 store.books().lifecycle.spawn_on(&store.shared.home, task);
             }
         }
@@ -126,17 +129,27 @@ struct Hand {
 }
 
 impl Hand {
-    /// Writes what waits until nothing does.
-    async fn work(self) {
-        loop {
-            // Whoever is ready to join does so.
-            tokio::task::yield_now().await;
-            let jobs = self.next();
-            if jobs.is_empty() {
-                return;
-            }
-            self.write(jobs).await;
-        }
+    /// Writes `jobs`. If they were committed ahead, passes the right on before they are sealed.
+    async fn work(self, jobs: Vec<Job>, commit: Commit) {
+        let Some(ahead) = self.write(jobs, commit).await else { return };
+        let store = self.store.clone();
+        let is_full = {
+            let mut state = store.books().press.state();
+            state.sealing += 1;
+            state.sealing >= SEALS
+        };
+        let kept = is_full.then_some(self);
+        ahead.seal(&store).await;
+        store.books().press.state().sealing -= 1;
+        drop(kept);
+    }
+
+    /// Writes those who wait: there are others, who would wait for their disk.
+    async fn go_on(self) {
+        // Whoever is ready to join does so.
+        tokio::task::yield_now().await;
+        let jobs = self.next();
+        self.work(jobs, Commit::Ahead).await;
     }
 
     fn next(&self) -> Vec<Job> {
@@ -155,20 +168,18 @@ impl Hand {
         }
     }
 
-    async fn write(&self, mut jobs: Vec<Job>) {
+    async fn write(&self, mut jobs: Vec<Job>, commit: Commit) -> Option<Ahead> {
         // One order for everybody who locks several counters, and one batch for each: a second one is there only because somebody
         // has left the first.
         jobs.retain(|job| !job.answer.is_closed());
         jobs.sort_by_key(|job| job.entry.counter());
         jobs.dedup_by_key(|job| job.entry.counter());
-        let Some(until) = jobs.iter().map(|job| job.until).max() else { return };
+        let until = jobs.iter().map(|job| job.until).max()?;
         let Ok(mut line) = self.line(until).await else {
             tell_all(jobs, || Pressed::Refused);
-            return;
+            return None;
         };
         let entries: Vec<&Entry> = jobs.iter().map(|job| &job.entry).collect();
-        let ahead = entries.iter().any(|entry| entry.commit() == Commit::Ahead);
-        let commit = if ahead { Commit::Ahead } else { Commit::Waits };
         let books = self.store.books();
         let (writer, basis) = (&books.writer, Basis::Guess(books.witness.beat(), &line.place));
         let written =
@@ -177,41 +188,20 @@ impl Hand {
             Ok(Ok(written)) => {
                 let seals = tell(jobs, commit, &written);
                 if commit == Commit::Ahead {
-                    self.seal(line, seals, until).await;
-                } else {
-                    self.put_by(line);
+                    return Some(Ahead { line, seals, until });
                 }
+                put_by(&self.store, line);
             }
             Ok(Err(error)) if rolled_back(&error) => {
-                self.put_by(line);
+                put_by(&self.store, line);
                 tell_all(jobs, || Pressed::Refused);
             }
             Ok(Err(_)) | Err(_) => {
-                self.put_away_all();
+                put_away_all(&self.store);
                 tell_all(jobs, || Pressed::Unknown);
             }
         }
-    }
-
-    /// Makes durable what was committed on this connection.
-    async fn seal(&self, mut line: Line, seals: Vec<oneshot::Sender<()>>, until: Instant) {
-        if let Ok(Ok(())) = timeout_at(until, barrier(&mut line.connection)).await {
-            for seal in seals {
-                let _gone = seal.send(());
-            }
-            self.put_by(line);
-        } else {
-            self.put_away_all();
-        }
-    }
-
-    fn put_by(&self, line: Line) {
-        self.store.books().press.state().idle.push(line);
-    }
-
-    /// A connection has failed: the others were most likely cut with it.
-    fn put_away_all(&self) {
-        self.store.books().press.state().idle.clear();
+        None
     }
 
     async fn line(&self, until: Instant) -> Result<Line, StoreError> {
@@ -221,7 +211,7 @@ impl Hand {
         }
         let mut connection = self.store.connection_of_own(OPERATION, until).await?;
         let prepared = timeout_at(until, async {
-            sqlx::raw_sql(PLANS).execute(&mut connection).await?;
+            sqlx::raw_sql(SETTINGS).execute(&mut connection).await?;
             marker::place(&mut connection).await
         });
         match prepared.await {
@@ -230,6 +220,37 @@ impl Hand {
             Err(_elapsed) => Err(unknown(OPERATION)),
         }
     }
+}
+
+/// A statement that was committed ahead.
+struct Ahead {
+    line: Line,
+    seals: Vec<oneshot::Sender<()>>,
+    until: Instant,
+}
+
+impl Ahead {
+    /// Makes it durable, on its own connection.
+    async fn seal(self, store: &PostgresStore) {
+        let Self { mut line, seals, until } = self;
+        if let Ok(Ok(())) = timeout_at(until, barrier(&mut line.connection)).await {
+            for seal in seals {
+                let _gone = seal.send(());
+            }
+            put_by(store, line);
+        } else {
+            put_away_all(store);
+        }
+    }
+}
+
+fn put_by(store: &PostgresStore, line: Line) {
+    store.books().press.state().idle.push(line);
+}
+
+/// A connection has failed: the others were most likely cut with it.
+fn put_away_all(store: &PostgresStore) {
+    store.books().press.state().idle.clear();
 }
 
 /// Tells everybody the same.
@@ -263,10 +284,10 @@ impl Drop for Hand {
         let books = self.store.books();
         let mut state = books.press.state();
         if state.waiting.is_empty() {
-            state.busy -= 1;
+            state.is_busy = false;
         } else {
             drop(state);
-            books.lifecycle.spawn_on(&self.store.shared.home, Self { store: self.store.clone() }.work());
+            books.lifecycle.spawn_on(&self.store.shared.home, Self { store: self.store.clone() }.go_on());
         }
     }
 }

@@ -23,6 +23,7 @@ use super::{
     marker::{Beat, Place},
 };
 use crate::{
+    clock::UnixMillis,
     counter::ValueRange,
     store::{LedgerRow, LedgerState},
 };
@@ -86,8 +87,8 @@ macro_rules! enter {
                 INSERT INTO numgen_ledger (counter, prefix, sequence, number, state, reason, subject, reserved_until_ms, issued_at_ms,
                     idempotency_key, hash)
                 SELECT moved.id, moved.prefix, r.sequence, r.number,
-                    CASE WHEN r.state IS NULL THEN 'issued' ELSE r.state::numgen_ledger_state END, r.reason, r.subject,
-                    r.reserved_until_ms, r.issued_at_ms, r.idempotency_key, decode(r.hash, 'hex')
+                    CASE WHEN r.state IS NULL THEN 'issued' ELSE r.state::numgen_ledger_state END, r.reason, coalesce(r.subject, $7),
+                    r.reserved_until_ms, coalesce(r.issued_at_ms, $8), r.idempotency_key, r.hash
                 FROM ",
             $source,
             ")"
@@ -120,18 +121,18 @@ macro_rules! several {
     ($condition:expr, $and_no_key:literal, $records:expr) => {
         concat!(
             "WITH job AS (
-                SELECT * FROM unnest($7::bigint[], $8::bigint[], $9::bytea[], $10::bigint[], $11::bigint[], $12::numeric[], $13::numeric[],
-                    $14::numeric[], $15::numeric[], $16::text[], $17::bigint[])
+                SELECT * FROM unnest($9::bigint[], $10::bigint[], $11::bytea[], $12::bigint[], $13::bigint[], $14::numeric[], $15::numeric[],
+                    $16::numeric[], $17::numeric[], $18::text[], $19::bigint[])
                 AS job (counter, version, past_writer, past_batch, scheme, base, last, run_first, run_last, head, batch)
             ), locked AS (
-                SELECT c.id, c.prefix, job.* FROM job JOIN numgen_ledger_counters c ON c.id = job.counter WHERE ",
+                SELECT c.ctid AS place, job.* FROM job JOIN numgen_ledger_counters c ON c.id = job.counter WHERE ",
             sheet_is_as_known!("job."), " AND ", $condition, $and_no_key,
             "   ORDER BY c.id FOR UPDATE OF c SKIP LOCKED
             ), moved AS (
                 UPDATE numgen_ledger_counters c
                 SET version = c.version + 1, base = locked.base, last = locked.last, run_first = locked.run_first,
                     run_last = locked.run_last, head = locked.head, writer = $1, batch = locked.batch
-                FROM locked WHERE c.id = locked.id
+                FROM locked WHERE c.ctid = locked.place
                 RETURNING c.id, c.prefix, locked.past_writer, locked.past_batch
             ), displaced AS (
                 INSERT INTO numgen_ledger_writers (counter, writer, batch)
@@ -139,8 +140,8 @@ macro_rules! several {
                 ON CONFLICT (counter, writer) DO UPDATE SET batch = excluded.batch, noted_at = now()
             )",
             enter!(
-                "unnest($18::numeric[], $19::text[], $20::text[], $21::text[], $22::text[], $23::bigint[], $24::bigint[], $25::text[],
-                    $26::text[], $27::bigint[])
+                "unnest($20::numeric[], $21::text[], $22::text[], $23::text[], $24::text[], $25::bigint[], $26::bigint[], $27::text[],
+                    $28::bytea[], $29::bigint[])
                 AS r (sequence, number, state, reason, subject, reserved_until_ms, issued_at_ms, idempotency_key, hash, counter)
                 JOIN moved ON moved.id = r.counter"
             ),
@@ -156,14 +157,14 @@ macro_rules! sole {
         concat!(
             "WITH moved AS (
                 UPDATE numgen_ledger_counters c
-                SET version = c.version + 1, base = $12, last = $13, run_first = $14, run_last = $15, head = $16, writer = $1, batch = $17
-                WHERE c.id = $7 AND c.version = $8 AND c.writer = $9 AND c.batch = $10 AND c.scheme <= $11 AND ",
+                SET version = c.version + 1, base = $14, last = $15, run_first = $16, run_last = $17, head = $18, writer = $1, batch = $19
+                WHERE c.id = $9 AND c.version = $10 AND c.writer = $11 AND c.batch = $12 AND c.scheme <= $13 AND ",
             believed!(), $and_no_key,
             "   RETURNING c.id, c.prefix
             )",
             enter!(
-                "moved, unnest($18::numeric[], $19::text[], $20::text[], $21::text[], $22::text[], $23::bigint[], $24::bigint[],
-                    $25::text[], $26::text[])
+                "moved, unnest($20::numeric[], $21::text[], $22::text[], $23::text[], $24::text[], $25::bigint[], $26::bigint[],
+                    $27::text[], $28::bytea[])
                 AS r (sequence, number, state, reason, subject, reserved_until_ms, issued_at_ms, idempotency_key, hash)"
             ),
             $records,
@@ -177,9 +178,9 @@ macro_rules! several_with_keys {
         several!(
             $condition,
             " AND job.counter NOT IN (
-                SELECT k.counter FROM unnest($28::bytea[], $33::bigint[]) AS k (key, counter) JOIN numgen_idempotency i ON i.key = k.key)",
+                SELECT k.counter FROM unnest($30::bytea[], $35::bigint[]) AS k (key, counter) JOIN numgen_idempotency i ON i.key = k.key)",
             record!(
-                "unnest($28::bytea[], $29::bytea[], $30::text[], $31::text[], $32::bigint[], $33::bigint[])
+                "unnest($30::bytea[], $31::bytea[], $32::text[], $33::text[], $34::bigint[], $35::bigint[])
                     AS k (key, fingerprint, stamp, value_ranges, expires_at_ms, counter)
                 JOIN moved ON moved.id = k.counter"
             )
@@ -193,9 +194,9 @@ const SEVERAL: &str = several!(believed!(), " ", "");
 const SEVERAL_WITH_KEYS: &str = several_with_keys!(believed!());
 const SOLE: &str = sole!(" ", "");
 const SOLE_WITH_KEYS: &str = sole!(
-    " AND NOT EXISTS (SELECT FROM unnest($27::bytea[]) AS k (key) JOIN numgen_idempotency i ON i.key = k.key)",
+    " AND NOT EXISTS (SELECT FROM unnest($29::bytea[]) AS k (key) JOIN numgen_idempotency i ON i.key = k.key)",
     record!(
-        "moved, unnest($27::bytea[], $28::bytea[], $29::text[], $30::text[], $31::bigint[])
+        "moved, unnest($29::bytea[], $30::bytea[], $31::text[], $32::text[], $33::bigint[])
             AS k (key, fingerprint, stamp, value_ranges, expires_at_ms)"
     )
 );
@@ -232,11 +233,13 @@ pub(super) async fn write(
     let query = query.bind(beat.beat).bind(beat.era);
     let query =
         query.bind(place.map_or("", |place| &place.timeline)).bind(place.map_or("", |place| &place.home));
+    let usual = Usual::of(entries);
+    let query = query.bind(usual.subject).bind(usual.issued_at.0);
     let query = match sole {
-        Some(entry) => bind_rows(bind_sheet(query, entry), entries),
+        Some(entry) => bind_rows(bind_sheet(query, entry), entries, usual),
         None => {
             let of_rows = entries.iter().flat_map(|entry| repeat_n(entry.counter(), entry.rows().len()));
-            bind_rows(bind_sheets(query, entries), entries).bind(of_rows.collect::<Vec<_>>())
+            bind_rows(bind_sheets(query, entries), entries, usual).bind(of_rows.collect::<Vec<_>>())
         }
     };
     let query = match (keyed, sole) {
@@ -299,7 +302,7 @@ fn bind_sheets<'q>(query: Statement<'q>, entries: &[&'q Entry]) -> Statement<'q>
         .bind(each().map(|entry| entry.batch().0).collect::<Vec<_>>())
 }
 
-fn bind_rows<'q>(query: Statement<'q>, entries: &[&'q Entry]) -> Statement<'q> {
+fn bind_rows<'q>(query: Statement<'q>, entries: &[&'q Entry], usual: Usual<'q>) -> Statement<'q> {
     let rows = || entries.iter().flat_map(|entry| entry.rows());
     let state = |row: &LedgerRow| Some(row.state).filter(|state| *state != LedgerState::Issued);
     query
@@ -307,11 +310,45 @@ fn bind_rows<'q>(query: Statement<'q>, entries: &[&'q Entry]) -> Statement<'q> {
         .bind(rows().map(|row| row.number.as_str()).collect::<Vec<_>>())
         .bind(sparse(rows().map(|row| state(row).map(LedgerState::as_str))))
         .bind(sparse(rows().map(|row| row.reason.as_deref())))
-        .bind(rows().map(|row| row.subject.as_str()).collect::<Vec<_>>())
+        .bind(sparse(
+            rows().map(|row| Some(row.subject.as_str()).filter(|subject| *subject != usual.subject)),
+        ))
         .bind(sparse(rows().map(|row| row.reserved_until.map(|moment| moment.0))))
-        .bind(rows().map(|row| row.issued_at.0).collect::<Vec<_>>())
+        .bind(sparse(rows().map(|row| Some(row.issued_at.0).filter(|at| *at != usual.issued_at.0))))
         .bind(sparse(rows().map(|row| row.idempotency_key.as_deref())))
-        .bind(rows().map(|row| row.hash.as_str()).collect::<Vec<_>>())
+        .bind(rows().map(|row| bytes_of(&row.hash)).collect::<Vec<_>>())
+}
+
+/// What most rows of a statement have in common: said once.
+#[derive(Clone, Copy)]
+struct Usual<'q> {
+    subject: &'q str,
+    issued_at: UnixMillis,
+}
+
+impl<'q> Usual<'q> {
+    /// As the last row has it: those before it are told apart by columns that end where they begin to agree.
+    fn of(entries: &[&'q Entry]) -> Self {
+        let last = entries.last().and_then(|entry| entry.rows().last());
+        Self {
+            subject: last.map_or("", |row| &row.subject),
+            issued_at: last.map_or(UnixMillis(0), |row| row.issued_at),
+        }
+    }
+}
+
+/// The bytes of a hash; `None`, which no row may have, if it is none.
+fn bytes_of(hash: &str) -> Option<[u8; 32]> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut bytes = [0; 32];
+    let (pairs, rest) = hash.as_bytes().as_chunks::<2>();
+    if pairs.len() != bytes.len() || !rest.is_empty() {
+        return None;
+    }
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = digit(*high)? << 4 | digit(*low)?;
+    }
+    Some(bytes)
 }
 
 /// A column that is mostly NULL ends with its last value: what is not there is NULL to the statement.
@@ -339,6 +376,16 @@ fn bind_records<'q>(query: Statement<'q>, entries: &[&'q Entry]) -> Statement<'q
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hash_is_read_as_it_was_written() {
+        let hash = format!("00ff{}", "a1".repeat(30));
+        let bytes = bytes_of(&hash).expect("a hash");
+        assert_eq!(bytes[..3], [0, 255, 0xa1]);
+        for wrong in ["", "00", &hash[1..], &format!("{hash}00"), &hash.replace('f', "g")] {
+            assert_eq!(bytes_of(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn a_column_ends_with_its_last_value() {
