@@ -24,7 +24,7 @@ use super::{
         idempotency::key_of,
         transaction::jittered,
     },
-    OPERATION, Page,
+    Guess, OPERATION, Page,
     barrier::barrier,
     entry::{self, Entry, Order},
     marker,
@@ -95,21 +95,14 @@ pub(super) async fn issue(
 ) -> Result<Drawn, StoreError> {
     // Taken out first: a call that is dropped half-way leaves no guess behind.
     let guess = page.guess();
-    let guessed = guess.is_some();
+    let guessed = if guess.is_some() { Guess::Wrong } else { Guess::None };
     let mut outcome = match guess.and_then(|sheet| Some((sheet, page.next_of_line(store.books())?))) {
         Some((sheet, batch)) => on_guess(store, Attempt::named(store, order, batch), sheet, until).await?,
         None => Outcome::Refused,
     };
     if matches!(outcome, Outcome::Refused) {
-        page.line = None;
-        let _alone = alone(page, until).await?;
-        if store.locking() == StrictLocking::Optimistic {
-            outcome = optimistically(store, order, page, until).await?;
-        }
-        if matches!(outcome, Outcome::Refused) {
-            page.was_wrong(guessed);
-            outcome = Outcome::Written(under_lock(store, order, until).await?);
-        }
+        // What is seldom gone through is kept apart: each call would carry room for it.
+        outcome = Box::pin(at_length(store, order, page, guessed, until)).await?;
     }
     match outcome {
         Outcome::Refused => Err(unknown(OPERATION)),
@@ -126,6 +119,26 @@ pub(super) async fn issue(
             Ok(Drawn::Pending(Box::pin(keep(batch, until))))
         }
     }
+}
+
+/// Draws without a guess.
+async fn at_length(
+    store: &PostgresStore,
+    order: &Arc<Order>,
+    page: &mut Page,
+    guess: Guess,
+    until: Instant,
+) -> Result<Outcome, StoreError> {
+    page.line = None;
+    let _alone = alone(page, until).await?;
+    if store.locking() == StrictLocking::Optimistic {
+        let outcome = optimistically(store, order, page, until).await?;
+        if !matches!(outcome, Outcome::Refused) {
+            return Ok(outcome);
+        }
+    }
+    page.was_wrong(guess);
+    under_lock(store, order, until).await.map(Outcome::Written)
 }
 
 /// Waits until every batch of this process is known to be durable or lost.
@@ -189,7 +202,7 @@ async fn on_guess(
         Pressed::Refused => Ok(Outcome::Refused),
         Pressed::Unknown => {
             attempt.propose(&proposal);
-            let found = find_out(store, &attempt, until).await?;
+            let found = Box::pin(find_out(store, &attempt, until)).await?;
             Ok(found.map_or(Outcome::Refused, Outcome::Written))
         }
     }

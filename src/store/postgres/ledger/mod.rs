@@ -118,6 +118,15 @@ struct Page {
     penalty: u32,
 }
 
+/// What came of knowing a sheet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Guess {
+    /// It was another.
+    Wrong,
+    /// None was known, or none was tried.
+    None,
+}
+
 impl Books {
     /// Knows nothing yet. Tasks end with `lifecycle`.
     pub(super) fn new(node: Option<String>, lifecycle: Lifecycle) -> Result<Self, getrandom::Error> {
@@ -167,8 +176,8 @@ impl Page {
         None
     }
 
-    fn was_wrong(&mut self, guessed: bool) {
-        if guessed {
+    fn was_wrong(&mut self, guess: Guess) {
+        if guess == Guess::Wrong {
             self.mistrust = self.penalty;
             self.penalty = (self.penalty * 2 + 1).min(LONGEST_MISTRUST);
         }
