@@ -66,6 +66,9 @@ pub enum CliError {
     /// `check` found a reason not to issue.
     #[error("not fit to issue numbers: {0} of the checks failed")]
     Unfit(usize),
+    /// `health` was answered that the service is not ready.
+    #[error("not ready: {0}")]
+    Unready(String),
     /// `verify` found no ledger.
     #[error(
         "{key} has no ledger in {place}: is that its name, is its rule strict, and was anything issued yet?"
@@ -195,6 +198,7 @@ impl CliError {
             | Self::NoSnowflake { .. }
             | Self::NotUnderstood { .. }
             | Self::Unfit(_)
+            | Self::Unready(_)
             | Self::Broken { .. }
             | Self::Lacking { .. }
             | Self::Open(_)

@@ -7,6 +7,7 @@
 
 mod check;
 mod error;
+mod health;
 mod import;
 mod numbers;
 mod remote;
@@ -56,6 +57,8 @@ enum Commands {
     Token(token::TokenArguments),
     /// Look at configuration, data directory and stores; exit 0 only if the service may issue.
     Check(SettingFlags<ForService>),
+    /// Ask the running service whether it is ready; exit 0 only if it is.
+    Health(SettingFlags<ForService>),
     /// Issue numbers through the running service, one a line.
     Next(numbers::NextArguments),
     /// Show what a format would make; nothing is stored.
@@ -63,9 +66,9 @@ enum Commands {
     /// Resolve numbers that were given out during a partition.
     #[command(subcommand)]
     Temporary(temporary::TemporaryCommand),
-    /// Go on above the numbers of an older system: move every counter up to the highest of them.
+    /// Go on above the numbers of an older system: move every counter up to the highest.
     Import(import::ImportArguments),
-    /// Recompute the ledgers of a strict prefix in the configured store; exit 0 only if they are what was written.
+    /// Recompute the ledgers of a strict prefix; exit 0 only if they are what was written.
     Verify(verify::VerifyArguments),
     /// Issue strict numbers again, on a PostgreSQL that was restored or may lack some; `numgen check` says whether they are suspended.
     Resume(resume::ResumeArguments),
@@ -91,6 +94,7 @@ pub struct Errand {
 enum Kind {
     Token(token::TokenOptions),
     Check,
+    Health,
     Next(numbers::NextOptions),
     Preview(numbers::PreviewOptions),
     Temporary(temporary::TemporaryOptions),
@@ -112,6 +116,7 @@ impl Cli {
                 errand(arguments.settings.flags, Kind::Token(arguments.options))
             }
             Some(Commands::Check(settings)) => errand(settings.flags, Kind::Check),
+            Some(Commands::Health(settings)) => errand(settings.flags, Kind::Health),
             Some(Commands::Next(arguments)) => {
                 errand(arguments.settings.flags, Kind::Next(arguments.options))
             }
@@ -164,6 +169,7 @@ impl Errand {
         match self.kind {
             Kind::Token(options) => token::run(&self.flags, &options, source, &*clock, terminal),
             Kind::Check => check::run(&self.flags, source, clock, terminal).await,
+            Kind::Health => health::run(&self.flags, source, terminal).await,
             Kind::Next(options) => numbers::next(&self.flags, options, source, &*clock, terminal).await,
             Kind::Preview(options) => numbers::preview(&self.flags, options, source, &*clock, terminal).await,
             Kind::Temporary(options) => temporary::run(&self.flags, options, source, &*clock, terminal).await,

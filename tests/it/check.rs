@@ -1,4 +1,5 @@
-//! `numgen check` looks at the store that is configured, not at what happens to lie in the data directory.
+//! `numgen check` looks at the store that is configured, not at what happens to lie in the data directory; `numgen health` at
+//! the service that runs.
 
 use std::{thread, time::Duration};
 
@@ -59,4 +60,25 @@ fn on_a_cluster_it_asks_the_owner_of_each_key() {
     let (code, said) = check(&Site::new().with("NUMGEN_REDIS_URL", &cluster.url()), &[]);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("1 in Redis") && said.contains("issued with 40/6/5/12"), "{said}");
+}
+
+#[test]
+fn health_is_what_readyz_says() {
+    let server = Site::new().start();
+    let admin = server.admin.to_string();
+    let everywhere = format!("0.0.0.0:{}", server.admin.port());
+    for address in [&admin, &everywhere] {
+        // On a busy machine the window may just be late: then it is not ready, and says so.
+        Stopwatch::wait_until(Duration::from_secs(20), "healthy", || {
+            let output = server.site().run(&["health", "--admin-listen", address]);
+            let said = String::from_utf8(output.stdout).expect("text");
+            assert_eq!(output.status.success(), said.starts_with(r#"{"status":"ready","#), "{said}");
+            output.status.success()
+        });
+    }
+    let site = server.stop();
+    let output = site.run(&["health", "--admin-listen", &admin]);
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot be reached") && output.stdout.is_empty(), "{said}");
 }
