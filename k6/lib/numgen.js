@@ -1,0 +1,87 @@
+// The service as its callers see it: rules, numbers, and what counts as a failure.
+
+import http from 'k6/http';
+import exec from 'k6/execution';
+import { sleep } from 'k6';
+import { Counter, Rate } from 'k6/metrics';
+import { bases, token } from './settings.js';
+
+/** Requests that had no good answer, but for those that a limit refused. */
+export const failed = new Rate('failed');
+/** Requests that a limit refused: 429, or 503 `Overloaded`. */
+export const refused = new Rate('refused');
+/** Numbers that were answered. */
+export const issued = new Counter('issued');
+
+const headers = { Authorization: `Bearer ${token}`, 'Content-Type': 'application/json' };
+
+/** The node that this user talks to. */
+export function home() {
+  return bases[exec.vu.idInTest % bases.length];
+}
+
+/** Waits as a person does: equal pauses would march in step. */
+export function pause({ least, most }) {
+  sleep((least + Math.random() * (most - least)) / 1000);
+}
+
+/** Registers a rule, and waits until every node has it. */
+export function register(key, rule) {
+  const answer = http.put(`${bases[0]}/prefix-configs/${key}`, JSON.stringify(rule), { headers });
+  if (answer.status !== 200) {
+    exec.test.abort(`PUT /prefix-configs/${key} was answered ${answer.status}: ${answer.body}`);
+  }
+  for (const base of bases) {
+    for (let tries = 0; http.get(`${base}/prefix-configs/${key}`, { headers }).status !== 200; tries += 1) {
+      if (tries === 100) exec.test.abort(`${base} has not taken in the rule ${key} within 10 s`);
+      sleep(0.1);
+    }
+  }
+}
+
+/** Asks for numbers by any path, which is only tagged by its scenario. Returns the answer of k6. */
+export function fetch(path) {
+  return http.get(home() + path, readingIn(''));
+}
+
+/** A request with all that it takes. Returns the decoded answer, or null. */
+export function call(method, path, { body = null, extra = {}, tags = {} } = {}) {
+  const sent = { headers: Object.assign({}, headers, extra), tags };
+  return judge(http.request(method, home() + path, body === null ? null : JSON.stringify(body), sent), tags);
+}
+
+/** What `draw` sends, by phase: made once, since a thousand users send it ten thousand times a second. */
+const reading = {};
+function readingIn(phase) {
+  return reading[phase] || (reading[phase] = { headers, tags: phase ? { phase } : {} });
+}
+
+/** The hot path: one number. `phase` tags what is measured. */
+export function draw(path, phase = '') {
+  const sent = readingIn(phase);
+  return judge(http.get(home() + path, sent), sent.tags);
+}
+
+/** Counts an answer. True if it is a good one. */
+export function counted(response, tags) {
+  const good = response.status === 200;
+  const limited = response.status === 429 || (response.status === 503 && /"code":"Overloaded"/.test(response.body));
+  failed.add(!good && !limited, tags);
+  refused.add(limited, tags);
+  if (!good && !limited) complain(response);
+  return good;
+}
+
+/** Counts an answer, and decodes a good one. */
+function judge(response, tags) {
+  return counted(response, tags) ? JSON.parse(response.body) : null;
+}
+
+let complaints = 0;
+/** Says what went wrong, three times for each user: the rest is more of the same. */
+function complain(response) {
+  complaints += 1;
+  if (complaints <= 3) {
+    console.warn(`failed ${response.status} ${response.error || ''} ${String(response.body).slice(0, 300)}`);
+  }
+}
