@@ -6,6 +6,8 @@
 #   integration  cargo test --test it: layering, and real processes that are killed and started again
 #   models       every interleaving of small worlds: worker windows and continuous counters, each guard taken away in turn
 #   end-to-end   hurl against the release binary
+#   load         k6 against servers of its own, half a minute each: nothing fails, no number is there twice, Redis is restarted
+#   manifests    k8s/ rendered and validated, Dockerfile and compose.yaml
 #   coverage     what unit, integration and hurl executed; at least COVERAGE_GATE percent of the lines
 #
 # Unit and integration tests run on a build that counts the lines it executes; nothing is compiled or run twice for it.
@@ -48,6 +50,8 @@ tools_start() {
       lint) needed+=(deny) ;;
       unit | integration | models) needed+=(llvm llvm-cov) system=(system) ;;
       end-to-end) needed+=(hurl) system=(system) ;;
+      load) needed+=(k6) system=(system) ;;
+      manifests) needed+=(manifests) ;;
       coverage) needed+=(llvm llvm-cov hurl) system=(system) ;;
     esac
   done
@@ -95,10 +99,28 @@ integration() {
 
 models() { tools_wait; step models counted_test --test models; }
 
+released= # the binary is built once
+release() {
+  [ -n "$released" ] || step build::release cargo build --quiet --release --locked
+  released=yes
+}
+
 end_to_end() {
   tools_wait
-  step build::release cargo build --quiet --release --locked
+  release
   step_with hurl end-to-end tests/stages/hurl.sh target/release/numgen
+}
+
+load() {
+  tools_wait
+  release
+  step_with k6 load tests/stages/load.sh target/release/numgen
+}
+
+manifests() {
+  tools_wait
+  release
+  step_with 'kubernetes-validate|check-jsonschema|kustomize' manifests tests/stages/manifests.sh target/release/numgen
 }
 
 coverage() {
@@ -113,7 +135,7 @@ coverage_gate() {
 }
 
 stages=("$@")
-[ $# -gt 0 ] || stages=(lint unit integration models end-to-end coverage)
+[ $# -gt 0 ] || stages=(lint unit integration models end-to-end load manifests coverage)
 tools_start
 for stage in "${stages[@]}"; do
   case $stage in
@@ -122,6 +144,8 @@ for stage in "${stages[@]}"; do
     integration) integration ;;
     models) models ;;
     end-to-end) end_to_end ;;
+    load) load ;;
+    manifests) manifests ;;
     coverage) coverage ;;
     *) echo "no stage '$stage'"; exit 2 ;;
   esac

