@@ -1,5 +1,5 @@
 # What there is to do here. `make test` is what CI runs.
-.PHONY: help run test unit integration outage end-to-end lint fmt bench advisories docs
+.PHONY: help run test unit integration outage end-to-end load manifests lint fmt bench advisories docs
 
 # The first words that a newcomer types.
 help:            ## this list
@@ -8,7 +8,7 @@ help:            ## this list
 run:             ## the service, release build, in ./numgen-data
 	cargo run --release
 
-test:            ## everything: lint, unit, integration, end to end, coverage; installs what is missing
+test:            ## everything: lint, unit, integration, end to end, load, manifests, coverage; installs what is missing
 	tests/stages/run.sh
 
 unit:            ## the tests that need no server, network or sleep
@@ -22,6 +22,15 @@ outage:          ## Redis away for a whole minute under four nodes and a hot cou
 
 end-to-end:      ## the hurl suites against the release binary
 	tests/stages/run.sh end-to-end
+
+# LOAD=short takes half a minute each; SCRIPTS="baseline spike" runs these only; LOAD_DURATION=10m says how long.
+load:            ## the full load tests of k6/ with the service's objectives; the endurance takes 12 hours
+	tests/stages/tools.sh system k6
+	cargo build --release --locked
+	LOAD=$${LOAD:-full} tests/stages/load.sh target/release/numgen $(SCRIPTS)
+
+manifests:       ## renders and validates k8s/, Dockerfile and compose.yaml
+	tests/stages/run.sh manifests
 
 lint:            ## rustfmt, clippy and rustdoc without warnings, cargo-deny
 	tests/stages/run.sh lint
