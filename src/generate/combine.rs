@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //!
-//! 1. A lane (one counter) never has more than one call in flight.
+//! 1. A lane (one counter) never has more than one call in flight. A call whose batch has its place in the order and only waits for
+//!    the disk ([`Served::Later`]) is not in flight any more: the next one comes after it.
 //! 2. A request is served only by a call that was sent after the request arrived: whoever asks after an answer was seen
 //!    gets higher values. That is what makes the order of a counter real-time order.
 //! 3. Requests of one call stand in the order of their arrival; the answers too.
@@ -26,15 +27,24 @@ use foldhash::fast::RandomState;
 use tokio::{
     runtime::Handle,
     sync::oneshot,
-    time::{Instant, Sleep},
+    time::{Instant, Sleep, timeout_at},
 };
 
 use crate::{counter::Counter, lifecycle::Lifecycle, store::StoreError};
 
+/// What is still to come, of a store.
+pub(super) type Promise<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>;
+
 /// The call of one batch: as many answers as requests, in their order.
-pub(super) type Call<R, A> = Box<
-    dyn Fn(Counter, Vec<R>) -> Pin<Box<dyn Future<Output = Result<Vec<A>, StoreError>> + Send>> + Send + Sync,
->;
+pub(super) type Call<R, A> = Box<dyn Fn(Counter, Vec<R>) -> Promise<Served<A>> + Send + Sync>;
+
+/// What a call has come to.
+pub(super) enum Served<A> {
+    /// The answers.
+    Now(Vec<A>),
+    /// The next call may be sent; the answers come when they may be given.
+    Later(Promise<Vec<A>>),
+}
 
 /// Why a request of a batch got no answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -163,16 +173,49 @@ impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
             let (requests, mut callers): (Vec<R>, Vec<_>) =
                 batch.into_iter().map(|waiting| (waiting.request, Some(waiting.caller))).unzip();
             let call = (self.call)(counter.clone(), requests);
-            let answers: Vec<_> = match lane.await_call(call, &mut callers, alarm.as_mut()).await {
-                Ok(served) => served.into_iter().map(Ok).collect(),
-                Err(error) => {
-                    let error = CombineError::Store(Arc::new(error));
-                    callers.iter().map(|_| Err(error.clone())).collect()
+            match lane.await_call(call, &mut callers, alarm.as_mut()).await {
+                Ok(Served::Now(answers)) => self.hand_out(&counter, callers, Ok(answers)),
+                Ok(Served::Later(rest)) => {
+                    self.lifecycle.spawn(Arc::clone(&self).await_rest(counter.clone(), callers, rest));
                 }
-            };
-            for delivery in self.by_home(&counter, callers.into_iter().zip(answers)) {
-                self.deliver(&counter, delivery);
+                Err(error) => self.hand_out(&counter, callers, Err(error)),
             }
+        }
+    }
+
+    /// Waits for the answers of a batch that has left its lane. Whose time is up before is told so.
+    async fn await_rest(
+        self: Arc<Self>,
+        counter: Counter,
+        mut callers: Vec<Option<Caller<A>>>,
+        mut rest: Promise<Vec<A>>,
+    ) {
+        let outcome = loop {
+            let next = callers.iter().flatten().map(|caller| caller.deadline).min();
+            let Some(next) = next else { break rest.await };
+            match timeout_at(next, &mut rest).await {
+                Ok(outcome) => break outcome,
+                Err(_elapsed) => dismiss(&mut callers, Instant::now()),
+            }
+        };
+        self.hand_out(&counter, callers, outcome);
+    }
+
+    fn hand_out(
+        self: &Arc<Self>,
+        counter: &Counter,
+        callers: Vec<Option<Caller<A>>>,
+        outcome: Result<Vec<A>, StoreError>,
+    ) {
+        let answers: Vec<_> = match outcome {
+            Ok(answers) => answers.into_iter().map(Ok).collect(),
+            Err(error) => {
+                let error = CombineError::Store(Arc::new(error));
+                callers.iter().map(|_| Err(error.clone())).collect()
+            }
+        };
+        for delivery in self.by_home(counter, callers.into_iter().zip(answers)) {
+            self.deliver(counter, delivery);
         }
     }
 
@@ -226,6 +269,15 @@ impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
     }
 }
 
+/// Gives up on everybody whose deadline has come.
+fn dismiss<A>(callers: &mut [Option<Caller<A>>], now: Instant) {
+    for caller in callers {
+        if let Some(late) = caller.take_if(|caller| caller.is_late(now)) {
+            late.give_up();
+        }
+    }
+}
+
 /// A lane that is being driven. Dropping it while it is (a panic in a call) closes it, so that the next request starts anew.
 struct Lane<'a, R: Send + 'static, A: Send + 'static> {
     combiner: &'a Combiner<R, A>,
@@ -272,11 +324,7 @@ impl<R: Send + 'static, A: Send + 'static> Lane<'_, R, A> {
     /// Gives up on everybody whose deadline has come; answers the next one.
     fn dismiss_late(&self, callers: &mut [Option<Caller<A>>]) -> Instant {
         let now = Instant::now();
-        for caller in callers.iter_mut() {
-            if let Some(late) = caller.take_if(|caller| caller.is_late(now)) {
-                late.give_up();
-            }
-        }
+        dismiss(callers, now);
         let mut lanes = self.combiner.lanes();
         let waiting = lanes.entry(self.counter.clone()).or_default();
         for late in waiting.extract_if(.., |waiting| waiting.caller.is_late(now)) {
@@ -340,7 +388,7 @@ mod tests {
                 if requests.contains(&13) {
                     return Err(StoreError::Timeout { store: "fake", operation: "take" });
                 }
-                Ok(requests)
+                Ok(Served::Now(requests))
             })
         });
         let returned = Arc::new(Mutex::new(Vec::new()));

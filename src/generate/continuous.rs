@@ -10,7 +10,7 @@ use crate::{
 
 use super::{
     Hold, IssueError, Order,
-    combine::{Call, CombineError, Combiner, Undelivered},
+    combine::{Call, CombineError, Combiner, Served, Undelivered},
 };
 
 /// The most requests that one call serves: what arrives during one fsync at 250,000 requests/s.
@@ -52,7 +52,7 @@ impl Continuous {
         let call: Call<Take, Answer> = Box::new(move |counter, takes| {
             let store = Arc::clone(&store);
             Box::pin(async move {
-                let Some(Take { bounds, .. }) = takes.first() else { return Ok(Vec::new()) };
+                let Some(Take { bounds, .. }) = takes.first() else { return Ok(Served::Now(Vec::new())) };
                 let bounds = *bounds;
                 let (requests, holds): (Vec<_>, Vec<_>) =
                     takes.into_iter().map(|take| (take.request, take.hold)).unzip();
@@ -61,7 +61,7 @@ impl Continuous {
                 let taken = store.take(counter, bounds, requests).await;
                 drop(holds);
                 let answer = |(taken, keyed)| Answer { taken, keyed };
-                Ok(taken?.into_iter().zip(keyed).map(answer).collect())
+                Ok(Served::Now(taken?.into_iter().zip(keyed).map(answer).collect()))
             })
         });
         // After a change of the rule, old and new bounds may meet in one lane; they are served by calls of their own.

@@ -1,16 +1,17 @@
-//! Strict mode: a row of the ledger for each integer, one transaction per batch and counter.
+//! Strict mode: a row of the ledger for each integer, one transaction per batch and counter. While the answers of one batch wait for
+//! the disk, the next may be drawn.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{
     counter::{Counter, SequenceValue},
     lifecycle::Lifecycle,
-    store::{Bounds, Claim, IssueRequest, LedgerStore, RenderNumber, Taken},
+    store::{Bounds, Claim, Drawn, IssueRequest, LedgerStore, RenderNumber, Taken},
 };
 
 use super::{
     Hold, IssueError, Order,
-    combine::{Call, Combiner},
+    combine::{Call, Combiner, Served},
     stamp::Stamp,
 };
 
@@ -33,15 +34,21 @@ impl Strict {
         let call: Call<Issue, Taken> = Box::new(move |counter, issues| {
             let store = Arc::clone(&store);
             Box::pin(async move {
-                let Some(Issue { bounds, .. }) = issues.first() else { return Ok(Vec::new()) };
+                let Some(Issue { bounds, .. }) = issues.first() else { return Ok(Served::Now(Vec::new())) };
                 let bounds = *bounds;
                 let (requests, rest): (Vec<_>, Vec<_>) =
                     issues.into_iter().map(|issue| (issue.request, (issue.render, issue.hold))).unzip();
                 let (renders, holds): (Vec<_>, Vec<_>) = rest.into_iter().unzip();
                 let render: RenderNumber = Arc::new(move |index, value| renders[index](value));
-                let issued = store.issue(counter, bounds, requests, render).await;
-                drop(holds);
-                issued
+                // The holds last until the outcome is known.
+                Ok(match store.draw(counter, bounds, requests, render).await? {
+                    Drawn::Kept(taken) => Served::Now(taken),
+                    Drawn::Pending(rest) => Served::Later(Box::pin(async move {
+                        let taken = rest.await;
+                        drop(holds);
+                        taken
+                    })),
+                })
             })
         });
         // The ledger has a row for each integer, whoever received it.

@@ -33,8 +33,8 @@ mod verification;
 pub use audit::{AuditAction, AuditDetails, AuditEntry, AuditQuery, AuditRecord, Author, Note};
 pub use by_mode::{Books, CountersByMode};
 pub use contract::{
-    ADVANCE_LIMIT, Advanced, AuditStore, Bounds, Certificate, Claim, CounterState, CounterStore, Elsewhere,
-    Grant, Hole, HoleReason, IdempotencyStore, IssueRequest, LedgerQuery, LedgerRow, LedgerState,
+    ADVANCE_LIMIT, Advanced, AuditStore, Bounds, Certificate, Claim, CounterState, CounterStore, Drawn,
+    Elsewhere, Grant, Hole, HoleReason, IdempotencyStore, IssueRequest, LedgerQuery, LedgerRow, LedgerState,
     LedgerStore, MarkStore, NodeSegment, Recorded, RenderNumber, RuleRecord, RuleStore, SegmentState,
     StoreError, StoreFuture, Swap, TakeRequest, Taken, Transition, Transitioned, WorkerStore,
 };

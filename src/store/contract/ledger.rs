@@ -1,6 +1,6 @@
 //! The strict ledger: one row for each integer of a counter.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use super::{Bounds, Claim, StoreFuture, Taken};
 use crate::{
@@ -149,6 +149,23 @@ pub enum Transitioned {
     Unknown,
 }
 
+/// A batch that has its place: whatever is asked for from now on comes after it.
+pub enum Drawn {
+    /// It is durable; these are the answers.
+    Kept(Vec<Taken>),
+    /// It is not durable yet. Nobody may be answered before this resolves, with the answers, or with what went wrong.
+    Pending(StoreFuture<'static, Vec<Taken>>),
+}
+
+impl fmt::Debug for Drawn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kept(taken) => f.debug_tuple("Kept").field(taken).finish(),
+            Self::Pending(_) => f.write_str("Pending"),
+        }
+    }
+}
+
 /// Gapless counters. Invariant: for each counter there is exactly one row for each integer from the first to the last; a row
 /// is never deleted, its integer never given to anybody else; what never changes in it is chained by hashes, and so are
 /// the events that change its state.
@@ -161,6 +178,18 @@ pub trait LedgerStore: Send + Sync + 'static {
         requests: Vec<IssueRequest>,
         render: RenderNumber,
     ) -> StoreFuture<'_, Vec<Taken>>;
+
+    /// As [`Self::issue`] in two steps: the next batch of the counter may be sent as soon as this one has its place, while its answers
+    /// still wait for the disk. A store that cannot tell the two apart does both at once.
+    fn draw(
+        &self,
+        counter: Counter,
+        bounds: Bounds,
+        requests: Vec<IssueRequest>,
+        render: RenderNumber,
+    ) -> StoreFuture<'_, Drawn> {
+        Box::pin(async move { self.issue(counter, bounds, requests, render).await.map(Drawn::Kept) })
+    }
 
     /// Confirms or voids one number. A reservation that has expired by `now` is void (`expired`) before the step is looked at.
     fn transition(

@@ -30,6 +30,7 @@ const STEPS: &[Step] = &[
     step!(4, "0004_audit"),
     step!(5, "0005_grants"),
     step!(6, "0006_ledger_marker"),
+    step!(7, "0007_ledger_checks"),
 ];
 
 /// The lock of the runner: "numgen" in ASCII.

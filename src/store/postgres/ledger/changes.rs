@@ -18,6 +18,7 @@ use super::{
         failure::Failure,
         values::{Whole, prefix_key},
     },
+    barrier::barrier,
     marker::open,
     reading::{self, columns},
     sheet::{self, Sheet},
@@ -82,7 +83,9 @@ pub(super) fn transition<'c>(
             let account = &mut sheet.account;
             events.push(ledger::change(&counter, account, &mut row, *kind, reason.clone(), actor, *now));
         }
-        if !events.is_empty() {
+        if events.is_empty() {
+            barrier(connection).await?;
+        } else {
             write(connection, &sheet, std::slice::from_ref(&row), &events).await?;
         }
         if let Verdict::Changes(..) = &verdict {

@@ -16,8 +16,11 @@ use super::{
         idempotency::key_of,
         values::{Whole, sequence, signed},
     },
+    barrier::barrier,
     entry::{self, Entry},
-    marker, sheet,
+    marker,
+    sheet::{self, Signature},
+    statement,
 };
 use crate::{
     calendar::Period,
@@ -45,9 +48,8 @@ struct Passage {
     to: SequenceValue,
     actor: Arc<str>,
     now: UnixMillis,
-    /// Writes the rows that it makes.
-    writer: [u8; 16],
-    batch: i64,
+    /// Of the rows that it makes.
+    signature: Signature,
     /// For the audit trail, if the cursor moves.
     note: Option<Note>,
 }
@@ -61,8 +63,7 @@ impl PostgresStore {
         (actor, now): (Arc<str>, UnixMillis),
         note: Option<Note>,
     ) -> Passage {
-        let signature = self.books().sign();
-        Passage { counter, base, to, actor, now, writer: signature.writer, batch: signature.batch, note }
+        Passage { counter, base, to, actor, now, signature: self.books().sign_passage(), note }
     }
 }
 
@@ -126,7 +127,10 @@ fn take<'c>(connection: &'c mut PgConnection, asked: &'c Take) -> BoxFuture<'c, 
         let known = entry::recall(connection, requests).await?;
         let plan =
             plan_infallibly(sheet.standing, *bounds, requests, |claim| known.get(&key_of(claim)).cloned());
-        let Some(movement) = plan.movement else { return Ok(plan.taken) };
+        let Some(movement) = plan.movement else {
+            barrier(connection).await?;
+            return Ok(plan.taken);
+        };
         let records = entry::records_of(requests, &plan.taken);
         if !known.is_empty() {
             entry::forget_expired(connection, &records).await?;
@@ -167,7 +171,8 @@ fn counters<'c>(
         LEFT JOIN numgen_ledger_holes h ON h.counter = c.id
         WHERE k.prefix_key = $1 AND c.last IS NOT NULL ORDER BY c.period, h.from_value";
     Box::pin(async move {
-        let rows = sqlx::query(COUNTERS).bind(key.as_str()).fetch_all(connection).await?;
+        let rows = sqlx::query(COUNTERS).bind(key.as_str()).fetch_all(&mut *connection).await?;
+        barrier(connection).await?;
         let mut states: Vec<CounterState> = Vec::new();
         for row in &rows {
             let period: &str = row.try_get("period")?;
@@ -220,17 +225,20 @@ fn advance<'c>(
     passage: &'c Passage,
 ) -> BoxFuture<'c, Result<Advanced, Failure>> {
     Box::pin(async move {
-        let Passage { counter, base, to, actor, now, writer, batch, note } = passage;
+        let Passage { counter, base, to, actor, now, signature, note } = passage;
         let sheet = sheet::open(connection, counter).await?;
         match plan_advance(sheet.standing, &sheet.account, *base, *to) {
-            Advance::Settled(answer) => return Ok(answer),
+            Advance::Settled(answer) => {
+                barrier(connection).await?;
+                return Ok(answer);
+            }
             Advance::Begin => {
                 sheet::save_standing(connection, &sheet, Standing { base: *to, last: *to }).await?;
             }
             Advance::Void(base, range) => {
                 let entries = enter_advance(counter, sheet.account.clone(), range, actor, *now);
-                let entry = Entry::of_rows(sheet, Standing { base, last: *to }, *batch, entries);
-                entry::write_one(connection, writer, &entry).await?;
+                let entry = Entry::of_rows(sheet, Standing { base, last: *to }, signature.batch, entries);
+                statement::write_one(connection, &signature.writer, &entry).await?;
             }
             Advance::List(base, range) => {
                 sheet::save_standing(connection, &sheet, Standing { base, last: *to }).await?;

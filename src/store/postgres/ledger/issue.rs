@@ -1,13 +1,21 @@
 //! Drawing: the guess first, then the row lock; and what became of a batch whose answer was lost.
+//!
+//! Batches of one process on one counter follow each other in its page's turns. One that was committed ahead (`barrier.rs`) gives up its turn
+//! at once, and stays *in doubt* until it is durable; the next one may stand on it, for what the one loses in a crash, the other loses too.
+//! A batch that stands on anything else (a sheet that was read) begins a new line, and waits until nothing is in doubt: what tells
+//! whether a batch was committed must not be written over before it was asked for.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
 use sqlx::{PgConnection, Row};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard},
+    time::{Instant, sleep, timeout_at},
+};
 
 use super::{
     super::{
@@ -16,16 +24,17 @@ use super::{
         idempotency::key_of,
         transaction::jittered,
     },
-    OPERATION, Page,
+    Guess, OPERATION, Page,
+    barrier::barrier,
     entry::{self, Entry, Order},
     marker,
-    press::{Pressed, press},
-    sheet::{self, Sheet, Signature},
-    witness::Witness,
+    press::{Pressed, Seal, press},
+    sheet::{self, Batch, Sheet, Signature},
+    statement,
 };
 use crate::{
     clock::UnixMillis,
-    store::{HoleReason, StoreError, Suspension, Taken, draw::plan_infallibly},
+    store::{Drawn, HoleReason, StoreError, Suspension, Taken, draw::plan_infallibly},
 };
 
 /// How often the optimistic strategy reads and tries before it takes the row lock.
@@ -42,19 +51,19 @@ struct Proposal {
     after: Sheet,
 }
 
-/// One attempt to write a batch. Its number is its own, so that no other is taken for it.
-struct Attempt<'a> {
-    order: &'a Order,
-    witness: &'a Witness,
+/// One attempt to write a batch. Its name is its own, so that no other is taken for it.
+struct Attempt {
+    store: PostgresStore,
+    order: Arc<Order>,
     signature: Signature,
     /// What is about to be committed.
     proposal: Mutex<Option<Proposal>>,
 }
 
-impl<'a> Attempt<'a> {
-    fn of(store: &'a PostgresStore, order: &'a Order) -> Self {
-        let books = store.books();
-        Self { order, witness: &books.witness, signature: books.sign(), proposal: Mutex::default() }
+impl Attempt {
+    fn named(store: &PostgresStore, order: &Arc<Order>, batch: Batch) -> Self {
+        let signature = Signature { writer: store.books().writer, batch };
+        Self { store: store.clone(), order: Arc::clone(order), signature, proposal: Mutex::default() }
     }
 
     fn propose(&self, proposal: &Proposal) {
@@ -68,39 +77,105 @@ impl<'a> Attempt<'a> {
 
 /// What became of an attempt.
 enum Outcome {
-    /// Committed.
+    /// Committed and durable.
     Written(Proposal),
+    /// Committed.
+    Ahead(Attempt, Proposal, Seal),
     /// Nothing was written, nothing will be.
     Refused,
 }
 
-/// Draws a batch. `page` is what this process knows of the counter, and belongs to this call until it ends.
+/// Draws a batch. `page` is what this process knows of the counter (kept at `shelf`), and belongs to this call until it ends.
 pub(super) async fn issue(
     store: &PostgresStore,
-    order: &Order,
+    order: &Arc<Order>,
+    shelf: &Arc<tokio::sync::Mutex<Page>>,
     page: &mut Page,
     until: Instant,
-) -> Result<Vec<Taken>, StoreError> {
+) -> Result<Drawn, StoreError> {
     // Taken out first: a call that is dropped half-way leaves no guess behind.
     let guess = page.guess();
-    let guessed = guess.is_some();
-    let mut outcome = match guess {
-        Some(sheet) => on_guess(store, order, sheet, until).await?,
+    let guessed = if guess.is_some() { Guess::Wrong } else { Guess::None };
+    let mut outcome = match guess.and_then(|sheet| Some((sheet, page.next_of_line(store.books())?))) {
+        Some((sheet, batch)) => on_guess(store, Attempt::named(store, order, batch), sheet, until).await?,
         None => Outcome::Refused,
     };
-    if store.locking() == StrictLocking::Optimistic && matches!(outcome, Outcome::Refused) {
-        outcome = optimistically(store, order, until).await?;
+    if matches!(outcome, Outcome::Refused) {
+        // What is seldom gone through is kept apart: each call would carry room for it.
+        outcome = Box::pin(at_length(store, order, page, guessed, until)).await?;
     }
-    let proposal = match outcome {
-        Outcome::Written(proposal) => proposal,
-        Outcome::Refused => {
-            page.was_wrong(guessed);
-            under_lock(store, order, until).await?
+    match outcome {
+        Outcome::Refused => Err(unknown(OPERATION)),
+        Outcome::Written(Proposal { taken, after }) => {
+            store.books().witness.saw(&order.counter, &after);
+            page.know(after);
+            Ok(Drawn::Kept(taken))
         }
-    };
-    store.books().witness.saw(&order.counter, &proposal.after);
-    page.know(proposal.after);
-    Ok(proposal.taken)
+        Outcome::Ahead(attempt, Proposal { taken, after }, seal) => {
+            page.know(after.clone());
+            let in_doubt = Arc::clone(&page.doubt).read_owned().await;
+            let (proposal, shelf) = (Proposal { taken, after }, Arc::clone(shelf));
+            let batch = Ahead { attempt, proposal, seal, in_doubt, shelf };
+            Ok(Drawn::Pending(Box::pin(keep(batch, until))))
+        }
+    }
+}
+
+/// Draws without a guess.
+async fn at_length(
+    store: &PostgresStore,
+    order: &Arc<Order>,
+    page: &mut Page,
+    guess: Guess,
+    until: Instant,
+) -> Result<Outcome, StoreError> {
+    page.line = None;
+    let _alone = alone(page, until).await?;
+    if store.locking() == StrictLocking::Optimistic {
+        let outcome = optimistically(store, order, page, until).await?;
+        if !matches!(outcome, Outcome::Refused) {
+            return Ok(outcome);
+        }
+    }
+    page.was_wrong(guess);
+    under_lock(store, order, until).await.map(Outcome::Written)
+}
+
+/// Waits until every batch of this process is known to be durable or lost.
+async fn alone(page: &Page, until: Instant) -> Result<OwnedRwLockWriteGuard<()>, StoreError> {
+    let alone = timeout_at(until, Arc::clone(&page.doubt).write_owned());
+    alone.await.map_err(|_elapsed| unknown(OPERATION))
+}
+
+/// A batch that is committed, and perhaps not durable.
+struct Ahead {
+    attempt: Attempt,
+    proposal: Proposal,
+    seal: Seal,
+    in_doubt: OwnedRwLockReadGuard<()>,
+    shelf: Arc<tokio::sync::Mutex<Page>>,
+}
+
+/// Waits until a batch is durable. One that a crash has taken back is drawn again, as if it had never been.
+async fn keep(batch: Ahead, until: Instant) -> Result<Vec<Taken>, StoreError> {
+    let Ahead { attempt, proposal, seal, in_doubt, shelf } = batch;
+    let Attempt { store, order, .. } = &attempt;
+    let sealed = matches!(timeout_at(until, seal).await, Ok(Ok(())));
+    if !sealed {
+        attempt.propose(&proposal);
+    }
+    if sealed || find_out(store, &attempt, until).await?.is_some() {
+        store.books().witness.saw(&order.counter, &proposal.after);
+        return Ok(proposal.taken);
+    }
+    drop(in_doubt);
+    let mut page = timeout_at(until, shelf.lock()).await.map_err(|_elapsed| unknown(OPERATION))?;
+    (page.sheet, page.line) = (None, None);
+    let _alone = alone(&page, until).await?;
+    let Proposal { taken, after } = under_lock(store, order, until).await?;
+    store.books().witness.saw(&order.counter, &after);
+    page.know(after);
+    Ok(taken)
 }
 
 // ------------------------------------------------------------------------------------------ the guess
@@ -108,14 +183,14 @@ pub(super) async fn issue(
 /// Works a batch out from a sheet that may be old, and has it written if it is not.
 async fn on_guess(
     store: &PostgresStore,
-    order: &Order,
+    attempt: Attempt,
     sheet: Sheet,
     until: Instant,
 ) -> Result<Outcome, StoreError> {
+    let order = &*attempt.order;
     // No key is looked up: one that has a record makes the statement refuse the batch.
     let plan = plan_infallibly(sheet.standing, order.bounds, &order.requests, |_| None);
     let Some(movement) = plan.movement else { return Ok(Outcome::Refused) };
-    let attempt = Attempt::of(store, order);
     let entry = Entry::of_batch(sheet, order, attempt.signature.batch, movement, &plan.taken);
     if entry.hole.is_some() {
         return Ok(Outcome::Refused);
@@ -123,29 +198,41 @@ async fn on_guess(
     let proposal = Proposal { taken: plan.taken, after: entry.after(attempt.signature.writer) };
     match press(store, entry, until).await {
         Pressed::Written => Ok(Outcome::Written(proposal)),
+        Pressed::Ahead(seal) => Ok(Outcome::Ahead(attempt, proposal, seal)),
         Pressed::Refused => Ok(Outcome::Refused),
         Pressed::Unknown => {
             attempt.propose(&proposal);
-            find_out(store, &attempt, until).await
+            let found = Box::pin(find_out(store, &attempt, until)).await?;
+            Ok(found.map_or(Outcome::Refused, Outcome::Written))
         }
     }
 }
 
 /// Reads, and writes if nobody else has written meanwhile; a few times.
-async fn optimistically(store: &PostgresStore, order: &Order, until: Instant) -> Result<Outcome, StoreError> {
+async fn optimistically(
+    store: &PostgresStore,
+    order: &Arc<Order>,
+    page: &mut Page,
+    until: Instant,
+) -> Result<Outcome, StoreError> {
     let mut pause = PAUSE;
     for attempt in 0..OPTIMISTIC_ATTEMPTS {
         if attempt > 0 {
             rest(&mut pause, until, unknown(OPERATION)).await?;
         }
-        let sheet = match store.transact_within(left(until)?, "read", order, read).await {
+        let sheet = match store.transact_within(left(until)?, "read", &**order, read).await {
             Ok(Some(sheet)) => sheet,
             // Keys that have a record are answered under the lock, which also waits for a database that is away.
             Ok(None) | Err(StoreError::Timeout { .. } | StoreError::Unavailable { .. }) => break,
             Err(error) => return Err(error),
         };
-        if let written @ Outcome::Written(_) = on_guess(store, order, sheet, until).await? {
-            return Ok(written);
+        let batch = store.books().line();
+        match on_guess(store, Attempt::named(store, order, batch), sheet, until).await? {
+            Outcome::Refused => {}
+            written @ (Outcome::Written(_) | Outcome::Ahead(..)) => {
+                page.line = Some(batch);
+                return Ok(written);
+            }
         }
     }
     Ok(Outcome::Refused)
@@ -166,14 +253,18 @@ fn read<'c>(
 // ------------------------------------------------------------------------------------------- the lock
 
 /// Draws with the row locked, as often as it takes to know the outcome.
-async fn under_lock(store: &PostgresStore, order: &Order, until: Instant) -> Result<Proposal, StoreError> {
+async fn under_lock(
+    store: &PostgresStore,
+    order: &Arc<Order>,
+    until: Instant,
+) -> Result<Proposal, StoreError> {
     let mut pause = PAUSE;
     loop {
-        let attempt = Attempt::of(store, order);
+        let attempt = Attempt::named(store, order, store.books().line());
         match store.transact_within(left(until)?, OPERATION, &attempt, draw).await {
             // Either it is known already, or there is time left to ask.
             Err(StoreError::Timeout { .. }) => {
-                if let Outcome::Written(proposal) = find_out(store, &attempt, until).await? {
+                if let Some(proposal) = find_out(store, &attempt, until).await? {
                     return Ok(proposal);
                 }
             }
@@ -187,11 +278,12 @@ async fn under_lock(store: &PostgresStore, order: &Order, until: Instant) -> Res
 
 fn draw<'c>(
     connection: &'c mut PgConnection,
-    attempt: &'c Attempt<'_>,
+    attempt: &'c Attempt,
 ) -> BoxFuture<'c, Result<Proposal, Failure>> {
     Box::pin(async move {
-        let Attempt { order, witness, signature: Signature { writer, batch }, .. } = attempt;
-        let Order { counter, bounds, requests, .. } = order;
+        let Attempt { store, order, signature: Signature { writer, batch }, .. } = attempt;
+        let witness = &store.books().witness;
+        let Order { counter, bounds, requests, .. } = &**order;
         marker::require_believed(connection, writer, witness.beat()).await?;
         let sheet = sheet::open(connection, counter).await?;
         if !witness.agrees(counter, &sheet) {
@@ -204,6 +296,8 @@ fn draw<'c>(
         let plan =
             plan_infallibly(sheet.standing, *bounds, requests, |claim| known.get(&key_of(claim)).cloned());
         let Some(movement) = plan.movement else {
+            // The records that answer it may be another's, and young.
+            barrier(connection).await?;
             return Ok(Proposal { taken: plan.taken, after: sheet });
         };
         let entry = Entry::of_batch(sheet, order, *batch, movement, &plan.taken);
@@ -215,7 +309,7 @@ fn draw<'c>(
             sheet::list(connection, entry.sheet(), hole, HoleReason::Skipped, since).await?;
         }
         let proposal = Proposal { taken: plan.taken, after: entry.after(*writer) };
-        entry::write_one(connection, writer, &entry).await?;
+        statement::write_one(connection, writer, &entry).await?;
         attempt.propose(&proposal);
         Ok(proposal)
     })
@@ -227,15 +321,15 @@ fn draw<'c>(
 /// one that has not begun finds another version, or none.
 async fn find_out(
     store: &PostgresStore,
-    attempt: &Attempt<'_>,
+    attempt: &Attempt,
     until: Instant,
-) -> Result<Outcome, StoreError> {
-    let Some(proposal) = attempt.proposal() else { return Ok(Outcome::Refused) };
+) -> Result<Option<Proposal>, StoreError> {
+    let Some(proposal) = attempt.proposal() else { return Ok(None) };
     let mut pause = PAUSE;
     loop {
         match store.transact_within(left(until)?, "find_out", attempt, was_written).await {
-            Ok(true) => return Ok(Outcome::Written(proposal)),
-            Ok(false) => return Ok(Outcome::Refused),
+            Ok(true) => return Ok(Some(proposal)),
+            Ok(false) => return Ok(None),
             // That nothing happened is true of the question alone.
             Err(StoreError::Timeout { .. } | StoreError::Unavailable { .. }) => {
                 rest(&mut pause, until, unknown(OPERATION)).await?;
@@ -247,19 +341,22 @@ async fn find_out(
 
 fn was_written<'c>(
     connection: &'c mut PgConnection,
-    attempt: &'c Attempt<'_>,
+    attempt: &'c Attempt,
 ) -> BoxFuture<'c, Result<bool, Failure>> {
     const DISPLACED: &str = "SELECT batch FROM numgen_ledger_writers WHERE counter = $1 AND writer = $2";
     Box::pin(async move {
         let Some(sheet) = sheet::lock(connection, &attempt.order.counter).await? else { return Ok(false) };
-        if sheet.signature == Some(attempt.signature) {
+        // What is found is about to be answered.
+        barrier(connection).await?;
+        let Signature { writer, batch } = attempt.signature;
+        let proof = |last: Signature| last.writer == writer && last.batch.proves(batch);
+        if sheet.signature.is_some_and(proof) {
             return Ok(true);
         }
-        let Signature { writer, batch } = attempt.signature;
         let query = sqlx::query(DISPLACED).bind(sheet.id).bind(&writer[..]);
         let displaced = query.fetch_optional(connection).await?;
         let last: Option<i64> = displaced.map(|row| row.try_get("batch")).transpose()?;
-        Ok(last == Some(batch))
+        Ok(last.is_some_and(|last| Batch(last).proves(batch)))
     })
 }
 

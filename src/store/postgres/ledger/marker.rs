@@ -86,6 +86,24 @@ pub(super) async fn require_open(connection: &mut PgConnection) -> Result<(), Fa
     Err(StoreError::Suspended { why: Suspension::Settling }.into())
 }
 
+/// Where a connection leads: what of `numgen_ledger_home()` and `numgen_ledger_timeline()` stays the same as long as it lasts. A server that
+/// takes writes begins no other timeline without ending its connections; another table may come, so it is not part of this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) timeline: String,
+    /// Without the table at its end.
+    pub(super) home: String,
+}
+
+/// Looks where a connection leads. Fails on a standby: one that is promoted later has no connection from before.
+pub(super) async fn place(connection: &mut PgConnection) -> Result<Place, sqlx::Error> {
+    const PLACE: &str = "SELECT numgen_ledger_timeline() AS timeline, concat_ws('/', system_identifier,
+            (SELECT oid FROM pg_database WHERE datname = current_database())) AS home
+        FROM pg_control_system()";
+    let row = sqlx::query(PLACE).fetch_one(connection).await?;
+    Ok(Place { timeline: row.try_get("timeline")?, home: row.try_get("home")? })
+}
+
 /// Fails where strict values must not be drawn by this process: the server may lack what it was told.
 pub(super) async fn require_believed(
     connection: &mut PgConnection,

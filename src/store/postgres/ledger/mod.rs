@@ -22,11 +22,14 @@
 //!    condition too.
 //! 6. **A retired scheme draws nothing.** Every sheet shows what was retired, and is made under a lock that retiring takes too.
 //!
+//! 7. **Nobody is told what a crash may take back**, although others draw on it before it is durable: `barrier.rs`.
+//!
 //! The hot path is one round trip and one commit for a whole batch (`press.rs`); for many counters at once, still one.
 //!
-//! Order of reading: `sheet.rs`, `entry.rs` (the statement), `press.rs`, `issue.rs`; `marker.rs`, `witness.rs`; then `changes.rs` (confirm, void, expire),
-//! `reading.rs` (pages, certificates, verification), `counters.rs` (the same sheets outside the ledger).
+//! Order of reading: `sheet.rs`, `entry.rs`, `statement.rs`, `barrier.rs`, `press.rs`, `issue.rs`; `marker.rs`, `witness.rs`; then
+//! `changes.rs` (confirm, void, expire), `reading.rs` (pages, certificates, verification), `counters.rs` (the same sheets outside the ledger).
 
+mod barrier;
 mod changes;
 mod counters;
 mod entry;
@@ -35,6 +38,7 @@ mod marker;
 mod press;
 mod reading;
 mod sheet;
+mod statement;
 mod witness;
 
 use std::{
@@ -47,12 +51,15 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::RwLock,
+    time::{Instant, timeout_at},
+};
 
 use self::{
     entry::Order,
     press::Press,
-    sheet::{Sheet, Signature},
+    sheet::{Batch, Sheet, Signature},
     witness::Witness,
 };
 use super::{PostgresStore, failure::unknown};
@@ -62,7 +69,7 @@ use crate::{
     lifecycle::Lifecycle,
     prefix_key::PrefixKey,
     store::{
-        Bounds, Certificate, IssueRequest, LedgerQuery, LedgerRow, LedgerStore, Note, RenderNumber,
+        Bounds, Certificate, Drawn, IssueRequest, LedgerQuery, LedgerRow, LedgerStore, Note, RenderNumber,
         StoreError, StoreFuture, Taken, Transition, Transitioned, Verification,
     },
 };
@@ -87,7 +94,9 @@ pub(super) use witness::keep;
 pub(super) struct Books {
     /// Names this process, not the host that it runs on.
     writer: [u8; 16],
-    batches: AtomicI64,
+    /// Names it where it writes outside the turns of a page: what it writes there must not pass for one of its batches.
+    passer: [u8; 16],
+    lines: AtomicI64,
     pages: Mutex<HashMap<Counter, Arc<tokio::sync::Mutex<Page>>, RandomState>>,
     press: Press,
     pub(super) witness: Witness,
@@ -99,20 +108,35 @@ pub(super) struct Books {
 struct Page {
     /// The sheet as it was last seen; a guess.
     sheet: Option<Sheet>,
+    /// The batch that was last sent on a guess: the next one stands on it.
+    line: Option<Batch>,
+    /// Shared by batches of which nobody knows yet whether they are durable. A new line begins when there is none.
+    doubt: Arc<RwLock<()>>,
     /// How many batches go without a guess.
     mistrust: u32,
     /// How many the next wrong guess costs.
     penalty: u32,
 }
 
+/// What came of knowing a sheet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Guess {
+    /// It was another.
+    Wrong,
+    /// None was known, or none was tried.
+    None,
+}
+
 impl Books {
     /// Knows nothing yet. Tasks end with `lifecycle`.
     pub(super) fn new(node: Option<String>, lifecycle: Lifecycle) -> Result<Self, getrandom::Error> {
-        let mut writer = [0; 16];
+        let (mut writer, mut passer) = ([0; 16], [0; 16]);
         getrandom::fill(&mut writer)?;
+        getrandom::fill(&mut passer)?;
         Ok(Self {
             writer,
-            batches: AtomicI64::new(0),
+            passer,
+            lines: AtomicI64::new(0),
             pages: Mutex::default(),
             press: Press::default(),
             witness: Witness::new(writer, node),
@@ -120,8 +144,12 @@ impl Books {
         })
     }
 
-    fn sign(&self) -> Signature {
-        Signature { writer: self.writer, batch: self.batches.fetch_add(1, Ordering::Relaxed) }
+    fn line(&self) -> Batch {
+        Batch::first(self.lines.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn sign_passage(&self) -> Signature {
+        Signature { writer: self.passer, batch: self.line() }
     }
 
     fn page(&self, counter: &Counter) -> Arc<tokio::sync::Mutex<Page>> {
@@ -148,11 +176,20 @@ impl Page {
         None
     }
 
-    fn was_wrong(&mut self, guessed: bool) {
-        if guessed {
+    fn was_wrong(&mut self, guess: Guess) {
+        if guess == Guess::Wrong {
             self.mistrust = self.penalty;
             self.penalty = (self.penalty * 2 + 1).min(LONGEST_MISTRUST);
         }
+    }
+
+    /// The name of a batch that is sent on a guess. `None`: the line is full.
+    fn next_of_line(&mut self, books: &Books) -> Option<Batch> {
+        self.line = match self.line {
+            Some(last) => last.next(),
+            None => Some(books.line()),
+        };
+        self.line
     }
 
     fn know(&mut self, sheet: Sheet) {
@@ -165,13 +202,14 @@ impl PostgresStore {
         &self.shared.books
     }
 
-    async fn issue_in_turn(&self, order: Order) -> Result<Vec<Taken>, StoreError> {
+    async fn draw_in_turn(&self, order: Order) -> Result<Drawn, StoreError> {
         let until = Instant::now() + self.shared.timeout;
+        let order = Arc::new(order);
         let page = self.books().page(&order.counter);
-        let mut page = timeout_at(until, page.lock()).await.map_err(|_elapsed| unknown(OPERATION))?;
+        let mut turn = timeout_at(until, page.lock()).await.map_err(|_elapsed| unknown(OPERATION))?;
         loop {
             self.may_draw(until).await?;
-            match issue::issue(self, &order, &mut page, until).await {
+            match issue::issue(self, &order, &page, &mut turn, until).await {
                 // The server was exchanged this moment.
                 Err(StoreError::Suspended { .. }) if Instant::now() < until => self.must_look_again(),
                 other => return other,
@@ -189,7 +227,22 @@ impl LedgerStore for PostgresStore {
         render: RenderNumber,
     ) -> StoreFuture<'_, Vec<Taken>> {
         let order = Order { counter, bounds, requests, render };
-        Box::pin(self.issue_in_turn(order))
+        Box::pin(async move {
+            match self.draw_in_turn(order).await? {
+                Drawn::Kept(taken) => Ok(taken),
+                Drawn::Pending(rest) => rest.await,
+            }
+        })
+    }
+
+    fn draw(
+        &self,
+        counter: Counter,
+        bounds: Bounds,
+        requests: Vec<IssueRequest>,
+        render: RenderNumber,
+    ) -> StoreFuture<'_, Drawn> {
+        Box::pin(self.draw_in_turn(Order { counter, bounds, requests, render }))
     }
 
     fn transition(

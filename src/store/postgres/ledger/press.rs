@@ -1,12 +1,13 @@
 //! The press: batches of different counters that wait at the same time are written by one statement, in one commit.
 //!
 //! Invariants:
-//! - at most [`HANDS`] statements are under way; a batch is in exactly one of them;
+//! - one statement is under way at a time, and at most [`SEALS`] that were committed ahead wait for the disk; a batch is in one of them;
 //! - `Refused` means that nothing of a batch was written and nothing will be; a connection that does not answer makes `Unknown`;
+//! - a batch that was committed ahead is followed by a barrier on the same connection; its seal is broken if that is not answered;
 //! - a connection that failed, or was left in the middle of an answer, is never used again.
 //!
 //! The statement is a transaction of its own, so it takes one round trip. Whoever finds a free hand writes at once, on its own task;
-//! those who come meanwhile share the next statement.
+//! those who come meanwhile share the next statement. Where batches are committed ahead, the hand works beside those who wait for it.
 
 use std::{
     mem,
@@ -20,27 +21,50 @@ use tokio::{
 };
 
 use super::{
-    super::{PostgresStore, failure::rolled_back},
+    super::{
+        PostgresStore,
+        failure::{rolled_back, said, unavailable, unknown},
+    },
     OPERATION,
-    entry::{self, Basis, Entry},
+    barrier::barrier,
+    entry::Entry,
+    marker::{self, Place},
+    statement::{self, Basis, Commit},
 };
 use crate::store::StoreError;
 
-/// While one statement waits for the disk, another is worked out.
-const HANDS: usize = 2;
+/// While statements wait for the disk, the next is worked out: no more at a time, so that it is of those who came meanwhile.
+const SEALS: usize = 2;
 
 /// How many rows one statement writes, but for the last batch that goes in.
 const FULL: usize = 2_000;
 
+/// One plan for good, by index: planning anew for each batch takes as long as the batch, and a plan made while tables were small
+/// would read all of them later. What is ruled out counts as dear, and what is dear would be compiled first.
+///
+/// All counters share the press, so it waits for nobody: what is held by others for longer than this is refused, and drawn alone.
+const SETTINGS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off; SET lock_timeout = 50";
+
 /// What became of a batch.
 #[derive(Debug)]
 pub(super) enum Pressed {
-    /// It is written.
+    /// It is written and durable.
     Written,
+    /// It is written, and durable as soon as this resolves with `Ok`.
+    Ahead(Seal),
     /// It is not: the counter had moved, a key was used before, the statement failed, or there was no connection to send it by.
     Refused,
     /// There was no answer.
     Unknown,
+}
+
+/// Resolves when a batch is durable; with an error when nobody knows.
+pub(super) type Seal = oneshot::Receiver<()>;
+
+/// A connection, and where it leads for as long as it lasts.
+struct Line {
+    connection: PgConnection,
+    place: Place,
 }
 
 struct Job {
@@ -52,9 +76,10 @@ struct Job {
 #[derive(Default)]
 struct State {
     waiting: Vec<Job>,
-    /// Statements under way.
-    busy: usize,
-    idle: Vec<PgConnection>,
+    is_busy: bool,
+    /// How many statements wait for the disk.
+    sealing: usize,
+    idle: Vec<Line>,
 }
 
 #[derive(Default)]
@@ -74,8 +99,8 @@ pub(super) async fn press(store: &PostgresStore, entry: Entry, until: Instant) -
     let job = Job { entry, until, answer };
     let hand = {
         let mut state = store.books().press.state();
-        if state.busy < HANDS {
-            state.busy += 1;
+        if !state.is_busy {
+            state.is_busy = true;
             Some((Hand { store: store.clone() }, job))
         } else {
             state.waiting.push(job);
@@ -83,7 +108,13 @@ pub(super) async fn press(store: &PostgresStore, entry: Entry, until: Instant) -
         }
     };
     if let Some((hand, job)) = hand {
-        hand.write(vec![job]).await;
+        match job.entry.commit() {
+            Commit::Waits => hand.work(vec![job], Commit::Waits).await,
+            Commit::Ahead => {
+                let task = hand.work(vec![job], Commit::Ahead);
+                store.books().lifecycle.spawn_on(&store.shared.home, task);
+            }
+        }
     }
     match timeout_at(until, answered).await {
         Ok(Ok(pressed)) => pressed,
@@ -98,17 +129,27 @@ struct Hand {
 }
 
 impl Hand {
-    /// Writes what waits until nothing does.
-    async fn work(self) {
-        loop {
-            // Whoever is ready to join does so.
-            tokio::task::yield_now().await;
-            let jobs = self.next();
-            if jobs.is_empty() {
-                return;
-            }
-            self.write(jobs).await;
-        }
+    /// Writes `jobs`. If they were committed ahead, passes the right on before they are sealed.
+    async fn work(self, jobs: Vec<Job>, commit: Commit) {
+        let Some(ahead) = self.write(jobs, commit).await else { return };
+        let store = self.store.clone();
+        let is_full = {
+            let mut state = store.books().press.state();
+            state.sealing += 1;
+            state.sealing >= SEALS
+        };
+        let kept = is_full.then_some(self);
+        ahead.seal(&store).await;
+        store.books().press.state().sealing -= 1;
+        drop(kept);
+    }
+
+    /// Writes those who wait: there are others, who would wait for their disk.
+    async fn go_on(self) {
+        // Whoever is ready to join does so.
+        tokio::task::yield_now().await;
+        let jobs = self.next();
+        self.work(jobs, Commit::Ahead).await;
     }
 
     fn next(&self) -> Vec<Job> {
@@ -116,7 +157,7 @@ impl Hand {
         let mut rows = 0;
         let fitting = state.waiting.iter().take_while(|job| {
             let fits = rows < FULL;
-            rows += job.entry.row_count();
+            rows += job.entry.rows().len();
             fits
         });
         let count = fitting.count();
@@ -127,54 +168,114 @@ impl Hand {
         }
     }
 
-    async fn write(&self, mut jobs: Vec<Job>) {
+    async fn write(&self, mut jobs: Vec<Job>, commit: Commit) -> Option<Ahead> {
         // One order for everybody who locks several counters, and one batch for each: a second one is there only because somebody
         // has left the first.
         jobs.retain(|job| !job.answer.is_closed());
         jobs.sort_by_key(|job| job.entry.counter());
         jobs.dedup_by_key(|job| job.entry.counter());
-        let Some(until) = jobs.iter().map(|job| job.until).max() else { return };
-        let Ok(mut connection) = self.connection(until).await else {
-            for job in jobs {
-                let _gone = job.answer.send(Pressed::Refused);
-            }
-            return;
+        let until = jobs.iter().map(|job| job.until).max()?;
+        let Ok(mut line) = self.line(until).await else {
+            tell_all(jobs, || Pressed::Refused);
+            return None;
         };
         let entries: Vec<&Entry> = jobs.iter().map(|job| &job.entry).collect();
-        let writer = &self.store.books().writer;
-        let basis = Basis::Guess(self.store.books().witness.beat());
-        let written = timeout_at(until, entry::write(&mut connection, writer, &entries, basis)).await;
-        let outcome: Box<dyn Fn(i64) -> Pressed + Send> = match written {
+        let books = self.store.books();
+        let (writer, basis) = (&books.writer, Basis::Guess(books.witness.beat(), &line.place));
+        let written =
+            timeout_at(until, statement::write(&mut line.connection, writer, basis, commit, &entries)).await;
+        match written {
             Ok(Ok(written)) => {
-                self.store.books().press.state().idle.push(connection);
-                Box::new(
-                    move |counter| {
-                        if written.contains(&counter) { Pressed::Written } else { Pressed::Refused }
-                    },
-                )
+                let seals = tell(jobs, commit, &written);
+                if commit == Commit::Ahead {
+                    return Some(Ahead { line, seals, until });
+                }
+                put_by(&self.store, line);
             }
             Ok(Err(error)) if rolled_back(&error) => {
-                self.store.books().press.state().idle.push(connection);
-                Box::new(|_| Pressed::Refused)
+                put_by(&self.store, line);
+                tell_all(jobs, || Pressed::Refused);
             }
             Ok(Err(_)) | Err(_) => {
-                // The others were most likely cut with it.
-                self.store.books().press.state().idle.clear();
-                Box::new(|_| Pressed::Unknown)
+                put_away_all(&self.store);
+                tell_all(jobs, || Pressed::Unknown);
             }
-        };
-        for job in jobs {
-            let _gone = job.answer.send(outcome(job.entry.counter()));
         }
+        None
     }
 
-    async fn connection(&self, until: Instant) -> Result<PgConnection, StoreError> {
+    async fn line(&self, until: Instant) -> Result<Line, StoreError> {
         let idle = self.store.books().press.state().idle.pop();
-        match idle {
-            Some(connection) => Ok(connection),
-            None => self.store.connection_of_own(OPERATION, until).await,
+        if let Some(line) = idle {
+            return Ok(line);
+        }
+        let mut connection = self.store.connection_of_own(OPERATION, until).await?;
+        let prepared = timeout_at(until, async {
+            sqlx::raw_sql(SETTINGS).execute(&mut connection).await?;
+            marker::place(&mut connection).await
+        });
+        match prepared.await {
+            Ok(Ok(place)) => Ok(Line { connection, place }),
+            Ok(Err(error)) => Err(unavailable(OPERATION, &said(&error))),
+            Err(_elapsed) => Err(unknown(OPERATION)),
         }
     }
+}
+
+/// A statement that was committed ahead.
+struct Ahead {
+    line: Line,
+    seals: Vec<oneshot::Sender<()>>,
+    until: Instant,
+}
+
+impl Ahead {
+    /// Makes it durable, on its own connection.
+    async fn seal(self, store: &PostgresStore) {
+        let Self { mut line, seals, until } = self;
+        if let Ok(Ok(())) = timeout_at(until, barrier(&mut line.connection)).await {
+            for seal in seals {
+                let _gone = seal.send(());
+            }
+            put_by(store, line);
+        } else {
+            put_away_all(store);
+        }
+    }
+}
+
+fn put_by(store: &PostgresStore, line: Line) {
+    store.books().press.state().idle.push(line);
+}
+
+/// A connection has failed: the others were most likely cut with it.
+fn put_away_all(store: &PostgresStore) {
+    store.books().press.state().idle.clear();
+}
+
+/// Tells everybody the same.
+fn tell_all(jobs: Vec<Job>, pressed: impl Fn() -> Pressed) {
+    for job in jobs {
+        let _gone = job.answer.send(pressed());
+    }
+}
+
+/// Tells everybody whether his batch was written; answers the seals of those that were committed ahead.
+fn tell(jobs: Vec<Job>, commit: Commit, written: &[i64]) -> Vec<oneshot::Sender<()>> {
+    let mut seals = Vec::new();
+    for job in jobs {
+        let pressed = match commit {
+            _ if !written.contains(&job.entry.counter()) => Pressed::Refused,
+            Commit::Waits => Pressed::Written,
+            Commit::Ahead => {
+                let (seal, sealed) = oneshot::channel();
+                seals.push(seal);
+                Pressed::Ahead(sealed)
+            }
+        };
+        let _gone = job.answer.send(pressed);
+    }
+    seals
 }
 
 impl Drop for Hand {
@@ -183,10 +284,10 @@ impl Drop for Hand {
         let books = self.store.books();
         let mut state = books.press.state();
         if state.waiting.is_empty() {
-            state.busy -= 1;
+            state.is_busy = false;
         } else {
             drop(state);
-            books.lifecycle.spawn(Self { store: self.store.clone() }.work());
+            books.lifecycle.spawn_on(&self.store.shared.home, Self { store: self.store.clone() }.go_on());
         }
     }
 }

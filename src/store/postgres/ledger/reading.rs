@@ -1,4 +1,5 @@
-//! Reading: pages, certificates, verification. Each is one view of the database; none waits for those who draw.
+//! Reading: pages, certificates, verification. Each is one view of the database; none waits for those who draw, and what it shows is
+//! durable (`barrier.rs`).
 
 use futures_util::{TryStreamExt, future::BoxFuture};
 use sqlx::{PgConnection, Row, postgres::PgRow};
@@ -8,6 +9,7 @@ use super::{
         failure::Failure,
         values::{Whole, moment, sequence, unsigned, word},
     },
+    barrier::barrier,
     sheet,
 };
 use crate::{
@@ -85,8 +87,9 @@ pub(super) fn rows<'c>(
             .bind(after.map_or("", |(period, _)| period))
             .bind(after.map(|(_, sequence)| sequence))
             .bind(i64::from(query.limit))
-            .fetch_all(connection)
+            .fetch_all(&mut *connection)
             .await?;
+        barrier(connection).await?;
         found.iter().map(ledger_row).collect()
     })
 }
@@ -110,7 +113,9 @@ pub(super) fn certificate<'c>(
         let others = of_run(OTHERS).fetch_one(&mut *connection).await?;
         let (reserved, void) = (unsigned(&others, "reserved")?, unsigned(&others, "void")?);
         // No two rows have one integer, so a count that is full leaves no hole.
-        let holes = if count == run.count() { Vec::new() } else { holes(connection, sheet.id, run).await? };
+        let holes =
+            if count == run.count() { Vec::new() } else { holes(&mut *connection, sheet.id, run).await? };
+        barrier(connection).await?;
         Ok(Some(Certificate {
             period: counter.period.clone(),
             first: Some(run.from),
@@ -166,6 +171,8 @@ pub(super) fn verify<'c>(
         while let Some(row) = rows.try_next().await? {
             auditor.row(&ledger_row(&row)?);
         }
+        drop(rows);
+        barrier(connection).await?;
         Ok(auditor.finish())
     })
 }

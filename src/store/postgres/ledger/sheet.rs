@@ -31,11 +31,40 @@ pub(super) struct Sheet {
     pub(super) signature: Option<Signature>,
 }
 
-/// Names one batch of one process.
+/// Names one batch of one process. No two attempts to write have one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Signature {
     pub(super) writer: [u8; 16],
-    pub(super) batch: i64,
+    pub(super) batch: Batch,
+}
+
+/// A batch of a process: the *line* that it belongs to, and its place there (the lower bits). Each batch of a line is written only on top
+/// of the one before it, so whoever finds one of them finds all that came before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Batch(pub(super) i64);
+
+impl Batch {
+    const PLACES: u32 = 24;
+
+    /// The first of a line.
+    pub(super) fn first(line: i64) -> Self {
+        Self(line << Self::PLACES)
+    }
+
+    /// The one that is written on top of this one; `None` where the line is full.
+    pub(super) fn next(self) -> Option<Self> {
+        let next = Self(self.0 + 1);
+        (next.line() == self.line()).then_some(next)
+    }
+
+    /// Whether a batch that stands in the database proves that `earlier` was committed.
+    pub(super) fn proves(self, earlier: Self) -> bool {
+        self.line() == earlier.line() && self.0 >= earlier.0
+    }
+
+    fn line(self) -> i64 {
+        self.0 >> Self::PLACES
+    }
 }
 
 macro_rules! select {
@@ -191,6 +220,23 @@ fn sheet(row: &PgRow) -> Result<Sheet, Failure> {
         signature: writer
             .and_then(|writer| writer.try_into().ok())
             .zip(batch)
-            .map(|(writer, batch)| Signature { writer, batch }),
+            .map(|(writer, batch)| Signature { writer, batch: Batch(batch) }),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_proves_those_of_its_line_before_it() {
+        let first = Batch::first(7);
+        let second = first.next().expect("room");
+        assert!(second.proves(first) && second.proves(second));
+        assert!(!first.proves(second));
+        assert!(!Batch::first(8).proves(first), "another line knows nothing of it");
+        let last = Batch(Batch::first(8).0 - 1);
+        assert!(last.proves(first));
+        assert_eq!(last.next(), None);
+    }
 }

@@ -204,7 +204,7 @@ impl PostgresStore {
             if witness.may_draw() {
                 return Ok(());
             }
-            match self.attend(until.saturating_duration_since(Instant::now())).await? {
+            match Box::pin(self.attend(until.saturating_duration_since(Instant::now()))).await? {
                 None => {}
                 Some(Suspension::Settling) if Instant::now() + EVERY_WHILE_SUSPENDED < until => {
                     sleep(EVERY_WHILE_SUSPENDED).await;
