@@ -314,6 +314,16 @@ mod tests {
     }
 
     #[test]
+    fn no_text_has_what_a_store_cannot_keep() {
+        let mut object = object(r#"{"reason": "a\u0000b"}"#);
+        assert_eq!(object.text("reason"), None);
+        assert_eq!(errors(object), ["reason: must not contain the character U+0000"]);
+        let mut query = Object::parse_query("period=%00").expect("a query");
+        assert_eq!(query.text("period"), None);
+        assert_eq!(errors(query), ["period: must not contain the character U+0000"]);
+    }
+
+    #[test]
     fn null_counts_as_absent() {
         let mut object = object(r#"{"format": null, "count": null}"#);
         assert_eq!(object.text("format"), None);
