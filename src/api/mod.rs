@@ -174,6 +174,10 @@ where
 /// Each route's handler. `HEAD` is served as `GET`; hyper leaves the body out.
 async fn handle(parts: &Parts, route: Route<'_>, request: &Incoming<'_>) -> Result<Response<Body>, Error> {
     let (key, number) = (route.key().ok_or(Error::NotFound)?, route.number().ok_or(Error::NotFound)?);
+    // No number has it, and not every store can look for it.
+    if number.contains('\0') {
+        return Err(Error::NotFound);
+    }
     let method = &request.head.method;
     match route.kind {
         Kind::PrefixConfigs if method == Method::POST => prefix_configs::register(parts, request, None).await,

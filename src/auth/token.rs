@@ -98,7 +98,8 @@ impl<'a> Parts<'a> {
         let issuer = text("iss", raw.iss)?;
         let audiences = audiences(raw.aud)?;
         let subject = text("sub", raw.sub)?.ok_or(Rejection::MissingClaim("sub"))?;
-        if subject.is_empty() {
+        // Not every store can keep U+0000.
+        if subject.is_empty() || subject.contains('\0') {
             return Err(Rejection::InvalidClaim("sub"));
         }
         let scopes = text("scope", raw.scope)?.map_or(Scopes::NONE, |claim| Scopes::from_claim(&claim));

@@ -88,11 +88,19 @@ impl Object {
         }
     }
 
-    /// A text.
+    /// A text. U+0000 is in none: not every store can keep it.
     pub fn text(&mut self, name: &'static str) -> Option<String> {
         let value = self.take(name)?;
         match Kind::of(&value) {
-            Kind::Text => self.decode(name, &value),
+            Kind::Text => {
+                let text = self.decode(name, &value)?;
+                if text.contains('\0') {
+                    let english = "must not contain the character U+0000";
+                    self.error(name, Message::new(english, "不得包含字符 U+0000"));
+                    return None;
+                }
+                Some(text)
+            }
             other @ (Kind::Null | Kind::Boolean | Kind::Number | Kind::Array | Kind::Object) => {
                 self.error(
                     name,
@@ -303,6 +311,16 @@ mod tests {
             assert_eq!(object.u64("max_seq"), Some(7));
             object.finish().expect("nothing is wrong");
         }
+    }
+
+    #[test]
+    fn no_text_has_what_a_store_cannot_keep() {
+        let mut object = object(r#"{"reason": "a\u0000b"}"#);
+        assert_eq!(object.text("reason"), None);
+        assert_eq!(errors(object), ["reason: must not contain the character U+0000"]);
+        let mut query = Object::parse_query("period=%00").expect("a query");
+        assert_eq!(query.text("period"), None);
+        assert_eq!(errors(query), ["period: must not contain the character U+0000"]);
     }
 
     #[test]

@@ -60,6 +60,15 @@ fn value(number: &str) -> u64 {
     number[2..].parse().expect("a number")
 }
 
+/// Ends the callers, also where a test fails before it says so.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// How far all callers are together.
 #[derive(Default)]
 struct Progress {
@@ -146,6 +155,7 @@ fn promoted_under_load(loss: Loss) {
                 scope.spawn(move || ask(caller, &format!("caller-{at}"), progress))
             })
             .collect();
+        let over = Over(&progress.is_over);
         thread::sleep(2 * SECOND);
         drop(doomed.map(TestServer::kill_9));
         pair.fail_over();
@@ -158,7 +168,7 @@ fn promoted_under_load(loss: Loss) {
             println!("{loss:?}: {what} numbers {} ms after the promotion", watch.elapsed().as_millis());
         }
         thread::sleep(2 * SECOND);
-        progress.is_over.store(true, Ordering::Relaxed);
+        drop(over);
         threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
     });
 

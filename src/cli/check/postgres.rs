@@ -69,6 +69,9 @@ fn durability(found: &Inspection, report: &mut Report) {
             ),
         ),
     }
+    if let Some(doubt) = server.doubt() {
+        report.note(SUBJECT, format!("{name}: {doubt}"));
+    }
     if server.full_page_writes == "off" {
         let finding = "full_page_writes is off: a power cut may damage the database, unless the file system writes pages whole";
         report.note(SUBJECT, format!("{name}: {finding}"));

@@ -93,6 +93,22 @@ impl ServerReport {
         })
     }
 
+    /// Why a standby that is promoted may lack what was acknowledged, though the server is to wait for standbys.
+    pub fn doubt(&self) -> Option<String> {
+        let Self { synchronous_commit: level, synchronous_standby_names: names, .. } = self;
+        let what = match level.as_str() {
+            "local" => "no standby is waited for",
+            "remote_write" => "a standby is not waited for until it has written to disk",
+            _ => return None,
+        };
+        (!names.is_empty()).then(|| {
+            format!(
+                "synchronous_commit is {level} though synchronous_standby_names is {names}: {what}, and one that is promoted may lack \
+                 numbers that were given out; set synchronous_commit = on for this database and role"
+            )
+        })
+    }
+
     /// Whether the server may be used.
     ///
     /// # Errors
@@ -128,6 +144,25 @@ mod tests {
             synchronous_standby_names: String::new(),
             role: Role::Primary,
             clock_ms: 0,
+        }
+    }
+
+    #[test]
+    fn a_standby_that_is_not_waited_for_is_named() {
+        let with = |level: &str, names: &str| {
+            let (level, names) = (level.to_owned(), names.to_owned());
+            ServerReport { synchronous_commit: level, synchronous_standby_names: names, ..report() }.doubt()
+        };
+        for level in ["local", "remote_write"] {
+            let said = with(level, "FIRST 1 (a)").expect("a doubt");
+            assert!(
+                said.contains(&format!("synchronous_commit is {level}")) && said.contains("FIRST 1 (a)"),
+                "{said}"
+            );
+            assert_eq!(with(level, ""), None);
+        }
+        for level in ["on", "remote_apply"] {
+            assert_eq!(with(level, "*"), None);
         }
     }
 

@@ -59,12 +59,12 @@ pub enum InspectError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// Nobody answers, or in another way than a database does.
-    #[error("PostgreSQL at {name} cannot be looked at: {}", said(source))]
+    #[error("PostgreSQL at {name} cannot be looked at: {}", said(cause))]
     Failed {
         /// Where.
         name: String,
-        /// What happened.
-        source: sqlx::Error,
+        /// What happened; not a `source`, whose text would be shown beside what is said of it here.
+        cause: sqlx::Error,
     },
     /// What it holds makes no sense.
     #[error("PostgreSQL at {name} cannot be looked at")]
@@ -85,7 +85,7 @@ pub enum InspectError {
 impl InspectError {
     pub(super) fn of(name: String, failure: Failure) -> Self {
         match failure {
-            Failure::Database(source) => Self::Failed { name, source },
+            Failure::Database(cause) => Self::Failed { name, cause },
             Failure::Final(source) => Self::Store { name, source },
             Failure::Overtaken => Self::Silent { name },
         }

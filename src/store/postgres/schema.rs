@@ -37,7 +37,7 @@ const STEPS: &[Step] = &[
 const LOCK: i64 = 0x6e75_6d67_656e;
 
 /// Which steps were taken, and when.
-const TABLE: &str = "CREATE TABLE IF NOT EXISTS numgen_schema (
+const TABLE: &str = "CREATE TABLE numgen_schema (
     version    integer PRIMARY KEY,
     name       text NOT NULL,
     digest     text NOT NULL,
@@ -131,7 +131,11 @@ pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), SchemaE
 async fn take(connection: &mut PgConnection, step: &Step) -> Result<String, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *transaction).await?;
-    sqlx::raw_sql(TABLE).execute(&mut *transaction).await?;
+    // Not `IF NOT EXISTS`, which says each time that it does.
+    let exists = "SELECT to_regclass(quote_ident(current_schema()) || '.numgen_schema') IS NOT NULL AS there";
+    if !sqlx::query(exists).fetch_one(&mut *transaction).await?.try_get("there")? {
+        sqlx::raw_sql(TABLE).execute(&mut *transaction).await?;
+    }
     let found = sqlx::query("SELECT digest FROM numgen_schema WHERE version = $1")
         .bind(step.version)
         .fetch_optional(&mut *transaction)

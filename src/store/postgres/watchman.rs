@@ -124,12 +124,16 @@ impl Post {
         let mut connection = self.answered(connecting.await)?;
         let report = self.answered(timeout(ANSWER, ServerReport::of(&mut connection)).await)?;
         report.judge().map_err(|unfit| Refusal::Unfit(self.name.clone(), unfit))?;
+        if let Some(doubt) = report.doubt() {
+            tracing::warn!(database = self.name, "{doubt}");
+        }
         match timeout(PREPARE, schema::migrate(&mut connection)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(Refusal::Schema(self.name.clone(), error)),
             Err(_elapsed) => return Err(Refusal::Silent(self.name.clone())),
         }
         drop(connection.close().await);
+        let version = report.version;
         let alone = PgPoolOptions::new().max_connections(1).connect_lazy_with(self.options.clone());
         let listening = timeout(CONNECT, async {
             let mut listener = PgListener::connect_with(&alone).await?;
@@ -137,7 +141,9 @@ impl Post {
             listener.listen(CHANNEL).await?;
             Ok(listener)
         });
-        self.answered(listening.await)
+        let listener = self.answered(listening.await)?;
+        tracing::info!(database = self.name, version, "connected to PostgreSQL");
+        Ok(listener)
     }
 
     /// Hears messages, and feels the pulse where there are none; ends with the connection.
@@ -178,7 +184,22 @@ impl Post {
         }
     }
 
+    /// Says it once: the log of an outage is two lines, not thousands.
+    fn log(&self, refusal: Option<&Refusal>) {
+        let Some(refusal) = refusal else { return };
+        let is_said = match &*self.state.borrow() {
+            Reachable::No { reason, .. } => **reason == *refusal.to_string(),
+            Reachable::Yes => false,
+        };
+        if !is_said && refusal.needs_a_person() {
+            tracing::error!(error = %refusal, "PostgreSQL is not used");
+        } else if !is_said {
+            tracing::warn!(error = %refusal, "PostgreSQL is away");
+        }
+    }
+
     fn say(&self, refusal: Option<&Refusal>) {
+        self.log(refusal);
         self.state.send_if_modified(|before| {
             let now = match (refusal, &*before) {
                 (None, _) => Reachable::Yes,
