@@ -70,11 +70,15 @@ pub fn empty(status: StatusCode) -> Response<Body> {
     response
 }
 
-/// An answer with a body of the given media type.
+/// An answer with a body of the given media type. Nobody may keep it, since most answers consume something or are for their caller alone;
+/// and no browser may take it for anything else than it says.
 pub fn full(status: StatusCode, media_type: &'static str, bytes: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::new(bytes.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 

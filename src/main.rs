@@ -4,10 +4,10 @@ use std::{error::Error, io, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use numgen::{
-    app::{App, BuildError},
+    app::{App, BuildError, Reload},
     cli::{Cli, CliError, Command, Errand, Terminal},
     clock::{Clock, SystemClock},
-    config::{Config, ConfigError, Flags, LogFormat, ProcessSource},
+    config::{ConfigError, Flags, LogFormat, ProcessSource, Reloader},
     scrub::scrub,
     telemetry::{self, Style, TelemetryError, fields::chain},
 };
@@ -34,20 +34,21 @@ fn main() -> ExitCode {
 }
 
 fn serve(flags: &Flags, clock: Arc<dyn Clock>) -> Result<(), Failure> {
-    let (config, warnings) = Config::load(flags, &ProcessSource)?;
+    let (reloader, config, warnings) = Reloader::load(flags, ProcessSource)?;
     let style = match config.log.format {
         Some(LogFormat::Json) => Style::Json,
         Some(LogFormat::Pretty) => Style::pretty(),
         None => Style::detect(),
     };
-    telemetry::install(&config.log.filter, style, Arc::clone(&clock))?;
+    let filter = telemetry::install(&config.log.filter, style, Arc::clone(&clock))?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     runtime()?.block_on(async {
         // Before anything is opened, so that a signal during the start still ends in order.
-        let stop = stop()?;
-        Ok(App::build(config, clock).await?.run(stop).await?)
+        let (stop, asked) = (stop()?, signal(SignalKind::hangup())?);
+        let reload = Reload { reloader, filter, asked };
+        Ok(App::build(config, clock).await?.run(stop, reload).await?)
     })
 }
 

@@ -3,7 +3,7 @@
 //! Invariants: `Debug` never shows `initial_seq`; what [`Rule::to_json`] writes, [`RuleDraft::from_json`] reads, and it
 //! resolves to the same rule. Resolution (defaults, modes, what fits together) is in `rules`.
 
-use std::fmt;
+use std::{fmt, num::NonZeroU32};
 
 use chrono_tz::{TZ_VARIANTS, Tz};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
@@ -99,6 +99,9 @@ impl OnOutage {
     }
 }
 
+/// The highest `rate_limit`, in numbers per second.
+const MAX_RATE_LIMIT: i64 = 1_000_000_000;
+
 /// A rule as written: absent fields are `None`, each given field is within its range.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct RuleDraft {
@@ -124,6 +127,8 @@ pub struct RuleDraft {
     pub max_seq: Option<SequenceValue>,
     /// What an outage does.
     pub on_outage: Option<OnOutage>,
+    /// Numbers per second that each node issues; `None` for 0, too: no limit.
+    pub rate_limit: Option<NonZeroU32>,
 }
 
 /// A rule in force: every default applied, the mode resolved.
@@ -151,6 +156,8 @@ pub struct Rule {
     pub max_seq: SequenceValue,
     /// What an outage does.
     pub on_outage: OnOutage,
+    /// Numbers per second that each node issues; `None`: no limit.
+    pub rate_limit: Option<NonZeroU32>,
 }
 
 impl RuleDraft {
@@ -175,6 +182,10 @@ impl RuleDraft {
             max_seq: object.u64("max_seq").map(SequenceValue),
             on_outage: object
                 .choice("on_outage", &OnOutage::ALL.map(|on_outage| (on_outage.as_str(), on_outage))),
+            rate_limit: object
+                .bounded("rate_limit", 0..=MAX_RATE_LIMIT)
+                .and_then(|per_second| u32::try_from(per_second).ok())
+                .and_then(NonZeroU32::new),
         }
     }
 }
@@ -201,6 +212,7 @@ impl Rule {
             overflow,
             max_seq,
             on_outage,
+            rate_limit,
         } = self;
         let differs = [
             ("prefix_key", *prefix_key != other.prefix_key),
@@ -214,17 +226,20 @@ impl Rule {
             ("overflow", *overflow != other.overflow),
             ("max_seq", *max_seq != other.max_seq),
             ("on_outage", *on_outage != other.on_outage),
+            ("rate_limit", *rate_limit != other.rate_limit),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }
 }
 
 /// In the order of the documentation. Integers that can pass 2^53 are texts. A snowflake has no `initial_seq`: it is `null`,
-/// which counts as absent when the answer is sent back.
+/// which counts as absent when the answer is sent back. `rate_limit` is left out where there is none: the rule then reads as it did before
+/// there was such a field, to nodes of an older version too.
 impl Serialize for Rule {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let initial_seq = self.mode.counts().then(|| self.initial_seq.to_string());
-        let mut rule = serializer.serialize_struct("Rule", 11)?;
+        let fields = 11 + usize::from(self.rate_limit.is_some());
+        let mut rule = serializer.serialize_struct("Rule", fields)?;
         rule.serialize_field("prefix_key", self.prefix_key.as_str())?;
         rule.serialize_field("format", &self.format)?;
         rule.serialize_field("seq_length", &self.seq_length)?;
@@ -236,6 +251,10 @@ impl Serialize for Rule {
         rule.serialize_field("overflow", self.overflow.as_str())?;
         rule.serialize_field("max_seq", &self.max_seq.to_string())?;
         rule.serialize_field("on_outage", self.on_outage.as_str())?;
+        match self.rate_limit {
+            Some(per_second) => rule.serialize_field("rate_limit", &per_second)?,
+            None => rule.skip_field("rate_limit")?,
+        }
         rule.end()
     }
 }
@@ -255,6 +274,7 @@ impl fmt::Debug for RuleDraft {
             overflow,
             max_seq,
             on_outage,
+            rate_limit,
         } = self;
         f.debug_struct("RuleDraft")
             .field("prefix_key", prefix_key)
@@ -268,6 +288,7 @@ impl fmt::Debug for RuleDraft {
             .field("overflow", overflow)
             .field("max_seq", max_seq)
             .field("on_outage", on_outage)
+            .field("rate_limit", rate_limit)
             .finish()
     }
 }
@@ -286,6 +307,7 @@ impl fmt::Debug for Rule {
             overflow,
             max_seq,
             on_outage,
+            rate_limit,
         } = self;
         f.debug_struct("Rule")
             .field("prefix_key", prefix_key)
@@ -299,6 +321,7 @@ impl fmt::Debug for Rule {
             .field("overflow", overflow)
             .field("max_seq", max_seq)
             .field("on_outage", on_outage)
+            .field("rate_limit", rate_limit)
             .finish()
     }
 }
@@ -362,6 +385,7 @@ mod tests {
             overflow: Overflow::Reject,
             max_seq: SequenceValue(u64::MAX),
             on_outage: OnOutage::Fail,
+            rate_limit: NonZeroU32::new(500),
         }
     }
 
@@ -383,8 +407,9 @@ mod tests {
     fn writes_every_field_in_order_and_large_integers_as_text() {
         assert_eq!(
             rule().to_json(),
-            r#"{"prefix_key":"ORDERS","format":"ORD-{fy}-{SEQ:6}","seq_length":6,"initial_seq":"18446744073709551608","mode":"strict","reset":"fiscal","timezone":"Asia/Shanghai","fiscal_year_start":"04-01","overflow":"reject","max_seq":"18446744073709551615","on_outage":"fail"}"#
+            r#"{"prefix_key":"ORDERS","format":"ORD-{fy}-{SEQ:6}","seq_length":6,"initial_seq":"18446744073709551608","mode":"strict","reset":"fiscal","timezone":"Asia/Shanghai","fiscal_year_start":"04-01","overflow":"reject","max_seq":"18446744073709551615","on_outage":"fail","rate_limit":500}"#
         );
+        assert!(Rule { rate_limit: None, ..rule() }.to_json().ends_with(r#""on_outage":"fail"}"#));
         assert!(Rule { mode: Mode::Snowflake, ..rule() }.to_json().contains(r#""initial_seq":null,"#));
     }
 
@@ -404,6 +429,7 @@ mod tests {
             overflow: Some(rule().overflow),
             max_seq: Some(rule().max_seq),
             on_outage: Some(rule().on_outage),
+            rate_limit: rule().rate_limit,
         };
         assert!(draft == expected, "{draft:?}");
     }

@@ -23,7 +23,7 @@ use crate::{
     auth::{Claims, Scope},
     body::Body,
     generate::{Issued, Source},
-    middleware::context::Context,
+    middleware::{context::Context, rate_limit::IssuedQuota},
     rules::CompiledRule,
     telemetry::Counter,
 };
@@ -33,6 +33,7 @@ pub(super) struct Remembered {
     parts: Arc<Parts>,
     rule: Arc<CompiledRule>,
     issued: Counter,
+    quota: Option<IssuedQuota>,
 }
 
 impl Remembered {
@@ -94,7 +95,8 @@ fn draw_one<B>(
         None => {
             let rule = parts.rules.get(key)?;
             let issued = parts.meter.counter(rule.rule(), Source::Primary);
-            last.insert(Arc::new(Remembered { parts: Arc::clone(parts), rule, issued }))
+            let quota = parts.rule_limits.quota(rule.rule());
+            last.insert(Arc::new(Remembered { parts: Arc::clone(parts), rule, issued, quota }))
         }
     };
     if remembered.rule.rule().mode.counts() {
@@ -120,7 +122,7 @@ fn draw_snowflake(
     let order = order(rule, local, &claims.subject, now, Wishes::default());
     let issued = parts.engine.issue_at_once(&order)?;
     // After the draw, so that the long way does not count a request twice; a snowflake that nobody gets is no loss.
-    Some(quota(extensions, 1).and_then(|()| Ok(issued?)).map(|issued| {
+    Some(quota(extensions, remembered.quota.as_ref(), 1).and_then(|()| Ok(issued?)).map(|issued| {
         remembered.count(&issued);
         answer(&issued, None)
     }))
@@ -134,7 +136,7 @@ fn draw_value(
 ) -> Option<Answer> {
     let now = remembered.parts.clock.now();
     let usable = remembered.parts.rules.use_at_once(&remembered.rule, now)?;
-    if let Err(exceeded) = quota(extensions, 1) {
+    if let Err(exceeded) = quota(extensions, remembered.quota.as_ref(), 1) {
         return Some(Answer::Ready(Some(Err(exceeded))));
     }
     let (remembered, claims) = (Arc::clone(remembered), Arc::clone(claims));

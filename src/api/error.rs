@@ -1,5 +1,7 @@
 //! Why a request was not served.
 
+use std::time::Duration;
+
 use crate::{
     auth::Forbidden,
     body::ReadError,
@@ -104,6 +106,9 @@ pub enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// It was not done in time.
+    #[error("the request was not done within {} s; try again", .0.as_secs_f64())]
+    TooLong(Duration),
     /// A bug.
     #[error("{0}")]
     Internal(&'static str),
@@ -158,6 +163,9 @@ impl Localized for Error {
             (Language::Chinese, Self::RowConflict { state, reason }) => {
                 let reason = reason.as_deref().map(|reason| format!("（{reason}）")).unwrap_or_default();
                 format!("该号码的状态为 {}{reason}", state.as_str())
+            }
+            (Language::Chinese, Self::TooLong(limit)) => {
+                format!("请求未能在 {} 秒内完成，请重试", limit.as_secs_f64())
             }
             (Language::Chinese, Self::Store(_)) => "存储出错".into(),
             (Language::Chinese, Self::Internal(_)) => "内部错误".into(),

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode};
 use serde_json::{Map, Value, json};
 use tower::Service;
 
@@ -75,10 +75,7 @@ fn readyz(readiness: &Readiness) -> Response<Body> {
         .iter()
         .map(|component| (component.name.to_owned(), json!(component.state)))
         .collect();
-    let mut response =
-        body::json(status, json!({"status": readiness.status, "components": components}).to_string());
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    body::json(status, json!({"status": readiness.status, "components": components}).to_string())
 }
 
 impl<B> Service<Request<B>> for Admin {

@@ -36,6 +36,7 @@ use crate::{
     body::{self, Body},
     clock::Clock,
     generate::{Engine, Source, temporary::Resolver},
+    middleware::rate_limit::RuleLimits,
     rule::Rule,
     rules::Registry,
     store::{AuditStore, CountersByMode, LedgerStore},
@@ -74,8 +75,12 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// How long a request body may take to arrive.
     pub body_timeout: Duration,
+    /// How long a request may take in all.
+    pub request_timeout: Duration,
     /// Counts what is issued.
     pub meter: Arc<dyn Meter>,
+    /// The limits that rules set.
+    pub rule_limits: RuleLimits,
 }
 
 /// The public service. Cloning is cheap; each connection has its own, which remembers the rule that it used last.
@@ -156,9 +161,14 @@ where
     if !route.kind.allows(&head.method) {
         return Err(Error::MethodNotAllowed { allow: route.kind.allow() });
     }
-    let body = body::read(body, parts.body_timeout).await?;
-    let request = Incoming { head: &head, body };
-    handle(&parts, route, &request).await
+    let work = async {
+        let body = body::read(body, parts.body_timeout).await?;
+        let request = Incoming { head: &head, body };
+        handle(&parts, route, &request).await
+    };
+    // Stores have deadlines of their own, which are shorter; this one holds whatever a handler does with them.
+    let limit = parts.request_timeout;
+    tokio::time::timeout(limit, work).await.unwrap_or(Err(Error::TooLong(limit)))
 }
 
 /// Each route's handler. `HEAD` is served as `GET`; hyper leaves the body out.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chrono::{NaiveDate, NaiveDateTime};
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{Response, StatusCode};
 use serde_json::json;
 
 use super::{
@@ -142,7 +142,8 @@ async fn issue(
         let message = Message::new("only strict prefixes can reserve", "只有 strict 前缀可以预留");
         return Err(Invalid::of("reserve_seconds", message).into());
     }
-    quota(&request.head.extensions, wanted.count.unwrap_or(1))?;
+    let count = wanted.count.unwrap_or(1);
+    quota(&request.head.extensions, parts.rule_limits.quota(rule.rule()).as_ref(), count)?;
     match issue_under(parts, &rule, claims, &wanted, now).await {
         Err(error) if error.is_superseded() => Box::pin(follow(parts, claims, &wanted, now)).await,
         answer => answer,
@@ -221,12 +222,15 @@ async fn issue_under(
     Ok(answer(&issued, wanted.count))
 }
 
-/// Takes `count` from the caller's quota of issued numbers, where there is one.
-pub(super) fn quota(extensions: &http::Extensions, count: u32) -> Result<(), Error> {
-    match extensions.get::<IssuedQuota>() {
-        Some(quota) => Ok(quota.check(count)?),
-        None => Ok(()),
-    }
+/// Takes `count` from the caller's quota of issued numbers and from that of the rule, where there are any. The caller's first: who has
+/// used up its own takes nothing from the others.
+pub(super) fn quota(
+    extensions: &http::Extensions,
+    of_rule: Option<&IssuedQuota>,
+    count: u32,
+) -> Result<(), Error> {
+    let of_caller = extensions.get::<IssuedQuota>();
+    of_caller.into_iter().chain(of_rule).try_for_each(|quota| quota.check(count)).map_err(Error::from)
 }
 
 /// The part of an order that is the caller's choice.
@@ -295,9 +299,7 @@ pub(super) fn answer(issued: &Issued<'_>, count: Option<u32>) -> Response<Body> 
         out.push('"');
     }
     out.push('}');
-    let mut response = body::json(StatusCode::OK, Bytes::from(out));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    body::json(StatusCode::OK, Bytes::from(out))
 }
 
 /// `GET /numbers/decode?prefixKey=K&number=TEXT`.

@@ -11,13 +11,19 @@ const PAGE: &str = include_str!("docs.html");
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 pub(super) fn document() -> Response<Body> {
-    body::json(StatusCode::OK, DOCUMENT)
+    public(body::json(StatusCode::OK, DOCUMENT))
 }
 
 pub(super) fn page() -> Response<Body> {
-    let mut response = body::full(StatusCode::OK, "text/html; charset=utf-8", PAGE);
+    let mut response = public(body::full(StatusCode::OK, "text/html; charset=utf-8", PAGE));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
+/// The same for everybody, until the next version.
+fn public(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }

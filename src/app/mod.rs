@@ -9,6 +9,7 @@
 mod error;
 mod health;
 mod meter;
+mod reload;
 mod stores;
 mod upkeep;
 mod welcome;
@@ -25,25 +26,24 @@ use crate::{
     config::{Config, DataDir, NodeName, Origins, ProcessSource, Profile},
     generate::{self, Engine},
     lifecycle::Lifecycle,
-    middleware::rate_limit::{Limits, Rates},
+    middleware::rate_limit::{Limits, Rates, RuleLimits},
     rules::{self, Registry},
     secret::Secret,
-    server::{self, Server, Threads, Tls},
-    stack::{self, Public, PublicParts},
+    server::{self, Server, Threads, Tls, TlsError},
+    stack::{self, Public, PublicParts, Transport},
     telemetry::Metrics,
     worker::{self, Sharing, Worker},
 };
 
 pub use error::BuildError;
+pub use reload::Reload;
 
 use health::Status;
+use reload::Replaceable;
 use stores::{Ground, Stores};
 
 /// In profile *embedded* the mark runs this far ahead of the clock, and is extended twice as often: a restart waits for nobody.
 const EMBEDDED_WINDOW: Duration = Duration::from_secs(1);
-
-/// Requests in flight beyond which load is shed, for each connection that is allowed: with HTTP/1.1 there is one.
-const IN_FLIGHT_PER_CONNECTION: usize = 4;
 
 /// Connections of the admin listener: probes and scrapes.
 const ADMIN_CONNECTIONS: usize = 64;
@@ -62,6 +62,7 @@ pub struct App {
     worker: Worker,
     status: Arc<Status>,
     public: Public,
+    replaceable: Replaceable,
     public_server: Server,
     admin_server: Server,
 }
@@ -108,7 +109,8 @@ impl App {
         let secret =
             if config.jwt.has_key() { config.jwt.secret.clone() } else { Some(data_dir.signing_secret()?) };
         let verifier = verifier(&config, secret.clone(), Arc::clone(&clock), &background)?;
-        let (public_server, admin_server) = bind(&config).await?;
+        let tls = tls(&config)?;
+        let (public_server, admin_server) = bind(&config, tls.clone()).await?;
         let status = Status::new(health::Parts {
             worker: worker.clone(),
             rules: Arc::clone(&registry),
@@ -131,16 +133,22 @@ impl App {
             trail: stores.trail.clone(),
             clock: Arc::clone(&clock),
             body_timeout: config.limits.body_timeout,
+            request_timeout: config.limits.request_timeout,
             meter: Arc::new(meter::Issued::new(metrics.clone())),
+            rule_limits: RuleLimits::new(Arc::clone(&clock)),
         });
+        let limits = Limits::new(Rates::from(&config.rate_limits), Arc::clone(&clock));
+        let replaceable = Replaceable::new(&config, Arc::clone(&limits), tls);
         let public = Public::new(PublicParts {
             api,
             proxies: config.http.trusted_proxies.clone().into(),
             cors: cors(&config.http.cors_origins),
             metrics: metrics.clone(),
             verifier,
-            limits: Limits::new(Rates::from(&config.rate_limits), Arc::clone(&clock)),
-            max_in_flight: config.limits.max_connections.saturating_mul(IN_FLIGHT_PER_CONNECTION),
+            limits,
+            max_waiting: config.limits.max_waiting,
+            threads: cores(),
+            transport: if replaceable.tls.is_some() { Transport::Tls } else { Transport::Plain },
             clock: Arc::clone(&clock),
         });
         Ok(Self {
@@ -156,6 +164,7 @@ impl App {
             worker,
             status,
             public,
+            replaceable,
             public_server,
             admin_server,
         })
@@ -179,12 +188,12 @@ impl App {
         self.admin_server.local_address()
     }
 
-    /// Serves until `stop` resolves, then drains.
+    /// Serves until `stop` resolves, then drains; meanwhile follows `reload`.
     ///
     /// # Errors
     ///
     /// The operating system gives no threads.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), BuildError> {
+    pub async fn run(self, stop: impl Future<Output = ()>, reload: Reload) -> Result<(), BuildError> {
         self.welcome().await?;
         let http_threads = Arc::new(Threads::start(cores()).map_err(BuildError::Threads)?);
         let admin_threads = Arc::new(Threads::start(1).map_err(BuildError::Threads)?);
@@ -200,6 +209,7 @@ impl App {
             });
         self.background.spawn(serve_admin);
         upkeep::start(&self.background, &self.stores, &self.clock);
+        self.background.spawn(self.replaceable.follow(reload, self.background.clone()));
 
         stop.await;
         tracing::info!("stopping: finishing requests in flight");
@@ -299,14 +309,21 @@ fn cors(origins: &Origins) -> Option<CorsLayer> {
     }
 }
 
-async fn bind(config: &Config) -> Result<(Server, Server), BuildError> {
+fn tls(config: &Config) -> Result<Option<Tls>, TlsError> {
+    config.listen.tls().map(|files| Tls::from_files(files.cert.into(), files.key.into())).transpose()
+}
+
+async fn bind(config: &Config, tls: Option<Tls>) -> Result<(Server, Server), BuildError> {
     let limits = server::Limits {
         max_connections: config.limits.max_connections,
+        max_requests: config.limits.max_requests,
         header_timeout: config.limits.header_timeout,
         idle_timeout: config.limits.idle_timeout,
     };
-    let tls =
-        config.listen.tls().map(|files| Tls::from_files(files.cert.into(), files.key.into())).transpose()?;
+    let connections = limits.max_connections.saturating_add(ADMIN_CONNECTIONS);
+    if let Err(error) = server::allow_connections(connections) {
+        tracing::warn!(setting = "NUMGEN_MAX_CONNECTIONS", "{error}");
+    }
     let in_use = |setting, address| move |source| BuildError::Bind { setting, address, source };
     let public = Server::bind(config.listen.public, tls, limits)
         .await

@@ -27,6 +27,7 @@ mod parse;
 mod profile;
 mod rate_limits;
 mod redis_url;
+mod reload;
 mod section;
 mod source;
 mod storage;
@@ -51,6 +52,7 @@ pub use self::{
     profile::Profile,
     rate_limits::{RateLimit, RateLimits},
     redis_url::{Address, InvalidRedisUrl, RedisUrl, Topology, Transport},
+    reload::{Reloader, Reread},
     section::Setting,
     source::{FixedSource, ProcessSource, Source},
     storage::{Storage, StrictLocking},
@@ -125,13 +127,19 @@ impl Config {
     pub fn load(flags: &Flags, source: &impl Source) -> Result<(Self, Vec<Warning>), ConfigError> {
         let values = Values::gather(flags, source)?;
         let config = Self::read(&values)?;
+        let warnings = config.warnings(&values);
+        Ok((config, warnings))
+    }
+
+    /// What is odd about the values that this was read from.
+    fn warnings(&self, values: &Values) -> Vec<Warning> {
         let mut warnings = values.warnings().to_vec();
         for (variable, needs) in IDLE.into_iter().filter(|(variable, _)| values.is_given(variable)) {
-            if let Some(lack) = needs.missing(&config.storage) {
+            if let Some(lack) = needs.missing(&self.storage) {
                 warnings.push(Warning::NoEffect { origin: values.origin(variable), lack });
             }
         }
-        Ok((config, warnings))
+        warnings
     }
 
     /// Reads every section that the service needs.
@@ -206,7 +214,8 @@ pub fn markdown_table() -> String {
             (None, unset) => unset.unwrap_or_default().to_owned(),
         };
         let (expects, help) = (&setting.expects, setting.help);
-        table.push_str(&format!("| {} | {default} | {expects} | {help} |\n", names.join(" or ")));
+        let reloaded = if setting.is_reloaded() { " SIGHUP reloads it." } else { "" };
+        table.push_str(&format!("| {} | {default} | {expects} | {help}{reloaded} |\n", names.join(" or ")));
     }
     table
 }

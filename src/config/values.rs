@@ -85,6 +85,15 @@ impl Values {
             .map_or_else(|| Origin::Default { variable: variable.to_owned() }, |given| given.origin.clone())
     }
 
+    /// Whether a setting has another value than in `other`; one that is not given has its default.
+    pub(super) fn differ_in(&self, other: &Self, setting: &Setting) -> bool {
+        let text = |values: &Self| {
+            let given = values.given.get(&setting.key).map(|given| given.text.clone());
+            given.or_else(|| setting.default.map(|default| Secret::new(default.to_owned())))
+        };
+        text(self) != text(other)
+    }
+
     /// Whether anything was given for a setting.
     pub fn is_given(&self, variable: &str) -> bool {
         self.given.contains_key(&key_of(variable))

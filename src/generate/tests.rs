@@ -41,6 +41,7 @@ impl Client {
             overflow: Overflow::default(),
             max_seq: SequenceValue::MAX,
             on_outage: OnOutage::default(),
+            rate_limit: None,
         };
         Self { rule, template: Arc::new(template), subject: "erp".into() }
     }

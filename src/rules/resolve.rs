@@ -53,6 +53,7 @@ pub(super) fn resolve(
             Mode::Strict => OnOutage::Fail,
             Mode::Snowflake | Mode::Continuous => draft.on_outage.unwrap_or_default(),
         },
+        rate_limit: draft.rate_limit,
     };
     let errors = contradictions(draft, &rule, &template);
     if errors.is_empty() { Ok((rule, template)) } else { Err(Invalid { errors }.into()) }

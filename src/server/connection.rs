@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, Version, header};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -45,8 +45,8 @@ where
         let Ok(stream) = TcpStream::from_std(stream) else { return };
         match self.tls.clone() {
             None => self.serve_stream(stream).await,
-            Some(Tls(acceptor)) => {
-                let handshake = tokio::time::timeout(self.header_timeout, acceptor.accept(stream));
+            Some(tls) => {
+                let handshake = tokio::time::timeout(self.header_timeout, tls.acceptor().accept(stream));
                 match handshake.await {
                     // In a box of its own: the states of TLS are large, and most connections have none.
                     Ok(Ok(stream)) => Box::pin(self.serve_stream(stream)).await,
@@ -116,10 +116,11 @@ where
     type Future = Served<S::Future>;
 
     fn call(&self, request: Request<Incoming>) -> Served<S::Future> {
-        let serving = self.watcher.serve(request.version());
+        let version = request.version();
+        let serving = self.watcher.serve(version);
         let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner);
         // Every service of the stack is always ready: what sheds load does so by an answer.
-        Served { future: service.call(request), serving: Some(serving) }
+        Served { future: service.call(request), serving: Some(serving), version }
     }
 }
 
@@ -128,16 +129,24 @@ pin_project! {
         #[pin]
         future: F,
         serving: Option<Serving>,
+        version: Version,
     }
 }
 
-impl<F: Future> Future for Served<F> {
+impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for Served<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let output = ready!(this.future.poll(cx));
-        *this.serving = None;
+        let mut output = ready!(this.future.poll(cx));
+        let ends = this.serving.take().is_some_and(|serving| serving.ends_connection());
+        // HTTP/2 has frames for it.
+        if ends
+            && *this.version != Version::HTTP_2
+            && let Ok(response) = &mut output
+        {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         Poll::Ready(output)
     }
 }

@@ -5,12 +5,14 @@
 //! runtime). Nothing here knows what a request means: the service is any tower service.
 //!
 //! Invariants: there are never more than `max_connections` connections; a connection that sends no complete request head
-//! within `header_timeout`, or nothing at all for `idle_timeout`, is closed; after the drain has begun no connection is
+//! within `header_timeout`, or nothing at all for `idle_timeout`, is closed, as is one that does not take its answer within both; none serves more than
+//! `max_requests`; after the drain has begun no connection is
 //! accepted, and each open one ends with the request that it is serving.
 //!
 //! Reading order: [`Server::serve`], then `connection` (one connection), `watch` (their timeouts), `threads`, `tls`.
 
 mod connection;
+mod descriptors;
 mod threads;
 mod tls;
 mod watch;
@@ -20,12 +22,13 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::Semaphore,
 };
 
 use crate::{body::Body, lifecycle::Lifecycle};
 
+pub use descriptors::{TooFewDescriptors, allow_connections};
 pub use threads::Threads;
 pub use tls::{Tls, TlsError};
 
@@ -37,6 +40,8 @@ use watch::Watchers;
 pub struct Limits {
     /// Connections at a time; more wait in the backlog of the operating system.
     pub max_connections: usize,
+    /// Requests on one connection; with the last of them it is closed.
+    pub max_requests: u32,
     /// From the opening of a connection, or the first byte of a request, to the end of its head.
     pub header_timeout: Duration,
     /// Between requests.
@@ -46,6 +51,9 @@ pub struct Limits {
 /// The longest request head, in bytes, that is read at all; beyond it hyper answers 431 by itself. What the API allows is
 /// less (`middleware::head_limits`), so that its answer is a problem document.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+/// Connections that the operating system holds for us while we accept others; it may allow fewer (`net.core.somaxconn`).
+const BACKLOG: u32 = 4_096;
 
 /// A bound listener.
 #[derive(Debug)]
@@ -78,7 +86,11 @@ impl Server {
     /// What the operating system says: the address is in use, or not ours.
     pub async fn bind(address: SocketAddr, tls: Option<Tls>, limits: Limits) -> std::io::Result<Self> {
         let slots = Arc::new(Semaphore::new(limits.max_connections));
-        Ok(Self { listener: TcpListener::bind(address).await?, tls, limits, slots })
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // A port that was in use a moment ago may be taken over.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Self { listener: socket.listen(BACKLOG)?, tls, limits, slots })
     }
 
     /// Where it listens.

@@ -50,6 +50,8 @@ pub(super) struct Watcher {
     http2: AtomicBool,
     /// The tick since which it has been idle, or reading.
     since: AtomicU32,
+    /// How many requests may still come.
+    left: AtomicU32,
 }
 
 impl Watcher {
@@ -67,10 +69,21 @@ impl Watcher {
     pub(super) fn serve(self: &Arc<Self>, version: http::Version) -> Serving {
         self.serving.fetch_add(1, Ordering::Relaxed);
         self.reading.store(false, Ordering::Relaxed);
+        // Only the connection's own thread counts.
+        let left = self.left.load(Ordering::Relaxed).saturating_sub(1);
+        self.left.store(left, Ordering::Relaxed);
+        if left == 0 {
+            self.order(Command::Finish);
+        }
         if version == http::Version::HTTP_2 {
             self.http2.store(true, Ordering::Relaxed);
         }
         Serving(Arc::clone(self))
+    }
+
+    /// Whether the connection ends with the request that it is serving.
+    fn is_finishing(&self) -> bool {
+        self.command.load(Ordering::Relaxed) != Command::Stay as u8
     }
 
     fn now(&self) -> u32 {
@@ -126,6 +139,13 @@ impl Watcher {
 /// One request being served.
 pub(super) struct Serving(Arc<Watcher>);
 
+impl Serving {
+    /// Whether no other request will follow on this connection.
+    pub(super) fn ends_connection(&self) -> bool {
+        self.0.is_finishing()
+    }
+}
+
 impl Drop for Serving {
     fn drop(&mut self) {
         self.0.since.store(self.0.now(), Ordering::Relaxed);
@@ -139,6 +159,7 @@ pub(super) struct Watchers {
     ticks: Arc<AtomicU32>,
     header_ticks: u32,
     idle_ticks: u32,
+    max_requests: u32,
     connections: Mutex<Vec<Weak<Watcher>>>,
 }
 
@@ -151,6 +172,7 @@ impl Watchers {
             ticks: Arc::default(),
             header_ticks: ticks(limits.header_timeout),
             idle_ticks: ticks(limits.idle_timeout),
+            max_requests: limits.max_requests,
             connections: Mutex::default(),
         })
     }
@@ -165,6 +187,7 @@ impl Watchers {
             reading: AtomicBool::new(true),
             http2: AtomicBool::new(false),
             since: AtomicU32::new(self.ticks.load(Ordering::Relaxed)),
+            left: AtomicU32::new(self.max_requests),
         });
         self.lock().push(Arc::downgrade(&watcher));
         watcher
@@ -264,6 +287,7 @@ mod tests {
     fn watchers() -> Arc<Watchers> {
         Watchers::new(Limits {
             max_connections: 1,
+            max_requests: 100,
             header_timeout: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(5),
         })
@@ -314,6 +338,20 @@ mod tests {
         assert_eq!(command(&watcher), Command::Finish);
         pass(&watchers, 1);
         assert_eq!(command(&watcher), Command::Close);
+    }
+
+    #[test]
+    fn a_connection_ends_with_its_last_request() {
+        let watchers = watchers();
+        let watcher = watchers.watch();
+        for _ in 1..100 {
+            drop(watcher.serve(http::Version::HTTP_11));
+            assert!(!watcher.is_finishing());
+        }
+        let last = watcher.serve(http::Version::HTTP_11);
+        assert!(watcher.is_finishing());
+        assert_eq!(command(&watcher), Command::Finish);
+        drop(last);
     }
 
     #[test]

@@ -7,8 +7,11 @@ mod rescue;
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
-use http::{Request, Response};
-use tower::{BoxError, Service, ServiceBuilder, util::option_layer};
+use http::{HeaderValue, Request, Response, header};
+use tower::{
+    BoxError, Service, ServiceBuilder,
+    util::{MapResponseLayer, option_layer},
+};
 use tower_http::cors::CorsLayer;
 
 use crate::{
@@ -39,6 +42,7 @@ pub struct Public {
     cors: Option<CorsLayer>,
     observe: ObserveLayer,
     overload: OverloadLayer,
+    strict_transport: Option<AnswerLayer>,
     address_limit: AddressLimitLayer,
     authenticate: AuthenticateLayer,
     rate_limit: RateLimitLayer,
@@ -58,10 +62,33 @@ pub struct PublicParts {
     pub verifier: Arc<Verifier>,
     /// Who may ask how often.
     pub limits: Arc<Limits>,
-    /// How many requests may be in flight.
-    pub max_in_flight: usize,
+    /// How many requests may wait for a store.
+    pub max_waiting: usize,
+    /// How many threads serve.
+    pub threads: usize,
+    /// What connections run over.
+    pub transport: Transport,
     /// The time.
     pub clock: Arc<dyn Clock>,
+}
+
+/// What connections run over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Plain,
+    /// TLS.
+    Tls,
+}
+
+/// Changes answers.
+type AnswerLayer = MapResponseLayer<fn(Response<Body>) -> Response<Body>>;
+
+/// Tells browsers to use nothing but TLS for this host for a year (RFC 6797). Subdomains are not ours to speak for.
+fn with_strict_transport(mut response: Response<Body>) -> Response<Body> {
+    let year = HeaderValue::from_static("max-age=31536000");
+    response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, year);
+    response
 }
 
 impl Public {
@@ -72,8 +99,10 @@ impl Public {
             api: parts.api,
             proxies: parts.proxies,
             cors: parts.cors,
-            observe: ObserveLayer::new(http, parts.clock),
-            overload: OverloadLayer::new(parts.max_in_flight),
+            observe: ObserveLayer::new(http, Arc::clone(&parts.clock)),
+            overload: OverloadLayer::new(parts.max_waiting, parts.threads, parts.clock),
+            strict_transport: (parts.transport == Transport::Tls)
+                .then(|| MapResponseLayer::new(with_strict_transport as fn(_) -> _)),
             address_limit: AddressLimitLayer::new(Arc::clone(&parts.limits), rescue::is_refusal),
             authenticate: AuthenticateLayer::new(parts.verifier),
             rate_limit: RateLimitLayer::new(parts.limits),
@@ -91,7 +120,9 @@ impl Public {
         B::Error: Into<BoxError>,
     {
         ServiceBuilder::new()
-            // First, so that everything below can name the request, its sender and its route.
+            // On every answer, whoever gives it; over plain TCP it would mean nothing.
+            .layer(option_layer(self.strict_transport.clone()))
+            // So early, so that everything below can name the request, its sender and its route.
             .layer(ContextLayer::new(peer.ip(), &self.proxies, api::info))
             // Before anything that might print a request.
             .layer(RedactLayer)

@@ -30,7 +30,6 @@ pub(super) fn answer(error: BoxError, head: &Head) -> Response<Body> {
     let document = problem.to_json(language, head.path(), head.request_id());
     let mut response = body::full(problem.status, "application/problem+json", document.to_string());
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::CONTENT_LANGUAGE, HeaderValue::from_static(language.tag()));
     if let Some(seconds) = problem.retry_after_s {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -124,6 +123,7 @@ fn of_api(error: &api::Error, language: Language) -> Problem {
         Error::AdvanceTooFar { .. } | Error::RowConflict { .. } | Error::StateConflict(_) => {
             with(Code::StateConflict)
         }
+        Error::TooLong(_) => with(Code::StorageTimeout),
         Error::Internal(_) => internal(language),
     }
 }
@@ -224,7 +224,9 @@ fn internal(language: Language) -> Problem {
 /// Logs what operators must see: what we did wrong, with its causes, and whom we refused.
 fn log(error: &(dyn StdError + Send + Sync + 'static), problem: &Problem, head: &Head) {
     let (request_id, path, code) = (head.request_id(), head.path(), problem.code.as_str());
-    if problem.status.is_server_error() {
+    if error.is::<Overloaded>() {
+        // The layer says so itself, once a second.
+    } else if problem.status.is_server_error() {
         let error: &(dyn StdError + 'static) = error;
         tracing::error!(request_id, method = head.method().as_str(), path, code, error, "request failed");
     } else if let Some(api::Error::Forbidden(forbidden)) = error.downcast_ref() {

@@ -18,6 +18,7 @@ mod home;
 mod ledger;
 pub mod memory;
 mod mirrored;
+mod patience;
 pub mod postgres;
 pub mod protocol;
 mod reachable;

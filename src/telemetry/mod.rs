@@ -20,7 +20,7 @@ use std::{io::IsTerminal, sync::Arc};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
-    EnvFilter, Registry, filter::ParseError, layer::SubscriberExt, util::SubscriberInitExt,
+    EnvFilter, Registry, filter::ParseError, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
 
 pub use ::metrics::{Counter, Gauge};
@@ -61,9 +61,31 @@ pub enum TelemetryError {
     /// The filter makes no sense.
     #[error("the log filter is not valid")]
     Filter(#[from] ParseError),
+    /// The filter cannot be replaced any more.
+    #[error("the log filter cannot be replaced")]
+    Replace(#[from] reload::Error),
     /// There is a subscriber already.
     #[error("logging was already set up")]
     Installed(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// The filter in force, which can be replaced while the process runs.
+#[derive(Clone, Debug)]
+pub struct LogFilter(reload::Handle<EnvFilter, Registry>);
+
+impl LogFilter {
+    /// Puts another filter in force.
+    ///
+    /// # Errors
+    ///
+    /// The filter does not parse; then the one before stays.
+    pub fn replace(&self, filter: &str) -> Result<(), TelemetryError> {
+        Ok(self.0.reload(parsed(filter)?)?)
+    }
+}
+
+fn parsed(filter: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse(filter)
 }
 
 /// Sends every event of the process that `filter` lets through to standard error, and panics too.
@@ -71,12 +93,12 @@ pub enum TelemetryError {
 /// # Errors
 ///
 /// The filter does not parse, or logging was set up before.
-pub fn install(filter: &str, style: Style, clock: Arc<dyn Clock>) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse(filter)?;
+pub fn install(filter: &str, style: Style, clock: Arc<dyn Clock>) -> Result<LogFilter, TelemetryError> {
+    let (filter, handle) = reload::Layer::new(parsed(filter)?);
     let layer = LogLayer::new(style, clock, std::io::stderr);
     Registry::default().with(filter).with(layer).try_init()?;
     panics::log_panics();
-    Ok(())
+    Ok(LogFilter(handle))
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod postgres;
 mod postgres_counters;
 mod postgres_nodes;
 mod postgres_restored;
+mod postgres_standby;
 mod process;
 mod readme;
 mod redaction;

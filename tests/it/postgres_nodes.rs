@@ -257,3 +257,37 @@ fn check_reads_a_database_and_changes_nothing() {
         "{said}"
     );
 }
+
+#[test]
+fn a_database_that_is_known_to_be_away_is_not_waited_for() {
+    let mut server = Postgres::start();
+    let node = site(&server.url()).start();
+    let mut caller = node.caller();
+    caller.register("S", &json!({"format": "S-{SEQ:4}", "mode": "strict"}));
+    caller.register("C", &json!({"format": "C-{SEQ:4}"}));
+    assert_eq!(caller.number("S"), "S-0001");
+    server.kill();
+    Stopwatch::wait_until(5 * SECOND, "it is known", || component(&node, "postgres").starts_with("away: "));
+    thread::sleep(SECOND);
+    let rule = json!({"format": "S-{SEQ:5}", "mode": "strict"});
+    for (method, target, body) in [
+        ("GET", "/numbers/S", None),
+        ("GET", "/sequences/S", None),
+        ("GET", "/sequences/C", None),
+        ("PUT", "/prefix-configs/S", Some(&rule)),
+        ("POST", "/sequences/S/advance", Some(&json!({"to": 9}))),
+        ("GET", "/ledger/S/certificate", None),
+        ("GET", "/audit", None),
+    ] {
+        let watch = Stopwatch::start();
+        let answer = caller.send(method, target, &[], body);
+        assert_eq!(answer.status, 503, "{method} {target}: {}", answer.text());
+        assert!(watch.elapsed() < SECOND, "{method} {target}: {:?}", watch.elapsed());
+    }
+    server.start_again();
+    let watch = Stopwatch::start();
+    Stopwatch::wait_until(30 * SECOND, "back to normal", || {
+        caller.try_send("GET", "/numbers/S", &[], None).is_ok_and(|answer| answer.status == 200)
+    });
+    assert!(watch.elapsed() < 10 * SECOND, "{:?}", watch.elapsed());
+}

@@ -25,7 +25,7 @@ use crate::{
         temporary::{Issuer, ResolveError, Resolver},
     },
     lifecycle::Lifecycle,
-    middleware::context::Context,
+    middleware::{context::Context, rate_limit::RuleLimits},
     prefix_key::PrefixKey,
     rule::Rule,
     rules::{self, Registry},
@@ -155,6 +155,7 @@ impl Bench {
         let engine = Engine::new(settings, stores, ids, &Lifecycle::new());
         let of_rules = rules::Settings { datacenters: 1, origin: engine.origin(), strict: None };
         let rules = Registry::new(counters.clone(), counters.clone(), Arc::clone(&shared_clock), of_rules);
+        let rule_limits = RuleLimits::new(Arc::clone(&shared_clock));
         let api = Api::new(Parts {
             rules: Arc::new(rules),
             engine: Arc::new(engine),
@@ -164,7 +165,9 @@ impl Bench {
             trail: store,
             clock: shared_clock,
             body_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(30),
             meter: Arc::new(Uncounted),
+            rule_limits,
         });
         Self { api, counters, clock }
     }

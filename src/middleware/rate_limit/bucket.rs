@@ -112,8 +112,8 @@ impl Bucket {
     }
 }
 
-/// How many numbers the caller may still draw; in the extensions of a request for numbers where
-/// `NUMGEN_RATE_LIMIT_ISSUED` is set.
+/// How many numbers may still be drawn: by the caller, in the extensions of a request for numbers where
+/// `NUMGEN_RATE_LIMIT_ISSUED` is set; or under a rule ([`RuleLimits`](super::RuleLimits)).
 #[derive(Clone, Debug)]
 pub struct IssuedQuota(Arc<Bucket>);
 
@@ -122,7 +122,7 @@ impl IssuedQuota {
         Self(bucket)
     }
 
-    /// Takes a batch of `count` numbers off the caller's allowance, all of it or nothing. Call it before anything is drawn.
+    /// Takes a batch of `count` numbers off the allowance, all of it or nothing. Call it before anything is drawn.
     ///
     /// # Errors
     ///

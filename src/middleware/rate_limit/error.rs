@@ -11,6 +11,8 @@ pub enum Policy {
     Numbers,
     /// Numbers, by subject.
     Issued,
+    /// Numbers, by prefix key (`rate_limit` of the rule).
+    Rule,
     /// Other requests, by subject.
     Management,
     /// Requests that are unauthenticated or refused, by address.
@@ -23,6 +25,7 @@ impl Policy {
         match self {
             Self::Numbers => "numbers",
             Self::Issued => "issued",
+            Self::Rule => "rule",
             Self::Management => "management",
             Self::Address => "address",
         }
@@ -79,10 +82,11 @@ impl fmt::Display for Exceeded {
         let Self { limit, asked, .. } = self;
         match self.policy {
             Policy::Numbers => write!(f, "more than {limit} requests for numbers per second"),
-            Policy::Issued if asked > limit => {
+            Policy::Issued | Policy::Rule if asked > limit => {
                 write!(f, "a batch of {asked} numbers; {limit} per second are allowed, ask for fewer at once")
             }
             Policy::Issued => write!(f, "more than {limit} numbers per second"),
+            Policy::Rule => write!(f, "more than {limit} numbers per second under this prefix key"),
             Policy::Management => write!(f, "more than {limit} management requests per second"),
             Policy::Address => write!(f, "more than {limit} refused requests per second from this address"),
         }
@@ -97,10 +101,11 @@ impl Localized for Exceeded {
         match (language, self.policy) {
             (Language::English, _) => self.to_string(),
             (Language::Chinese, Policy::Numbers) => format!("取号请求超过每秒 {limit} 次"),
-            (Language::Chinese, Policy::Issued) if asked > limit => {
+            (Language::Chinese, Policy::Issued | Policy::Rule) if asked > limit => {
                 format!("一批 {asked} 个编号超过每秒允许的 {limit} 个，请减少每批数量")
             }
             (Language::Chinese, Policy::Issued) => format!("编号超过每秒 {limit} 个"),
+            (Language::Chinese, Policy::Rule) => format!("该前缀的编号超过每秒 {limit} 个"),
             (Language::Chinese, Policy::Management) => format!("管理请求超过每秒 {limit} 次"),
             (Language::Chinese, Policy::Address) => format!("来自该地址的被拒请求超过每秒 {limit} 次"),
         }

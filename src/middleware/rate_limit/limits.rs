@@ -14,8 +14,8 @@ use arc_swap::ArcSwap;
 use super::{Policy, bucket::Bucket, registry::Registry};
 use crate::{clock::Clock, config::RateLimits};
 
-/// How many subjects, and how many addresses, are counted at a time.
-const CAPACITY: usize = 100_000;
+/// How many subjects, addresses or prefix keys are counted at a time.
+pub(super) const CAPACITY: usize = 100_000;
 
 /// Allowances per second; `None`: no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,6 +7,8 @@
 //! - [`RateLimitLayer`] stands behind it and counts by subject: requests for numbers, and all others. A batch is one
 //!   request; the numbers in it are counted, where a limit is set, by [`IssuedQuota`] from the extensions.
 //!
+//! A third count has no layer, since the rule is known only to the handler: [`RuleLimits`], numbers by prefix key.
+//!
 //! The algorithm is GCRA (governor): an allowance of so much per second, with a burst of one second. Over it a request
 //! is refused with [`Exceeded`], which knows what to write into `Retry-After`, `RateLimit` and `RateLimit-Policy`.
 //!
@@ -22,6 +24,7 @@ mod future;
 mod layer;
 mod limits;
 mod registry;
+mod rules;
 mod service;
 
 pub use self::{
@@ -31,6 +34,7 @@ pub use self::{
     future::ResponseFuture,
     layer::RateLimitLayer,
     limits::{Limits, Rates},
+    rules::RuleLimits,
     service::RateLimit,
 };
 

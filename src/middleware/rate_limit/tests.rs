@@ -14,9 +14,13 @@ use tower::{BoxError, Layer, Service, service_fn};
 use super::{bucket::Bucket, registry::Registry, *};
 use crate::{
     auth::{Claims, Scopes},
+    calendar::{FiscalYearStart, Reset},
     clock::{Clock, ManualClock, UnixMillis},
+    counter::SequenceValue,
     language::{Language, Localized},
     middleware::context::{Context, tests::context},
+    prefix_key::PrefixKey,
+    rule::{Mode, OnOutage, Overflow, Rule},
 };
 
 fn per_second(count: u32) -> NonZeroU32 {
@@ -143,6 +147,41 @@ fn a_bucket_that_no_longer_fits_is_replaced() {
     assert!(limits.management(&subject).is_none());
 }
 
+#[test]
+fn a_rule_has_one_allowance_that_outlives_its_revisions() {
+    let clock = clock();
+    let limits = RuleLimits::new(Arc::clone(&clock) as _);
+    let rule = |key: &str, rate: u32| rule(key, NonZeroU32::new(rate));
+    let take = |rule: &Rule, count| limits.quota(rule).expect("a limit").check(count);
+    assert!(limits.quota(&rule("FREE", 0)).is_none());
+    assert_eq!(take(&rule("A", 10), 8), Ok(()));
+    let exceeded = take(&rule("A", 10), 3).unwrap_err();
+    assert_eq!((exceeded.policy, exceeded.limit, exceeded.remaining), (Policy::Rule, 10, 2));
+    assert_eq!(exceeded.rate_limit_policy_field(), "\"rule\";q=10;w=1");
+    assert_eq!(take(&rule("B", 10), 10), Ok(()), "each key has its own");
+    assert_eq!(take(&rule("A", 20), 20), Ok(()), "another limit begins anew");
+    assert!(take(&rule("A", 20), 1).is_err());
+    clock.advance(Duration::from_millis(50));
+    assert_eq!(take(&rule("A", 20), 1), Ok(()));
+}
+
+fn rule(key: &str, rate_limit: Option<NonZeroU32>) -> Rule {
+    Rule {
+        prefix_key: PrefixKey::parse(key).expect("valid"),
+        format: "A{SEQ:4}".to_owned(),
+        seq_length: 4,
+        initial_seq: SequenceValue(0),
+        mode: Mode::Continuous,
+        reset: Reset::default(),
+        timezone: chrono_tz::UTC,
+        fiscal_year_start: FiscalYearStart::default(),
+        overflow: Overflow::default(),
+        max_seq: SequenceValue::MAX,
+        on_outage: OnOutage::default(),
+        rate_limit,
+    }
+}
+
 // ---------------------------------------------------------------------------------------------- fields
 
 #[test]
@@ -160,7 +199,7 @@ fn fields_and_messages() {
     assert_eq!(exceeded.rate_limit_policy_field(), "\"numbers\";q=1000;w=1");
     exceeded.retry_after = Duration::from_millis(2_001);
     assert_eq!(exceeded.retry_after_seconds(), 3);
-    for policy in [Policy::Numbers, Policy::Issued, Policy::Management, Policy::Address] {
+    for policy in [Policy::Numbers, Policy::Issued, Policy::Rule, Policy::Management, Policy::Address] {
         let exceeded = Exceeded { policy, ..exceeded };
         assert!(exceeded.localized(Language::English).contains("1000"));
         assert!(exceeded.localized(Language::Chinese).contains("1000"));
@@ -291,6 +330,14 @@ async fn an_address_pays_for_refusals_alone_and_is_then_turned_away() {
     assert!(two.call(at(IpAddr::V4(Ipv4Addr::BROADCAST), Some("good"))).await.is_ok(), "not the neighbours");
     clock.advance(Duration::from_secs(1));
     assert!(one.call(at(here, Some("good"))).await.is_ok());
+
+    // One host commands a whole /64, and is one address.
+    let host = |last: u16| IpAddr::V6([0x2001, 0xdb8, 1, 2, 0, 0, 0, last].into());
+    for last in 0..5 {
+        assert_eq!(turned_away(one.call(at(host(last), None)).await), last == 4, "{last}");
+    }
+    let next_door = IpAddr::V6([0x2001, 0xdb8, 1, 3, 0, 0, 0, 1].into());
+    assert!(!turned_away(one.call(at(next_door, None)).await));
 
     let mut unknown = at(here, None);
     unknown.extensions_mut().clear();

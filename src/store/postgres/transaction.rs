@@ -1,7 +1,7 @@
 //! One call of the store: one transaction, one deadline.
 //!
 //! Invariants:
-//! - a call ends at its deadline, whatever it waits for: a connection, a lock, an answer;
+//! - a call ends at its deadline, whatever it waits for: a connection, a lock, an answer; where the store is known to be away, soon;
 //! - what failed before COMMIT was sent is rolled back for certain, and is done again while time is left, where that may help;
 //! - what is not answered after that is `StoreError::Timeout`: it may have happened, and is never sent again from here;
 //! - a connection goes back to the pool only after its transaction has ended; any other is closed, and the server rolls back.
@@ -18,8 +18,9 @@ use tokio::{
 use super::{
     PostgresStore, STORE, Shared,
     failure::{Failure, Meaning, meaning, meaning_of_commit, said, unavailable, unknown},
+    watchman::Verdict,
 };
-use crate::store::{Reachable, StoreError};
+use crate::store::{Reachable, StoreError, patience::patience};
 
 /// Two transactions that stood in each other's way wait up to this long before they try again; it doubles with every time.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(2);
@@ -75,6 +76,11 @@ impl PostgresStore {
 }
 
 impl PostgresStore {
+    /// Whether the store is known not to be there.
+    pub(super) fn is_away(&self) -> bool {
+        self.shared.patience() < self.shared.timeout
+    }
+
     /// A connection that never goes back to the pool, for statements that are transactions of their own. The server gives up on each
     /// of them, and on its wait for a lock, after the timeout of this store.
     pub(super) async fn connection_of_own(
@@ -157,10 +163,19 @@ impl Shared {
         answer.await.unwrap_or(Err(sqlx::Error::PoolClosed))
     }
 
-    /// A connection, as soon as the store is ready and one is free. Not even a long call waits longer for that than others do.
+    /// How long to wait for a connection. One that was not looked for yet may be there.
+    fn patience(&self) -> Duration {
+        let is_new = *self.verdict.borrow() == Verdict::None;
+        match &*self.reachable.borrow() {
+            away @ Reachable::No { .. } if !is_new => patience(away, &*self.clock).min(self.timeout),
+            Reachable::Yes | Reachable::No { .. } => self.timeout,
+        }
+    }
+
+    /// A connection, as soon as the store is ready and one is free. A store that is known to be away is not waited for long.
     async fn session(&self, operation: &'static str, until: Instant) -> Result<Session, StoreError> {
         let mut reachable = self.reachable.clone();
-        let until = until.min(Instant::now() + self.timeout);
+        let until = until.min(Instant::now() + self.patience());
         let ready = async {
             // The sender lives as long as the watchman; without it nothing is ever ready again.
             if reachable.wait_for(|state| *state == Reachable::Yes).await.is_err() {

@@ -238,6 +238,20 @@ impl TestServer {
         self.process.signal(Signal::Terminate);
     }
 
+    /// Asks it to read its configuration again, and waits until it has done so or refused.
+    #[track_caller]
+    pub(crate) fn reload(&self) {
+        let answers = || {
+            self.log().matches("configuration reloaded").count()
+                + self.log().matches("configuration not reloaded").count()
+        };
+        let before = answers();
+        self.process.signal(Signal::HangUp);
+        Stopwatch::wait_until(Duration::from_secs(10), "a new reading of the configuration", || {
+            answers() > before
+        });
+    }
+
     /// Freezes it, its connections open.
     pub(crate) fn pause(&self) {
         self.process.signal(Signal::Stop);

@@ -97,6 +97,43 @@ impl Postgres {
         panic!("postgres does not start: {}", postgres.log());
     }
 
+    /// A hot standby of this server, which follows it from now on. It writes nothing until [`Postgres::promote`].
+    #[track_caller]
+    pub(crate) fn standby(&self) -> Self {
+        let home = directory("numgen-standby-");
+        let data = home.path().join("data");
+        // As the server itself: what it copies belongs to whoever runs it.
+        let output = unprivileged(&program("pg_basebackup"))
+            .args(["-h", "127.0.0.1", "-U", OWNER, "-p", &self.port.to_string()])
+            .args(["-R", "-X", "stream", "-c", "fast", "-D", &data.to_string_lossy()])
+            .output()
+            .expect("pg_basebackup");
+        assert!(output.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&output.stderr));
+        let port = free_address().port();
+        let mut standby = Self { home: Arc::new(home), port, settings: self.settings.clone(), process: None };
+        standby.start_again();
+        Stopwatch::wait_until(PATIENCE, "the standby follows", || {
+            self.psql("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") != "0"
+        });
+        standby
+    }
+
+    /// From now on a commit waits until a standby has it.
+    #[track_caller]
+    pub(crate) fn wait_for_standbys(&self) {
+        self.psql("ALTER SYSTEM SET synchronous_standby_names = '*'");
+        self.psql("SELECT pg_reload_conf()");
+        Stopwatch::wait_until(PATIENCE, "the standby is synchronous", || {
+            self.psql("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") != "0"
+        });
+    }
+
+    /// A standby takes over.
+    #[track_caller]
+    pub(crate) fn promote(&self) {
+        assert_eq!(self.psql("SELECT pg_promote(true, 60)"), "t");
+    }
+
     /// The server that tests share which break nothing; it ends with the last that has it.
     #[track_caller]
     pub(crate) fn shared() -> Arc<Self> {

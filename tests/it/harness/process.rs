@@ -14,6 +14,8 @@ pub(crate) struct Process(Child);
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Signal {
     Terminate,
+    /// Asks to read the configuration again.
+    HangUp,
     /// Ends PostgreSQL in an orderly way, without waiting for its clients.
     Interrupt,
     /// Ends PostgreSQL with all its children at once.
@@ -39,6 +41,7 @@ impl Process {
     pub(crate) fn signal(&self, signal: Signal) {
         let name = match signal {
             Signal::Terminate => "TERM",
+            Signal::HangUp => "HUP",
             Signal::Interrupt => "INT",
             Signal::Quit => "QUIT",
             Signal::Stop => "STOP",

@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU16, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -47,6 +47,8 @@ pub(crate) enum Fault {
 /// The way to a port.
 pub(crate) struct Proxy {
     address: SocketAddr,
+    /// The port that new connections are led to.
+    target: Arc<AtomicU16>,
     fault: watch::Sender<Fault>,
     /// Its runtime, until it is dropped.
     thread: Option<thread::JoinHandle<()>>,
@@ -72,17 +74,17 @@ impl Proxy {
     /// A way to the loopback port `port` that is fine until it is told otherwise.
     #[track_caller]
     pub(crate) fn to(port: u16) -> Self {
-        let target = SocketAddr::from(([127, 0, 0, 1], port));
+        let target = Arc::new(AtomicU16::new(port));
         let address = super::process::free_address();
         let (fault, watched) = watch::channel(Fault::None);
         let forwarded = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&forwarded);
+        let (counter, led_to) = (Arc::clone(&forwarded), Arc::clone(&target));
         let thread = thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(serve(address, target, watched, counter));
+            runtime.block_on(serve(address, led_to, watched, counter));
         });
-        let proxy = Self { address, fault, thread: Some(thread), forwarded };
+        let proxy = Self { address, target, fault, thread: Some(thread), forwarded };
         super::Stopwatch::wait_until(Duration::from_secs(5), "the proxy listens", || {
             std::net::TcpStream::connect(address).is_ok()
         });
@@ -91,6 +93,11 @@ impl Proxy {
 
     pub(crate) fn port(&self) -> u16 {
         self.address.port()
+    }
+
+    /// From now on it leads to another port; connections that there are stay, where a fault does not cut them.
+    pub(crate) fn lead_to(&self, port: u16) {
+        self.target.store(port, Ordering::Relaxed);
     }
 
     /// The way to a Redis as the service takes it.
@@ -122,7 +129,7 @@ impl Drop for Proxy {
 /// Accepts until the proxy is dropped; then every connection ends with this future.
 async fn serve(
     address: SocketAddr,
-    target: SocketAddr,
+    target: Arc<AtomicU16>,
     mut fault: watch::Receiver<Fault>,
     forwarded: Arc<AtomicU64>,
 ) {
@@ -144,6 +151,7 @@ async fn serve(
             tokio::select! {
                 changed = fault.changed() => if changed.is_err() { return },
                 accepted = listener.accept() => if let Ok((client, _)) = accepted {
+                    let target = SocketAddr::from(([127, 0, 0, 1], target.load(Ordering::Relaxed)));
                     let (fault, forwarded, random) = (fault.clone(), Arc::clone(&forwarded), random.split());
                     connections.spawn(connect(client, target, fault, forwarded, random));
                 },

@@ -30,6 +30,8 @@ pub(super) struct Story {
     values: Vec<u64>,
     /// What each key was given, each time it was asked for.
     keyed: BTreeMap<String, BTreeSet<String>>,
+    /// Keys whose caller has gone without an answer, and for how many values: what was drawn for them is theirs, and listed nowhere.
+    given_up: Vec<(String, u32)>,
 }
 
 /// Callers at work.
@@ -39,7 +41,7 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Every fourth request has a key, and is sent again after a failure, or at once.
+    /// Every fourth request has a key, and is sent again after a failure, for a second or so, or at once.
     pub(super) fn on(nodes: &[&SharedCounters], of: &Counter) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let mut callers = JoinSet::new();
@@ -72,6 +74,7 @@ impl Load {
             all.failed += story.failed;
             all.values.extend(story.values);
             all.keyed.extend(story.keyed);
+            all.given_up.extend(story.given_up);
         }
         println!("{} fresh, {} from segments, {} failed", all.fresh, all.segment, all.failed);
         all
@@ -103,6 +106,26 @@ impl Story {
                 other => panic!("{other:?}"),
             }
         }
+        if let Some(key) = key.filter(|key| !self.keyed.contains_key(key)) {
+            self.given_up.push((key, count));
+        }
+    }
+
+    /// Callers who had gone without an answer come back with their keys, and get what was drawn for them, if it was.
+    pub(super) async fn come_back(&mut self, node: &SharedCounters, of: &Counter) {
+        let gone = std::mem::take(&mut self.given_up);
+        let (keys, known) = (gone.len(), self.values.len());
+        let reached = node.counters(&of.key).await.expect("read").remove(0).last.0;
+        for (key, count) in gone {
+            self.ask(node, of, Some(key), count).await;
+        }
+        assert_eq!(self.given_up, [], "the store is there");
+        let theirs: Vec<u64> = self.values.split_off(known);
+        println!(
+            "{keys} keys had been given up; drawn for them before: {:?}",
+            theirs.iter().filter(|value| **value <= reached).collect::<Vec<_>>()
+        );
+        self.values.extend(theirs);
     }
 
     fn note(&mut self, key: Option<&str>, values: &Ranges, kind: impl Fn(&mut Self) -> &mut usize) {

@@ -45,7 +45,8 @@ async fn a_server_that_is_killed_under_load_loses_nothing() {
         println!("back to normal {} ms after the server", watch.elapsed().as_millis());
         assert!(watch.elapsed() < 30 * SECOND);
     }
-    let story = load.stop().await;
+    let mut story = load.stop().await;
+    story.come_back(&nodes[0].counters, &on).await;
     assert!(story.segment > 20, "segments stood in");
     assert_eq!(generation(&server), before, "a restart forgets nothing");
     story.with(first).assert_accounted(&state(&nodes[0]).await);
@@ -74,10 +75,11 @@ async fn connections_cut_at_any_moment_do_everything_once() {
     tokio::time::sleep(2 * SECOND).await;
     proxy.set(Fault::None);
     tokio::time::sleep(5 * SECOND).await;
-    let story = load.stop().await;
+    let mut story = load.stop().await;
     assert!(story.fresh > 100 && story.segment > 0, "it was drawn, and cut");
     for node in &nodes {
         node.wait_normal(&counter("OTHER", "")).await;
     }
+    story.come_back(&nodes[0].counters, &on).await;
     story.with(first).assert_accounted(&state(&nodes[0]).await);
 }

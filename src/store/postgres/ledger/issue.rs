@@ -268,6 +268,8 @@ async fn under_lock(
                     return Ok(proposal);
                 }
             }
+            // A server that is known to be away was waited for as long as is worth it.
+            Err(error @ StoreError::Unavailable { .. }) if store.is_away() => return Err(error),
             Err(error @ StoreError::Unavailable { .. }) => rest(&mut pause, until, error).await?,
             other => return other,
         }

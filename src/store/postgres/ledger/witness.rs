@@ -30,7 +30,7 @@ use super::{
 use crate::{
     counter::{Counter, SequenceValue},
     lifecycle::Lifecycle,
-    store::{Reachable, StoreError, Suspension},
+    store::{StoreError, Suspension},
 };
 
 /// How old the last sign of life may be of a process that draws. Far below what others take for silence.
@@ -255,7 +255,7 @@ pub(in crate::store::postgres) async fn keep(shared: Weak<Shared>, lifecycle: Li
     loop {
         let Some(store) = shared.upgrade().map(|shared| PostgresStore { shared }) else { return };
         // A database that is away is not waited for.
-        let away = *store.shared.reachable.borrow() != Reachable::Yes;
+        let away = store.is_away();
         let pause = tokio::select! {
             () = lifecycle.draining() => return leave(&store).await,
             pause = async {
@@ -281,7 +281,7 @@ async fn leave(store: &PostgresStore) {
             WHERE p.process = $1 AND p.beat >= $2 AND m.era = $3 AND ",
         marker::open!()
     );
-    if *store.shared.reachable.borrow() != Reachable::Yes {
+    if store.is_away() {
         return;
     }
     let testimony = store.shared.books.witness.testimony();
