@@ -75,7 +75,7 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// How long a request body may take to arrive.
     pub body_timeout: Duration,
-    /// How long a request may take in all.
+    /// How long the answer to a request may take, once all of it is there.
     pub request_timeout: Duration,
     /// Counts what is issued.
     pub meter: Arc<dyn Meter>,
@@ -161,14 +161,11 @@ where
     if !route.kind.allows(&head.method) {
         return Err(Error::MethodNotAllowed { allow: route.kind.allow() });
     }
-    let work = async {
-        let body = body::read(body, parts.body_timeout).await?;
-        let request = Incoming { head: &head, body };
-        handle(&parts, route, &request).await
-    };
+    let body = body::read(body, parts.body_timeout).await?;
+    let request = Incoming { head: &head, body };
     // Stores have deadlines of their own, which are shorter; this one holds whatever a handler does with them.
     let limit = parts.request_timeout;
-    tokio::time::timeout(limit, work).await.unwrap_or(Err(Error::TooLong(limit)))
+    tokio::time::timeout(limit, handle(&parts, route, &request)).await.unwrap_or(Err(Error::TooLong(limit)))
 }
 
 /// Each route's handler. `HEAD` is served as `GET`; hyper leaves the body out.

@@ -118,10 +118,10 @@ impl Replaceable {
     /// First whatever can fail; answers what is other than before.
     fn put_in_force(&mut self, config: &Config, filter: &LogFilter) -> Result<Vec<&'static str>, NotApplied> {
         let mut changed = Vec::new();
-        if let (Some(tls), Some((certificates, key))) = (&self.tls, files(&config.listen)) {
-            if tls.replace(certificates, key)? {
-                changed.push("certificate");
-            }
+        if let (Some(tls), Some((certificates, key))) = (&self.tls, files(&config.listen))
+            && tls.replace(certificates, key)?
+        {
+            changed.push("certificate");
         }
         if config.log.filter != self.filter {
             filter.replace(&config.log.filter)?;

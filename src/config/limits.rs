@@ -23,7 +23,7 @@ section! {
     header_timeout: Duration = "NUMGEN_HEADER_TIMEOUT", Default("10s"), duration(SHORTEST..=HOUR);
     /// How long the body of a request may take.
     body_timeout: Duration = "NUMGEN_BODY_TIMEOUT", Default("10s"), duration(SHORTEST..=HOUR);
-    /// How long a request may take in all once its header is there; then 503.
+    /// How long an answer may take once the request is there; then 503.
     request_timeout: Duration = "NUMGEN_REQUEST_TIMEOUT", Default("30s"), duration(SHORTEST..=HOUR);
     /// How long a connection may stay open without a request.
     idle_timeout: Duration = "NUMGEN_IDLE_TIMEOUT", Default("75s"), duration(SHORTEST..=HOUR);

@@ -59,6 +59,12 @@ impl<S: Source> Reloader<S> {
         Ok((reloader, config, said))
     }
 
+    /// The same in other surroundings.
+    #[cfg(test)]
+    pub(super) fn now_in(self, source: S) -> Self {
+        Self { source, ..self }
+    }
+
     /// Another reading. It changes nothing.
     ///
     /// # Errors

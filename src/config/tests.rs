@@ -30,6 +30,37 @@ fn file_error(content: &str) -> String {
 }
 
 #[test]
+fn a_new_reading_names_what_needs_a_restart_and_changes_nothing() {
+    let surroundings = |file: &str, secret: &str| {
+        let file = format!("jwt_secret_file = \"secret\"\n{file}");
+        FixedSource::new().file("numgen.toml", file).file("secret", secret.repeat(32))
+    };
+    let first = surroundings("rate_limit_issued = 5\nlog = \"info\"", "a");
+    let (reloader, config, _) = Reloader::load(&Flags::default(), first).unwrap();
+    assert_eq!(config.rate_limits.issued.map(std::num::NonZeroU32::get), Some(5));
+    let reread = |file: &str, secret: &str| reloader.clone().now_in(surroundings(file, secret)).reread();
+    let named = |reread: &Reread| -> Vec<_> { reread.needs_restart.iter().map(|(one, _)| one.env).collect() };
+
+    let same = reread("rate_limit_issued = 9\nlog = \"debug\"\nmax_connections = 10000", "a").unwrap();
+    assert_eq!(named(&same), [""; 0], "what is reloaded, and what is the default anyway");
+    assert_eq!(same.config.rate_limits.issued.map(std::num::NonZeroU32::get), Some(9));
+    assert_eq!(same.config.log.filter, "debug");
+    let other = reread("max_connections = 10001\nidle_timeout = \"1s\"", "b").unwrap();
+    assert_eq!(named(&other), ["NUMGEN_JWT_SECRET", "NUMGEN_MAX_CONNECTIONS", "NUMGEN_IDLE_TIMEOUT"]);
+    assert!(!format!("{other:?}").contains("bbbb"), "never the secret itself");
+    let wrong = reread("rate_limit_issued = -1", "a").unwrap_err().to_string();
+    assert!(
+        wrong.contains("key rate_limit_issued of numgen.toml") && wrong.contains("whole number"),
+        "{wrong}"
+    );
+}
+
+#[test]
+fn what_is_reloaded_is_a_setting() {
+    assert_eq!(settings().filter(|setting| setting.is_reloaded()).count(), 7);
+}
+
+#[test]
 fn nothing_configured_is_the_documented_default() {
     let config = config(&FixedSource::new());
     assert_eq!(config.listen.public.to_string(), "127.0.0.1:8080");

@@ -89,6 +89,10 @@ impl Queue {
     }
 }
 
+/// The queue as one connection sees it. Requests count as its owners, so that they do not fight over the count of the queue's.
+#[derive(Debug)]
+struct Entrance(Arc<Queue>);
+
 /// Bounds how many requests wait, over all connections.
 #[derive(Clone, Debug)]
 pub struct OverloadLayer {
@@ -108,7 +112,7 @@ impl<S> Layer<S> for OverloadLayer {
     type Service = Overload<S>;
 
     fn layer(&self, inner: S) -> Overload<S> {
-        Overload { inner, queue: Arc::new(Arc::clone(&self.queue)) }
+        Overload { inner, queue: Arc::new(Entrance(Arc::clone(&self.queue))) }
     }
 }
 
@@ -116,8 +120,7 @@ impl<S> Layer<S> for OverloadLayer {
 #[derive(Clone, Debug)]
 pub struct Overload<S> {
     inner: S,
-    /// Counted per connection, so that requests do not fight over the count of the queue's owners.
-    queue: Arc<Arc<Queue>>,
+    queue: Arc<Entrance>,
 }
 
 impl<S, B> Service<Request<B>> for Overload<S>
@@ -134,30 +137,30 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let future = (!self.queue.is_full()).then(|| self.inner.call(request));
+        let future = (!self.queue.0.is_full()).then(|| self.inner.call(request));
         ResponseFuture { future, queue: Arc::clone(&self.queue), place: None }
     }
 }
 
 /// A place in the queue.
 struct Place {
-    queue: Arc<Arc<Queue>>,
+    queue: Arc<Entrance>,
     cell: usize,
 }
 
 impl Place {
-    fn take(queue: &Arc<Arc<Queue>>) -> Self {
-        let here = queue.here();
+    fn take(queue: &Arc<Entrance>) -> Self {
+        let here = queue.0.here();
         here.fetch_add(1, Ordering::Relaxed);
         // A request may end on another thread than it began on, where its connection is dropped at the very end.
-        let cell = queue.cells.iter().position(|cell| std::ptr::eq(&cell.0, here)).unwrap_or(0);
+        let cell = queue.0.cells.iter().position(|cell| std::ptr::eq(&cell.0, here)).unwrap_or(0);
         Self { queue: Arc::clone(queue), cell }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.queue.cells[self.cell].0.fetch_sub(1, Ordering::Relaxed);
+        self.queue.0.cells[self.cell].0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -167,7 +170,7 @@ pin_project! {
         // None: refused.
         #[pin]
         future: Option<F>,
-        queue: Arc<Arc<Queue>>,
+        queue: Arc<Entrance>,
         // Taken when the request first has to wait.
         place: Option<Place>,
     }
@@ -183,8 +186,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Some(future) = this.future.as_pin_mut() else {
-            this.queue.report();
-            return Poll::Ready(Err(Overloaded { limit: this.queue.limit }.into()));
+            this.queue.0.report();
+            return Poll::Ready(Err(Overloaded { limit: this.queue.0.limit }.into()));
         };
         match future.poll(cx) {
             Poll::Ready(outcome) => {

@@ -178,3 +178,96 @@ fn strangers_are_limited_by_address() {
     let statuses: Vec<_> = (0..20).map(|_| stranger.get("/numbers/X").status).collect();
     assert!(statuses.contains(&401) && statuses.contains(&429), "{statuses:?}");
 }
+
+/// Who asks for much and reads nothing is cut off, and keeps nobody else waiting.
+#[test]
+fn answers_that_nobody_reads_are_not_kept() {
+    let server =
+        Site::new().with("NUMGEN_IDLE_TIMEOUT", "500ms").with("NUMGEN_HEADER_TIMEOUT", "500ms").start();
+    let mut caller = server.caller();
+    caller.register("FLAKE", &json!({ "format": "F-{SEQ:19}" }));
+    let request = format!(
+        "GET /numbers/FLAKE?count=10000 HTTP/1.1\r\nHost: x\r\nAuthorization: {}\r\n\r\n",
+        caller.authorization()
+    );
+    // 200 answers of 240 kB each: more than both kernels hold.
+    let whole = 200 * 10_000 * "\"F-0000000000000000000\",".len();
+    let mut deaf = Connection::open(server.listen).expect("a connection");
+    deaf.write(request.repeat(200).as_bytes()).expect("sent");
+    thread::sleep(Duration::from_secs(4));
+    caller.again().get("/prefix-configs/FLAKE").expect(200);
+    let read = deaf.drain();
+    assert!(read < whole, "all of {whole} bytes were kept for it: {read}");
+}
+
+#[test]
+fn a_rule_may_limit_its_numbers_whoever_asks() {
+    let server = TestServer::start();
+    let mut caller = server.caller();
+    for wrong in [json!(-1), json!(1.5), json!("many"), json!(1_000_000_001)] {
+        let refused =
+            caller.post("/prefix-configs/QUOTA", &json!({ "format": "Q-{SEQ:4}", "rate_limit": wrong }));
+        assert_eq!(refused.expect(400).json()["errors"][0]["field"], "rate_limit", "{wrong}");
+    }
+    let rule = json!({ "format": "Q-{SEQ:4}", "rateLimit": 10 });
+    assert_eq!(caller.post("/prefix-configs/QUOTA", &rule).expect(200).json()["rate_limit"], 10);
+    assert_eq!(caller.get("/prefix-configs/QUOTA").expect(200).json()["rate_limit"], 10);
+    caller.register("FREE", &json!({ "format": "X-{SEQ:4}", "rate_limit": 0 }));
+    assert!(caller.get("/prefix-configs/FREE").expect(200).json().get("rate_limit").is_none());
+
+    // More than a second's worth can never be had at once.
+    let refused = caller.get("/numbers/QUOTA?count=11");
+    refused.expect_problem(429, "RateLimited");
+    assert_eq!(refused.header("ratelimit-policy"), Some("\"rule\";q=10;w=1"));
+    assert!(refused.text().contains("ask for fewer"), "{}", refused.text());
+
+    // One allowance for all callers, on every path; what is refused takes nothing.
+    let mut other = server.caller_with(&["--scope", "numbers:issue", "--sub", "other"]);
+    let batch = json!({ "prefix_key": "QUOTA", "count": 5 });
+    let answers: Vec<_> =
+        (0..20).flat_map(|_| [caller.get("/numbers/QUOTA"), other.post("/numbers", &batch)]).collect();
+    let issued: usize =
+        answers.iter().filter(|answer| answer.status == 200).map(|one| one.numbers().len()).sum();
+    assert!((10..100).contains(&issued), "{issued} of 120");
+    let refused = answers.iter().find(|answer| answer.status == 429).expect("a refusal");
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(caller.get("/numbers/FREE?count=100").expect(200).numbers().len(), 100);
+    Stopwatch::wait_until(Duration::from_secs(5), "an allowance", || {
+        other.get("/numbers/QUOTA").status == 200
+    });
+    assert_eq!(
+        caller.get("/sequences/QUOTA").expect(200).json()["counters"][0]["last_value"],
+        (issued + 1).to_string()
+    );
+
+    // A new limit holds at once, on open connections too.
+    let put = json!({ "format": "Q-{SEQ:4}" });
+    caller.send("PUT", "/prefix-configs/QUOTA", &[], Some(&put)).expect(200);
+    for _ in 0..50 {
+        caller.get("/numbers/QUOTA").expect(200);
+    }
+}
+
+/// Forwarded-for fields count from trusted proxies alone: else whoever wants another allowance would write another address.
+#[test]
+fn forwarded_addresses_are_believed_from_trusted_proxies_alone() {
+    let refused = |server: &TestServer| {
+        let mut stranger = server.stranger();
+        let ask = |turn: usize| {
+            let from = format!("198.51.100.{turn}");
+            let headers = [
+                ("X-Forwarded-For", from.as_str()),
+                ("Forwarded", "for=203.0.113.9"),
+                ("X-Real-IP", "203.0.113.9"),
+            ];
+            stranger.send("GET", "/numbers/X", &headers, None).status == 429
+        };
+        (0..40).map(ask).filter(|refused| *refused).count()
+    };
+    let site = || Site::new().with("NUMGEN_RATE_LIMIT_ADDRESS", "5");
+    assert!(refused(&site().start()) > 10, "one address, whatever it says");
+    let server = site().with("NUMGEN_TRUSTED_PROXIES", "127.0.0.0/8").start();
+    assert_eq!(refused(&server), 0, "forty addresses, as the proxy says");
+    let log = server.stop().log();
+    assert!(log.contains("198.51.100.7") && !log.contains("203.0.113.9"), "{log}");
+}

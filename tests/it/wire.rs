@@ -181,7 +181,9 @@ fn tls_with_alpn() {
         let mut tls = tls.clone();
         tls.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
         let answer = runtime.block_on(ask_over_tls(server.listen, tls, version, &token));
-        assert_eq!(answer, (200, version), "{offered:?}");
+        assert_eq!((answer.status().as_u16(), answer.version()), (200, version), "{offered:?}");
+        // Browsers stay with TLS.
+        assert_eq!(answer.headers()["strict-transport-security"], "max-age=31536000");
     }
     // Whoever speaks plainly is not understood.
     let plain = server.stranger().try_send("GET", "/openapi.json", &[], None);
@@ -194,7 +196,7 @@ async fn ask_over_tls(
     tls: rustls::ClientConfig,
     version: http::Version,
     token: &str,
-) -> (u16, http::Version) {
+) -> http::Response<hyper::body::Incoming> {
     let stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
     let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
     let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
@@ -214,6 +216,5 @@ async fn ask_over_tls(
         background.spawn(connection);
         sender.send_request(request).await
     };
-    let answer = answer.expect("an answer");
-    (answer.status().as_u16(), answer.version())
+    answer.expect("an answer")
 }

@@ -44,6 +44,7 @@ struct Distant {
     store: Arc<MemoryStore>,
     away: AtomicBool,
     loses_answers: AtomicBool,
+    hangs: AtomicBool,
 }
 
 impl Distant {
@@ -96,6 +97,9 @@ impl CounterStore for Distant {
     }
 
     fn counters<'a>(&'a self, key: &'a PrefixKey) -> StoreFuture<'a, Vec<CounterState>> {
+        if self.hangs.load(Ordering::SeqCst) {
+            return Box::pin(std::future::pending());
+        }
         self.store.counters(key)
     }
 
@@ -134,6 +138,7 @@ impl Bench {
             store: store.clone(),
             away: AtomicBool::new(false),
             loses_answers: AtomicBool::new(false),
+            hangs: AtomicBool::new(false),
         });
         let node = NodeName::parse("n1").expect("a name");
         let issuer = Issuer::start(store.clone(), node).await.expect("started");
@@ -223,6 +228,15 @@ fn admin(prefixes: Option<&str>) -> Claims {
         expires_at: UnixMillis(i64::MAX),
         not_before: None,
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_a_store_does_a_request_ends() {
+    let bench = Bench::new().await;
+    bench.register("SLOW", json!({ "format": "S-{SEQ:3}" })).await;
+    bench.counters.hangs.store(true, Ordering::SeqCst);
+    let outcome = bench.get("/sequences/SLOW").await;
+    assert!(matches!(outcome, Err(Error::TooLong(limit)) if limit == Duration::from_secs(30)), "{outcome:?}");
 }
 
 #[tokio::test]

@@ -101,6 +101,17 @@ impl Connection {
         closed
     }
 
+    /// Reads until the other side has closed, and counts the bytes.
+    pub(crate) fn drain(&mut self) -> usize {
+        let (mut all, mut buffer) = (0, vec![0; 64 * 1024]);
+        loop {
+            match self.reader.read(&mut buffer) {
+                Ok(0) | Err(_) => return all,
+                Ok(read) => all += read,
+            }
+        }
+    }
+
     /// Whether an answer begins to arrive within `patience`.
     pub(crate) fn has_answer_within(&mut self, patience: Duration) -> bool {
         self.reader.get_ref().set_read_timeout(Some(patience)).expect("a timeout");

@@ -1,0 +1,214 @@
+//! More callers than there ever were, all of a sudden: nobody is turned away whom no limit turns away, and afterwards all is as before. The
+//! full size (5,000 users after 100) is that of `k6/spike.js`; this is the same in small.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use numgen::clock::{Clock, SystemClock};
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, task::JoinSet};
+
+use crate::harness::{Connection, Site, Stopwatch, TestServer};
+
+/// What one user saw.
+#[derive(Default)]
+struct Tally {
+    latencies: Vec<Duration>,
+    numbers: Vec<String>,
+    failures: Vec<String>,
+}
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.latencies.extend(other.latencies);
+        self.numbers.extend(other.numbers);
+        self.failures.extend(other.failures);
+    }
+
+    fn median(&mut self) -> Duration {
+        self.latencies.sort_unstable();
+        self.latencies[self.latencies.len() / 2]
+    }
+}
+
+struct Crowd {
+    address: SocketAddr,
+    authorization: String,
+    clock: SystemClock,
+}
+
+impl Crowd {
+    fn request(&self) -> http::Request<Empty<Bytes>> {
+        http::Request::get(format!("http://{}/numbers/CROWD", self.address))
+            .header("host", "crowd")
+            .header("authorization", &self.authorization)
+            .body(Empty::new())
+            .expect("a request")
+    }
+
+    /// Asks again and again, each time after a pause, on one connection.
+    async fn user(self: Arc<Self>, arrival: Duration, pause: Duration, until: Duration) -> Tally {
+        let mut tally = Tally::default();
+        tokio::time::sleep(arrival).await;
+        if let Err(error) = self.ask_until(&mut tally, pause, until).await {
+            tally.failures.push(error.to_string());
+        }
+        tally
+    }
+
+    async fn ask_until(
+        &self,
+        tally: &mut Tally,
+        pause: Duration,
+        until: Duration,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let mut background = JoinSet::new();
+        background.spawn(connection);
+        while self.clock.monotonic() < until {
+            let asked = self.clock.monotonic();
+            sender.ready().await?;
+            let answer = sender.send_request(self.request()).await?;
+            let status = answer.status();
+            let body = answer.into_body().collect().await?.to_bytes();
+            tally.latencies.push(self.clock.monotonic() - asked);
+            match serde_json::from_slice::<Value>(&body)?["number"].as_str() {
+                Some(number) => tally.numbers.push(number.to_owned()),
+                None => tally.failures.push(format!("{status}: {}", String::from_utf8_lossy(&body))),
+            }
+            tokio::time::sleep(pause).await;
+        }
+        Ok(())
+    }
+
+    /// `users` arrive within `arrivals` and stay for `stay`.
+    async fn come(self: &Arc<Self>, users: u32, arrivals: Duration, stay: Duration, pause_ms: u64) -> Tally {
+        let until = self.clock.monotonic() + arrivals + stay;
+        let mut all = JoinSet::new();
+        for user in 0..users {
+            // Pauses differ, or all would ask in step.
+            let pause = Duration::from_millis(pause_ms / 2 + u64::from(user) * 37 % pause_ms);
+            all.spawn(Arc::clone(self).user(arrivals * user / users, pause, until));
+        }
+        let mut tally = Tally::default();
+        while let Some(one) = all.join_next().await {
+            tally.add(one.expect("a user"));
+        }
+        tally
+    }
+}
+
+#[test]
+fn a_sudden_crowd_is_served_and_leaves_no_trace() {
+    const USERS: u32 = 2_000;
+    numgen::server::allow_connections(USERS as usize).expect("files for so many connections");
+    let server = TestServer::start();
+    let mut caller = server.caller();
+    caller.register("CROWD", &json!({ "format": "C-{SEQ:9}" }));
+    let crowd = Arc::new(Crowd {
+        address: server.listen,
+        authorization: caller.authorization().to_owned(),
+        clock: SystemClock::new(),
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let few = || runtime.block_on(crowd.come(20, Duration::ZERO, Duration::from_secs(1), 20));
+
+    let mut all = few();
+    let base = all.median();
+    let mut spike = runtime.block_on(crowd.come(USERS, Duration::from_secs(1), Duration::from_secs(5), 400));
+    let during = spike.median();
+    all.add(spike);
+
+    // Back at the base within 10 s.
+    let watch = Stopwatch::start();
+    let after = loop {
+        let mut few = few();
+        let median = few.median();
+        all.add(few);
+        if median <= base * 2 + Duration::from_millis(5) {
+            break median;
+        }
+        assert!(watch.elapsed() < Duration::from_secs(10), "{median:?} instead of {base:?}");
+    };
+    println!(
+        "median {base:?}, {during:?} with {USERS} users, {after:?} afterwards; {} requests",
+        all.numbers.len()
+    );
+    assert!(all.failures.is_empty(), "{} failures, the first: {}", all.failures.len(), all.failures[0]);
+    let issued = all.numbers.len();
+    all.numbers.sort_unstable();
+    all.numbers.dedup();
+    assert_eq!(all.numbers.len(), issued, "no number twice");
+    assert_eq!(caller.number("CROWD"), format!("C-{:09}", issued + 1), "and none missing");
+}
+
+/// Requests that share a connection are bounded by how many may wait; what is refused has consumed nothing.
+#[test]
+fn what_waits_is_bounded_and_the_rest_is_told_at_once() {
+    const STREAMS: usize = 200;
+    let server = Site::new().with("NUMGEN_MAX_WAITING", "8").start();
+    let mut caller = server.caller();
+    caller.register("CROWD", &json!({ "format": "C-{SEQ:9}" }));
+    let crowd = Arc::new(Crowd {
+        address: server.listen,
+        authorization: caller.authorization().to_owned(),
+        clock: SystemClock::new(),
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (served, refused) = runtime.block_on(async {
+        let stream = TcpStream::connect(server.listen).await.expect("a connection");
+        let (mut sender, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+        let mut background = JoinSet::new();
+        background.spawn(connection);
+        let mut answers = JoinSet::new();
+        for _ in 0..STREAMS {
+            sender.ready().await.expect("ready");
+            answers.spawn(sender.send_request(crowd.request()));
+        }
+        let (mut served, mut refused) = (0, 0);
+        while let Some(answer) = answers.join_next().await {
+            let answer = answer.expect("a task").expect("an answer");
+            if answer.status() == 200 {
+                served += 1;
+                continue;
+            }
+            assert_eq!(answer.status(), 503);
+            assert!(answer.headers().contains_key("retry-after"), "{:?}", answer.headers());
+            let body = answer.into_body().collect().await.expect("a body").to_bytes();
+            assert!(body.windows(10).any(|part| part == b"Overloaded"), "{}", String::from_utf8_lossy(&body));
+            refused += 1;
+        }
+        (served, refused)
+    });
+    assert_eq!(served + refused, STREAMS);
+    assert!(served > 0 && refused > 0, "{served} served, {refused} refused");
+    assert_eq!(caller.number("CROWD"), format!("C-{:09}", served + 1), "what was refused consumed nothing");
+    let log = server.stop().log();
+    let lines = log.lines().filter(|line| line.contains("answered 503 Overloaded")).count();
+    assert!((1..=5).contains(&lines), "{lines} lines for {refused} refusals:\n{log}");
+}
+
+#[test]
+fn a_connection_ends_after_its_share_of_requests_and_says_so() {
+    let server = Site::new().with("NUMGEN_MAX_REQUESTS_PER_CONNECTION", "3").start();
+    let mut caller = server.caller();
+    let authorization = caller.authorization().to_owned();
+    caller.register("CROWD", &json!({ "format": "C-{SEQ:3}" }));
+    let mut connection = Connection::open(server.listen).expect("a connection");
+    for turn in 1..=3 {
+        let headers = [("Authorization", authorization.as_str())];
+        let answer = connection.send("GET", "/numbers/CROWD", &headers, None).expect("an answer").expect(200);
+        assert_eq!(answer.header("connection") == Some("close"), turn == 3, "{turn}");
+    }
+    assert!(connection.is_closed_within(Duration::from_secs(2)));
+    // Who heeds it never notices.
+    for value in 4..=10 {
+        assert_eq!(caller.number("CROWD"), format!("C-{value:03}"));
+    }
+}
