@@ -1,7 +1,8 @@
 //! Sheds load: while so many requests wait for something (a store, mostly), one more is answered at once that it is too much, before
 //! queues grow.
 //!
-//! Only requests that have to wait are counted, from the moment when they do: what is answered at once stands in no queue of ours. Each
+//! Only requests that have to wait are counted, from the moment when they do: what is answered at once stands in no queue of ours. While
+//! the queue is full all are refused, since nobody knows beforehand what will have to wait, and what was begun may have consumed. Each
 //! thread counts its own, and a connection stays on its thread, so that counting shares no cache line; connections are spread evenly over
 //! threads, hence each has an equal part of the limit.
 //!

@@ -1,12 +1,12 @@
 //! More callers than there ever were, all of a sudden: nobody is turned away whom no limit turns away, and afterwards all is as before. The
 //! full size (5,000 users after 100) is that of `k6/spike.js`; this is the same in small.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use numgen::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, task::JoinSet};
@@ -130,7 +130,8 @@ fn a_sudden_crowd_is_served_and_leaves_no_trace() {
         let mut few = few();
         let median = few.median();
         all.add(few);
-        if median <= base * 2 + Duration::from_millis(5) {
+        // Twice, and a little for whatever else this machine is doing.
+        if median <= base * 2 + Duration::from_millis(20) {
             break median;
         }
         assert!(watch.elapsed() < Duration::from_secs(10), "{median:?} instead of {base:?}");
@@ -147,51 +148,51 @@ fn a_sudden_crowd_is_served_and_leaves_no_trace() {
     assert_eq!(caller.number("CROWD"), format!("C-{:09}", issued + 1), "and none missing");
 }
 
-/// Requests that share a connection are bounded by how many may wait; what is refused has consumed nothing.
+/// Requests whose bodies do not come wait, until there are enough of them; the next is told at once. The same holds for whatever waits.
 #[test]
 fn what_waits_is_bounded_and_the_rest_is_told_at_once() {
-    const STREAMS: usize = 200;
-    let server = Site::new().with("NUMGEN_MAX_WAITING", "8").start();
+    const LIMIT: usize = 8;
+    const CALLERS: usize = 60;
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let server = Site::new().with("NUMGEN_MAX_WAITING", &LIMIT.to_string()).start();
     let mut caller = server.caller();
     caller.register("CROWD", &json!({ "format": "C-{SEQ:9}" }));
-    let crowd = Arc::new(Crowd {
-        address: server.listen,
-        authorization: caller.authorization().to_owned(),
-        clock: SystemClock::new(),
-    });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let (served, refused) = runtime.block_on(async {
-        let stream = TcpStream::connect(server.listen).await.expect("a connection");
-        let (mut sender, connection) =
-            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
-        let mut background = JoinSet::new();
-        background.spawn(connection);
-        let mut answers = JoinSet::new();
-        for _ in 0..STREAMS {
-            sender.ready().await.expect("ready");
-            answers.spawn(sender.send_request(crowd.request()));
-        }
-        let (mut served, mut refused) = (0, 0);
-        while let Some(answer) = answers.join_next().await {
-            let answer = answer.expect("a task").expect("an answer");
-            if answer.status() == 200 {
-                served += 1;
-                continue;
-            }
-            assert_eq!(answer.status(), 503);
-            assert!(answer.headers().contains_key("retry-after"), "{:?}", answer.headers());
-            let body = answer.into_body().collect().await.expect("a body").to_bytes();
-            assert!(body.windows(10).any(|part| part == b"Overloaded"), "{}", String::from_utf8_lossy(&body));
+    let body = r#"{"prefix_key":"CROWD"}"#;
+    let head = format!(
+        "POST /numbers HTTP/1.1\r\nHost: x\r\nAuthorization: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        caller.authorization(),
+        body.len()
+    );
+    let all: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            let mut connection = Connection::open(server.listen).expect("a connection");
+            connection.write(head.as_bytes()).expect("sent");
+            connection
+        })
+        .collect();
+    thread::sleep(Duration::from_secs(1));
+    let (mut waiting, mut refused) = (Vec::new(), 0);
+    for mut connection in all {
+        if connection.has_answer_within(Duration::from_millis(10)) {
+            let answer = connection.read("POST").expect("an answer");
+            answer.expect_problem(503, "Overloaded");
+            assert!(answer.header("retry-after").is_some(), "{:?}", answer.headers);
             refused += 1;
+        } else {
+            waiting.push(connection);
         }
-        (served, refused)
-    });
-    assert_eq!(served + refused, STREAMS);
-    assert!(served > 0 && refused > 0, "{served} served, {refused} refused");
-    assert_eq!(caller.number("CROWD"), format!("C-{:09}", served + 1), "what was refused consumed nothing");
-    let log = server.stop().log();
-    let lines = log.lines().filter(|line| line.contains("answered 503 Overloaded")).count();
-    assert!((1..=5).contains(&lines), "{lines} lines for {refused} refusals:\n{log}");
+    }
+    // Each thread has an equal part, rounded up.
+    assert!((1..LIMIT + threads).contains(&waiting.len()), "{} wait, {refused} were refused", waiting.len());
+    let issued = waiting.len();
+    for mut connection in waiting {
+        connection.write(body.as_bytes()).expect("sent");
+        connection.read("POST").expect("an answer").expect(200);
+    }
+    assert_eq!(caller.number("CROWD"), format!("C-{:09}", issued + 1), "what was refused consumed nothing");
+    let watch = server.stop().log();
+    let lines = watch.lines().filter(|line| line.contains("answered 503 Overloaded")).count();
+    assert!(lines > 0 && lines < refused, "{lines} lines for {refused} refusals:\n{watch}");
 }
 
 #[test]
