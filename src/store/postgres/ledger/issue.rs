@@ -75,12 +75,19 @@ impl Attempt {
     }
 }
 
+/// A batch that is committed, and perhaps not durable.
+struct Committed {
+    attempt: Attempt,
+    proposal: Proposal,
+    seal: Seal,
+}
+
 /// What became of an attempt.
 enum Outcome {
     /// Committed and durable.
     Written(Proposal),
     /// Committed.
-    Ahead(Attempt, Proposal, Seal),
+    Ahead(Box<Committed>),
     /// Nothing was written, nothing will be.
     Refused,
 }
@@ -111,12 +118,10 @@ pub(super) async fn issue(
             page.know(after);
             Ok(Drawn::Kept(taken))
         }
-        Outcome::Ahead(attempt, Proposal { taken, after }, seal) => {
-            page.know(after.clone());
+        Outcome::Ahead(batch) => {
+            page.know(batch.proposal.after.clone());
             let in_doubt = Arc::clone(&page.doubt).read_owned().await;
-            let (proposal, shelf) = (Proposal { taken, after }, Arc::clone(shelf));
-            let batch = Ahead { attempt, proposal, seal, in_doubt, shelf };
-            Ok(Drawn::Pending(Box::pin(keep(batch, until))))
+            Ok(Drawn::Pending(Box::pin(keep(batch, in_doubt, Arc::clone(shelf), until))))
         }
     }
 }
@@ -147,18 +152,14 @@ async fn alone(page: &Page, until: Instant) -> Result<OwnedRwLockWriteGuard<()>,
     alone.await.map_err(|_elapsed| unknown(OPERATION))
 }
 
-/// A batch that is committed, and perhaps not durable.
-struct Ahead {
-    attempt: Attempt,
-    proposal: Proposal,
-    seal: Seal,
+/// Waits until a batch is durable. One that a crash has taken back is drawn again, as if it had never been.
+async fn keep(
+    batch: Box<Committed>,
     in_doubt: OwnedRwLockReadGuard<()>,
     shelf: Arc<tokio::sync::Mutex<Page>>,
-}
-
-/// Waits until a batch is durable. One that a crash has taken back is drawn again, as if it had never been.
-async fn keep(batch: Ahead, until: Instant) -> Result<Vec<Taken>, StoreError> {
-    let Ahead { attempt, proposal, seal, in_doubt, shelf } = batch;
+    until: Instant,
+) -> Result<Vec<Taken>, StoreError> {
+    let Committed { attempt, proposal, seal } = *batch;
     let Attempt { store, order, .. } = &attempt;
     let sealed = matches!(timeout_at(until, seal).await, Ok(Ok(())));
     if !sealed {
@@ -198,7 +199,7 @@ async fn on_guess(
     let proposal = Proposal { taken: plan.taken, after: entry.after(attempt.signature.writer) };
     match press(store, entry, until).await {
         Pressed::Written => Ok(Outcome::Written(proposal)),
-        Pressed::Ahead(seal) => Ok(Outcome::Ahead(attempt, proposal, seal)),
+        Pressed::Ahead(seal) => Ok(Outcome::Ahead(Box::new(Committed { attempt, proposal, seal }))),
         Pressed::Refused => Ok(Outcome::Refused),
         Pressed::Unknown => {
             attempt.propose(&proposal);
@@ -229,7 +230,7 @@ async fn optimistically(
         let batch = store.books().line();
         match on_guess(store, Attempt::named(store, order, batch), sheet, until).await? {
             Outcome::Refused => {}
-            written @ (Outcome::Written(_) | Outcome::Ahead(..)) => {
+            written @ (Outcome::Written(_) | Outcome::Ahead(_)) => {
                 page.line = Some(batch);
                 return Ok(written);
             }

@@ -6,15 +6,16 @@
 //! 1. **One row lock orders a counter.** Whatever changes a counter, its rows or its events holds the lock of its row in
 //!    `numgen_ledger_counters` (a *sheet*) until it commits. So sheet, rows and both chains grow by one batch at a time.
 //! 2. **A guess writes nothing unless it is right.** Each process keeps the sheets that it knows. A batch worked out from one is
-//!    written by a single statement, on condition that the sheet still has the *version* that was known; every change of what a
+//!    written by a single statement, on condition that the sheet still has the *version* and the last batch that were known; every change of what a
 //!    guess rests on raises the version. A wrong guess costs a round trip, and then the lock decides.
 //! 3. **The unique index on keys decides** who draws under an idempotency key, also between counters, periods and modes. A guess
 //!    looks no key up: the statement refuses a batch if any of its keys has a record. Under the lock the records are read. Either way a
 //!    key that another transaction is just recording makes the insertion wait, and fail when that one commits; the whole batch is
 //!    then worked out anew and finds the record. An expired record is deleted only as expired, in the transaction that replaces it.
 //! 4. **A lost answer is found out.** A sheet carries the *signature* of the last batch: process and number. Of the batches that other
-//!    processes have written over, the last of each process is kept beside. A process has at most one batch of a counter under way, so
-//!    the row lock and these two places tell for certain whether a batch was committed, on a new connection, within the same deadline;
+//!    processes have written over, the last of each process is kept beside. Batches of a process
+//!    stand on each other in *lines* (`sheet.rs`), and a new line begins when nothing of the old one is in doubt (`issue.rs`): so the row
+//!    lock and these two places tell for certain whether a batch was committed, on a new connection, within the same deadline;
 //!    requests without a key get their numbers too. The row lock cannot be had while the lost transaction still runs, and a statement
 //!    that arrives after that finds another version. If the deadline passes first the caller gets `Timeout`: what may have been
 //!    drawn stands in the ledger, and a retry with the same key is answered with it.
