@@ -4,12 +4,12 @@ use std::{error::Error, io, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use numgen::{
-    app::{App, BuildError, Reload},
+    app::{self, App, BuildError, Reload},
     cli::{Cli, CliError, Command, Errand, Terminal},
     clock::{Clock, SystemClock},
     config::{ConfigError, Flags, LogFormat, ProcessSource, Reloader},
     scrub::scrub,
-    telemetry::{self, Style, TelemetryError, fields::chain},
+    telemetry::{self, Style, TelemetryError, fields::chain, traces::Traces},
 };
 use tokio::{
     runtime::{Builder, Runtime},
@@ -40,7 +40,8 @@ fn serve(flags: &Flags, clock: Arc<dyn Clock>) -> Result<(), Failure> {
         Some(LogFormat::Pretty) => Style::pretty(),
         None => Style::detect(),
     };
-    let filter = telemetry::install(&config.log.filter, style, Arc::clone(&clock))?;
+    let (traces, outbox) = app::otlp::settings(&config).map(Traces::new).unzip();
+    let filter = telemetry::install(&config.log.filter, style, Arc::clone(&clock), traces)?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -48,7 +49,7 @@ fn serve(flags: &Flags, clock: Arc<dyn Clock>) -> Result<(), Failure> {
         // Before anything is opened, so that a signal during the start still ends in order.
         let (stop, asked) = (stop()?, signal(SignalKind::hangup())?);
         let reload = Reload { reloader, filter, asked };
-        Ok(App::build(config, clock).await?.run(stop, reload).await?)
+        Ok(App::build(config, clock, outbox).await?.run(stop, reload).await?)
     })
 }
 

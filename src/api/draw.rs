@@ -25,7 +25,7 @@ use crate::{
     generate::{Issued, Source},
     middleware::{context::Context, rate_limit::IssuedQuota},
     rules::CompiledRule,
-    telemetry::Counter,
+    telemetry::{Counter, note_issue},
 };
 
 /// The rule that a connection used last, and what counts its numbers.
@@ -42,6 +42,7 @@ impl Remembered {
     }
 
     fn count(&self, issued: &Issued<'_>) {
+        note_issue(self.rule.rule().mode);
         match issued.source {
             Source::Primary => self.issued.increment(issued.count()),
             Source::Segment | Source::Temporary => {

@@ -23,6 +23,7 @@ use crate::{
     rule::Mode,
     rules::{CompiledRule, Moment, UseError},
     store::TemporaryNumber,
+    telemetry::note_issue,
     template::Check,
 };
 
@@ -207,7 +208,7 @@ async fn issue_under(
         Err(UseError::Store(error)) => {
             let order = order(rule, rule.local(moment), &claims.subject, now, wishes);
             let issued = Box::pin(parts.engine.stand_in(&order, error.into())).await?;
-            parts.meter.counter(rule.rule(), issued.source).increment(issued.count());
+            count(parts, rule, &issued);
             return Ok(answer(&issued, wanted.count));
         }
         Err(error) => return Err(error.into()),
@@ -218,8 +219,14 @@ async fn issue_under(
         Some(issued) => issued?,
         None => parts.engine.issue(&order).await?,
     };
-    parts.meter.counter(usable.rule(), issued.source).increment(issued.count());
+    count(parts, &usable, &issued);
     Ok(answer(&issued, wanted.count))
+}
+
+/// Counts what is in the answer that is being made.
+fn count(parts: &Parts, rule: &CompiledRule, issued: &Issued<'_>) {
+    note_issue(rule.rule().mode);
+    parts.meter.counter(rule.rule(), issued.source).increment(issued.count());
 }
 
 /// Takes `count` from the caller's quota of issued numbers and from that of the rule, where there are any. The caller's first: who has

@@ -4,9 +4,11 @@ use std::{io, net::SocketAddr};
 
 use crate::{
     auth::SetupError,
+    client::ClientError,
     config::DataDirError,
     server::TlsError,
     store::{StoreError, postgres, redis::client::ConnectError, sqlite::OpenError},
+    telemetry::traces,
     worker::AcquireError,
 };
 
@@ -74,6 +76,12 @@ pub enum BuildError {
         #[source]
         source: io::Error,
     },
+    /// The collector's URL is of no use.
+    #[error("OTEL_EXPORTER_OTLP_ENDPOINT: {0}")]
+    Collector(#[source] ClientError),
+    /// Traces cannot be sent as configured.
+    #[error(transparent)]
+    Traces(#[from] traces::SetupError),
     /// No way to be told to stop.
     #[error("signals cannot be listened for")]
     Signals(#[from] io::Error),
@@ -95,6 +103,8 @@ impl BuildError {
             | Self::Database(_)
             | Self::DatabaseRefused(_)
             | Self::Tls(_)
+            | Self::Collector(_)
+            | Self::Traces(_)
             | Self::Bind { .. } => true,
             Self::Worker(_)
             | Self::Journal(_)

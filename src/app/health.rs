@@ -11,11 +11,11 @@ use crate::{
     api::{Component, Health, Readiness},
     auth::Verifier,
     rules::{Following, Footing, Registry},
-    server::OpenConnections,
-    store::{Home, Reachable, Suspension, counters::SharedCounters},
-    telemetry::Metrics,
+    store::{Home, Reachable, Suspension},
     worker::{Standing, Worker},
 };
+
+use super::gauges::Gauges;
 
 /// More refused rules than this are counted, not named.
 const REFUSALS_SHOWN: usize = 10;
@@ -39,11 +39,8 @@ pub(super) struct Parts {
     /// Where strict ledgers may have to be suspended.
     pub(super) suspension: Option<watch::Receiver<Option<Suspension>>>,
     pub(super) home: Option<watch::Receiver<Home>>,
-    /// Where nodes share their counters.
-    pub(super) shared_counters: Option<SharedCounters>,
     pub(super) verifier: Arc<Verifier>,
-    pub(super) metrics: Metrics,
-    pub(super) connections: OpenConnections,
+    pub(super) gauges: Gauges,
 }
 
 /// What was found, and what it means for the whole.
@@ -76,19 +73,6 @@ impl Status {
     /// From now on traffic should go elsewhere.
     pub(super) fn drain(&self) {
         self.draining.store(true, Ordering::Release);
-    }
-
-    /// Sets the gauges.
-    fn measure(&self) {
-        const SECONDS_PER_DAY: f64 = 86_400.0;
-        let Parts { worker, metrics, connections, shared_counters, .. } = &self.parts;
-        let ids = worker.ids();
-        let gauges = metrics.gauges();
-        gauges.worker_window_seconds.set(ids.window_left().as_secs_f64());
-        gauges.connections.set(connections.count() as f64);
-        let remaining = shared_counters.as_ref().and_then(SharedCounters::segment_remaining);
-        gauges.segment_remaining.set(remaining.unwrap_or(0) as f64);
-        gauges.snowflake_days_left.set(ids.time_left().as_secs_f64() / SECONDS_PER_DAY);
     }
 
     fn footing(&self) -> Footing {
@@ -191,7 +175,7 @@ impl Health for Status {
     }
 
     fn metrics(&self) -> String {
-        self.measure();
-        self.parts.metrics.render()
+        self.parts.gauges.measure(&self.readiness());
+        self.parts.gauges.metrics.render()
     }
 }

@@ -7,14 +7,21 @@
 //! the window last), the window is given back, the store is closed.
 
 mod error;
+mod gauges;
 mod health;
 mod meter;
+pub mod otlp;
 mod reload;
 mod stores;
+mod survey;
 mod upkeep;
 mod welcome;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use http::HeaderValue;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
@@ -31,22 +38,27 @@ use crate::{
     secret::Secret,
     server::{self, Server, Threads, Tls, TlsError},
     stack::{self, Public, PublicParts, Transport},
-    telemetry::Metrics,
+    telemetry::{Metrics, catalog, traces::Outbox},
     worker::{self, Sharing, Worker},
 };
 
 pub use error::BuildError;
 pub use reload::Reload;
 
+use gauges::{Gauges, Granting};
 use health::Status;
 use reload::Replaceable;
 use stores::{Ground, Stores};
+use survey::Survey;
 
 /// In profile *embedded* the mark runs this far ahead of the clock, and is extended twice as often: a restart waits for nobody.
 const EMBEDDED_WINDOW: Duration = Duration::from_secs(1);
 
 /// Connections of the admin listener: probes and scrapes.
 const ADMIN_CONNECTIONS: usize = 64;
+
+/// How long the last spans may take; what sends them gives up before.
+const SENDING_LIMIT: Duration = Duration::from_secs(5);
 
 /// The whole service, wired and bound, not yet serving.
 pub struct App {
@@ -57,6 +69,8 @@ pub struct App {
     secret: Option<Secret<String>>,
     serving: Lifecycle,
     background: Lifecycle,
+    /// Spans on their way to a collector: ends after whatever makes some.
+    sending: Lifecycle,
     stores: Stores,
     registry: Arc<Registry>,
     worker: Worker,
@@ -68,19 +82,30 @@ pub struct App {
 }
 
 impl App {
-    /// Wires every part.
+    /// Wires every part; spans that wait in `outbox` are sent from then on.
     ///
     /// # Errors
     ///
     /// [`BuildError`] names the part, and the setting to look at.
-    pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
+    pub async fn build(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        outbox: Option<Outbox>,
+    ) -> Result<Self, BuildError> {
         let (serving, background) = (Lifecycle::new(), Lifecycle::new());
         let data_dir = DataDir::prepare(&config.storage.data_dir)?;
         let node = match &config.node.name {
             Some(name) => name.clone(),
             None => data_dir.node_name(&ProcessSource)?,
         };
-        let metrics = Metrics::new();
+        let metrics = Metrics::with_prefixes(config.metrics.prefixes);
+        name_node(&metrics, &config, &node);
+        let sending = Lifecycle::new();
+        let spans = outbox.as_ref().map(Outbox::counts).unwrap_or_default();
+        if let Some(outbox) = outbox {
+            let carrier = otlp::Carrier::new(&config.traces).map_err(BuildError::Collector)?;
+            sending.spawn(outbox.send(carrier, sending.clone()).map_err(BuildError::Traces)?);
+        }
         let ground = Ground {
             config: &config,
             data_dir: &data_dir,
@@ -93,7 +118,12 @@ impl App {
         let worker = hold_worker(&stores, &config, &clock).await?;
         background.spawn(worker.clone().keep(background.clone()));
         let ids = Arc::clone(worker.ids());
-        let engine = Engine::new(engine_settings(&config), stores.for_engine(&node).await?, ids, &background);
+        let engine = Engine::new(
+            engine_settings(&config),
+            stores.for_engine(&node, &metrics).await?,
+            ids,
+            &background,
+        );
         let registry = Registry::new(
             stores.rules.clone(),
             stores.counters.clone(),
@@ -111,6 +141,31 @@ impl App {
         let verifier = verifier(&config, secret.clone(), Arc::clone(&clock), &background)?;
         let tls = tls(&config)?;
         let (public_server, admin_server) = bind(&config, tls.clone()).await?;
+        let gauges = Gauges {
+            metrics: metrics.clone(),
+            worker: worker.clone(),
+            epoch: config.worker.epoch,
+            rules: Arc::clone(&registry),
+            connections: public_server.open_connections(),
+            shared_counters: stores.shared_counters().cloned(),
+            is_granted: if stores.behind().is_some() { Granting::Granted } else { Granting::Own },
+            stores: stores.states(),
+            postgres: stores.pool(),
+            shown: Mutex::default(),
+            spans,
+        };
+        gauges.watch_outages(&background);
+        let survey = Survey {
+            metrics: metrics.clone(),
+            clock: Arc::clone(&clock),
+            rules: Arc::clone(&registry),
+            counters: stores.counters.clone(),
+            ledgers: stores.missing_for_strict().is_none().then(|| stores.ledgers.clone()),
+            worker: worker.clone(),
+            every: config.metrics.survey_interval,
+            prefixes: config.metrics.prefixes,
+        };
+        survey.start(&background);
         let status = Status::new(health::Parts {
             worker: worker.clone(),
             rules: Arc::clone(&registry),
@@ -119,10 +174,8 @@ impl App {
             postgres: stores.behind().map(|behind| behind.postgres.reachable()),
             suspension: stores.suspension(),
             home: stores.behind().map(|behind| behind.home.clone()),
-            shared_counters: stores.shared_counters().cloned(),
             verifier: Arc::clone(&verifier),
-            metrics: metrics.clone(),
-            connections: public_server.open_connections(),
+            gauges,
         });
         let api = Api::new(Parts {
             rules: Arc::clone(&registry),
@@ -149,6 +202,7 @@ impl App {
             max_waiting: config.limits.max_waiting,
             threads: cores(),
             transport: if replaceable.tls.is_some() { Transport::Tls } else { Transport::Plain },
+            access_sample: config.log.access_sample,
             clock: Arc::clone(&clock),
         });
         Ok(Self {
@@ -159,6 +213,7 @@ impl App {
             secret,
             serving,
             background,
+            sending,
             stores,
             registry,
             worker,
@@ -227,9 +282,18 @@ impl App {
             tracing::warn!(error = &error as &dyn std::error::Error, "worker window not given back");
         }
         self.stores.close().await;
+        self.sending.drain();
+        self.sending.finished(SENDING_LIMIT).await;
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Shows which node this is.
+fn name_node(metrics: &Metrics, config: &Config, node: &NodeName) {
+    let (datacenter, profile) = (config.worker.datacenter_id.to_string(), config.profile().to_string());
+    let labels = [("node", node.as_str()), ("datacenter", &datacenter), ("profile", &profile)];
+    metrics.gauge(&catalog::NODE_INFO, &labels).set(1.0);
 }
 
 fn cores() -> usize {

@@ -28,6 +28,7 @@ use crate::{
         temporary::{Handover, Issuer, Resolver},
     },
     lifecycle::Lifecycle,
+    rule::Mode,
     rules::{Follower, Following, Registry},
     secret::Secret,
     store::{
@@ -70,6 +71,8 @@ struct Shared {
     suspension: Option<watch::Receiver<Option<Suspension>>>,
     /// The setting that mode strict waits for.
     missing_for_strict: Option<&'static str>,
+    /// The PostgreSQL among them.
+    pool: Option<Arc<PostgresStore>>,
     /// What is behind it.
     behind: Option<Behind>,
 }
@@ -131,13 +134,14 @@ impl Stores {
             workers: self.workers_over(leases, ground)?,
             trail: store.clone(),
             shared: Some(Shared {
-                name: "redis",
+                name: REDIS,
                 reachable: store.client().reachable(),
                 rules: store.clone(),
                 temporary: store,
                 counters,
                 suspension: None,
                 missing_for_strict: Some("NUMGEN_DATABASE_URL"),
+                pool: None,
                 behind: None,
             }),
             ..self
@@ -159,13 +163,14 @@ impl Stores {
             workers: self.workers_over(leases, ground)?,
             trail: store.clone(),
             shared: Some(Shared {
-                name: "postgres",
+                name: POSTGRES,
                 reachable: store.reachable(),
                 suspension: Some(store.suspension()),
                 rules: store.clone(),
-                temporary: store,
+                temporary: store.clone(),
                 counters,
                 missing_for_strict: None,
+                pool: Some(store),
                 behind: None,
             }),
             ..self
@@ -232,6 +237,27 @@ impl Stores {
         self.shared.as_ref().and_then(|shared| shared.suspension.clone())
     }
 
+    /// The store of continuous counters, by its name.
+    fn name(&self) -> &'static str {
+        self.shared.as_ref().map_or(SQLITE, |shared| shared.name)
+    }
+
+    /// The store of ledgers, by its name.
+    fn name_of_ledgers(&self) -> &'static str {
+        if self.pool().is_some() { POSTGRES } else { SQLITE }
+    }
+
+    /// Every store elsewhere, by its name, and whether it can be asked; the one that leases worker IDs first.
+    pub(super) fn states(&self) -> Vec<(&'static str, watch::Receiver<Reachable>)> {
+        let behind = self.behind().map(|behind| (POSTGRES, behind.postgres.reachable()));
+        self.elsewhere().into_iter().chain(behind).collect()
+    }
+
+    /// The PostgreSQL, if there is one.
+    pub(super) fn pool(&self) -> Option<Arc<PostgresStore>> {
+        self.shared.as_ref().and_then(|shared| shared.pool.clone())
+    }
+
     /// The PostgreSQL behind a Redis.
     pub(super) fn behind(&self) -> Option<&Behind> {
         self.shared.as_ref().and_then(|shared| shared.behind.as_ref())
@@ -253,7 +279,11 @@ impl Stores {
     }
 
     /// What the engine draws from.
-    pub(super) async fn for_engine(&self, node: &NodeName) -> Result<generate::Stores, BuildError> {
+    pub(super) async fn for_engine(
+        &self,
+        node: &NodeName,
+        metrics: &Metrics,
+    ) -> Result<generate::Stores, BuildError> {
         let temporary = match &self.shared {
             // The counters are in this process: there is no outage for temporary numbers to bridge.
             None => None,
@@ -262,12 +292,16 @@ impl Stores {
                 Some(Arc::new(issuer.map_err(BuildError::Journal)?))
             }
         };
-        let counters: &Arc<dyn CounterStore> = self.counters.of(crate::rule::Mode::Continuous);
+        let counters: &Arc<dyn CounterStore> = self.counters.of(Mode::Continuous);
         Ok(generate::Stores {
             counters: counters.clone(),
             ledgers: self.ledgers.clone(),
             idempotency: self.idempotency.clone(),
             temporary,
+            batches: [
+                metrics.batch_requests(Mode::Continuous.as_str(), self.name()),
+                metrics.batch_requests(Mode::Strict.as_str(), self.name_of_ledgers()),
+            ],
         })
     }
 
@@ -313,6 +347,11 @@ impl Stores {
         self.local.close().await;
     }
 }
+
+/// The names of stores in metrics.
+const SQLITE: &str = "sqlite";
+const REDIS: &str = "redis";
+const POSTGRES: &str = "postgres";
 
 /// How long a start waits to hear whether the database must not be used. One that is away does not hold it up.
 const FIRST_LOOK: Duration = Duration::from_secs(3);

@@ -59,6 +59,27 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// Every word that [`Self::reason`] answers.
+    pub const REASONS: [&str; 17] = [
+        "missing",
+        "repeated",
+        "scheme",
+        "oversize",
+        "malformed",
+        "type",
+        "critical",
+        "algorithm",
+        "unknown_key",
+        "keys_unavailable",
+        "bad_signature",
+        "missing_claim",
+        "invalid_claim",
+        "expired",
+        "not_yet_valid",
+        "wrong_issuer",
+        "wrong_audience",
+    ];
+
     /// One word for metrics and logs.
     pub const fn reason(self) -> &'static str {
         match self {

@@ -1,9 +1,9 @@
-//! Logs and traces.
+//! Log lines.
 
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    parse::{Fault, Parser, one_of, open_url},
+    parse::{Fault, Parser, one_of, whole},
     section::{Default, Unset, section},
 };
 
@@ -19,14 +19,14 @@ pub enum LogFormat {
 const FORMATS: &[(&str, LogFormat)] = &[("json", LogFormat::Json), ("pretty", LogFormat::Pretty)];
 
 section! {
-    /// Logs and traces.
-    Log, "Logs and traces";
+    /// Log lines.
+    Log, "Logs";
     /// What is logged: a level, or levels by module.
     filter: String = "NUMGEN_LOG", Default("info"), filter();
     /// How log lines look.
     format: Option<LogFormat> = "NUMGEN_LOG_FORMAT", Unset("pretty on a terminal, else json"), one_of(FORMATS);
-    /// Where traces are sent (OTLP).
-    otlp_endpoint: Option<String> = "OTEL_EXPORTER_OTLP_ENDPOINT", Unset("traces are not sent"), open_url(&["http", "https"], "http://collector:4317");
+    /// Of the requests that went well, one in so many has its access line at level info; 0: none (all have it at debug).
+    access_sample: u32 = "NUMGEN_LOG_ACCESS_SAMPLE", Default("0"), whole(0..=1_000_000_000);
 }
 
 fn filter() -> Parser<String> {

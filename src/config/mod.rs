@@ -21,6 +21,7 @@ mod jwt;
 mod limits;
 mod listen;
 mod log;
+mod metrics;
 mod names;
 mod node;
 mod parse;
@@ -31,6 +32,7 @@ mod reload;
 mod section;
 mod source;
 mod storage;
+mod traces;
 mod values;
 mod worker;
 
@@ -48,6 +50,7 @@ pub use self::{
     limits::Limits,
     listen::{Listen, TlsFiles},
     log::{Log, LogFormat},
+    metrics::Metrics,
     node::{Node, NodeName},
     profile::Profile,
     rate_limits::{RateLimit, RateLimits},
@@ -56,13 +59,23 @@ pub use self::{
     section::Setting,
     source::{FixedSource, ProcessSource, Source},
     storage::{Storage, StrictLocking},
+    traces::{Protocol, Sampling, Traces, Tracing},
     values::{Flags, Values},
     worker::Worker,
 };
 
 /// Settings that are checked, and told to be without effect in some configurations: with what they would have one.
-const IDLE: [(&str, Needs); 7] = [
-    ("OTEL_EXPORTER_OTLP_ENDPOINT", Needs::AnotherVersion),
+const IDLE: [(&str, Needs); 16] = [
+    ("OTEL_EXPORTER_OTLP_HEADERS", Needs::Collector),
+    ("OTEL_EXPORTER_OTLP_TIMEOUT", Needs::Collector),
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", Needs::Collector),
+    ("OTEL_SERVICE_NAME", Needs::Collector),
+    ("OTEL_RESOURCE_ATTRIBUTES", Needs::Collector),
+    ("OTEL_TRACES_SAMPLER", Needs::Collector),
+    ("OTEL_TRACES_SAMPLER_ARG", Needs::Collector),
+    ("OTEL_BSP_SCHEDULE_DELAY", Needs::Collector),
+    ("OTEL_BSP_MAX_QUEUE_SIZE", Needs::Collector),
+    ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", Needs::Collector),
     ("NUMGEN_STRICT_LOCKING", Needs::Database),
     ("NUMGEN_DATABASE_CA_FILE", Needs::Database),
     ("NUMGEN_DATABASE_POOL_SIZE", Needs::Database),
@@ -74,7 +87,7 @@ const IDLE: [(&str, Needs); 7] = [
 /// What a setting needs to matter.
 #[derive(Clone, Copy)]
 enum Needs {
-    AnotherVersion,
+    Collector,
     Redis,
     Database,
     Either,
@@ -82,10 +95,14 @@ enum Needs {
 
 impl Needs {
     /// What is missing in this configuration, in words.
-    fn missing(self, storage: &Storage) -> Option<&'static str> {
+    fn missing(self, config: &Config) -> Option<&'static str> {
+        let Config { storage, traces, .. } = config;
         let (redis, database) = (storage.redis_url.is_some(), storage.database_url.is_some());
         match self {
-            Self::AnotherVersion => Some("in this version"),
+            Self::Collector => traces
+                .url()
+                .is_none()
+                .then_some("without OTEL_EXPORTER_OTLP_ENDPOINT, or with OTEL_SDK_DISABLED"),
             Self::Redis => (!redis).then_some("without NUMGEN_REDIS_URL"),
             Self::Database => (!database).then_some("without NUMGEN_DATABASE_URL"),
             Self::Either => {
@@ -114,8 +131,12 @@ pub struct Config {
     pub limits: Limits,
     /// Browsers and proxies.
     pub http: Http,
-    /// Logs and traces.
+    /// What `/metrics` shows.
+    pub metrics: Metrics,
+    /// Log lines.
     pub log: Log,
+    /// Where traces go.
+    pub traces: Traces,
 }
 
 impl Config {
@@ -135,7 +156,7 @@ impl Config {
     fn warnings(&self, values: &Values) -> Vec<Warning> {
         let mut warnings = values.warnings().to_vec();
         for (variable, needs) in IDLE.into_iter().filter(|(variable, _)| values.is_given(variable)) {
-            if let Some(lack) = needs.missing(&self.storage) {
+            if let Some(lack) = needs.missing(self) {
                 warnings.push(Warning::NoEffect { origin: values.origin(variable), lack });
             }
         }
@@ -157,7 +178,9 @@ impl Config {
         let rate_limits = RateLimits::read(values, &mut mistakes);
         let limits = Limits::read(values, &mut mistakes);
         let http = Http::read(values, &mut mistakes);
+        let metrics = Metrics::read(values, &mut mistakes);
         let log = Log::read(values, &mut mistakes);
+        let traces = Traces::read(values, &mut mistakes);
         if let Some(listen) = &listen {
             listen.check(values, &mut mistakes);
         }
@@ -174,7 +197,9 @@ impl Config {
                 rate_limits: rate_limits?,
                 limits: limits?,
                 http: http?,
+                metrics: metrics?,
                 log: log?,
+                traces: traces?,
             })
         })();
         match whole {
@@ -196,7 +221,9 @@ pub fn settings() -> impl Iterator<Item = &'static Setting> {
         RateLimits::declare(&mut all);
         Limits::declare(&mut all);
         Http::declare(&mut all);
+        Metrics::declare(&mut all);
         Log::declare(&mut all);
+        Traces::declare(&mut all);
         Client::declare(&mut all);
         all
     });

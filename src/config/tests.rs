@@ -227,7 +227,7 @@ fn each_kind_of_mistake_says_where_what_and_what_would_be_right() {
         (
             "OTEL_EXPORTER_OTLP_ENDPOINT",
             "http://u:canary@h",
-            r#"environment variable OTEL_EXPORTER_OTLP_ENDPOINT: "http://****@h" is invalid (without user and password), expected: URL such as http://collector:4317"#,
+            r#"environment variable OTEL_EXPORTER_OTLP_ENDPOINT: "http://****@h" is invalid (without user and password), expected: URL such as http://collector:4318"#,
         ),
     ] {
         assert_eq!(error(variable, value), expected);

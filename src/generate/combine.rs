@@ -30,7 +30,12 @@ use tokio::{
     time::{Instant, Sleep, timeout_at},
 };
 
-use crate::{counter::Counter, lifecycle::Lifecycle, store::StoreError};
+use tracing::{Instrument, Span};
+
+use crate::{counter::Counter, lifecycle::Lifecycle, store::StoreError, telemetry::BatchSizes};
+
+/// The target of the spans here.
+const TRACED: &str = "numgen::generate";
 
 /// What is still to come, of a store.
 pub(super) type Promise<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>;
@@ -76,12 +81,15 @@ pub(super) struct Combiner<R, A> {
     max_batch: usize,
     /// How long a request may wait from its arrival, over as many calls as that takes.
     patience: Duration,
+    sizes: BatchSizes,
     lifecycle: Lifecycle,
 }
 
 struct Waiting<R, A> {
     request: R,
     caller: Caller<A>,
+    /// In which it waits.
+    span: Span,
 }
 
 /// What a caller gets.
@@ -118,6 +126,7 @@ impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
         together: fn(&R, &R) -> bool,
         max_batch: usize,
         patience: Duration,
+        sizes: BatchSizes,
         lifecycle: Lifecycle,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -127,6 +136,7 @@ impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
             together,
             max_batch,
             patience,
+            sizes,
             lifecycle,
         })
     }
@@ -139,7 +149,9 @@ impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
     pub(super) async fn submit(self: &Arc<Self>, counter: Counter, request: R) -> Result<A, CombineError> {
         let (answer, answered) = oneshot::channel();
         let deadline = Instant::now() + self.patience;
-        let waiting = Waiting { request, caller: Caller { answer, home: Handle::current(), deadline } };
+        let span = tracing::debug_span!(target: TRACED, "draw");
+        let caller = Caller { answer, home: Handle::current(), deadline };
+        let waiting = Waiting { request, caller, span };
         let starts_lane = {
             let mut lanes = self.lanes();
             // A lane exists exactly while somebody drives it.
@@ -170,9 +182,11 @@ impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
             if batch.is_empty() {
                 return;
             }
+            self.sizes.record(batch.len());
+            let span = span_of_call(&batch);
             let (requests, mut callers): (Vec<R>, Vec<_>) =
                 batch.into_iter().map(|waiting| (waiting.request, Some(waiting.caller))).unzip();
-            let call = (self.call)(counter.clone(), requests);
+            let call: Promise<_> = Box::pin((self.call)(counter.clone(), requests).instrument(span));
             match lane.await_call(call, &mut callers, alarm.as_mut()).await {
                 Ok(Served::Now(answers)) => self.hand_out(&counter, callers, Ok(answers)),
                 Ok(Served::Later(rest)) => {
@@ -276,6 +290,19 @@ fn dismiss<A>(callers: &mut [Option<Caller<A>>], now: Instant) {
             late.give_up();
         }
     }
+}
+
+/// The span of one call: it belongs to the trace of the first request that it serves, and is linked to the others.
+fn span_of_call<R, A>(batch: &[Waiting<R, A>]) -> Span {
+    let Some((first, others)) = batch.split_first() else { return Span::none() };
+    let requests = batch.len();
+    let span = tracing::debug_span!(target: TRACED, parent: &first.span, "combined call", requests);
+    if !span.is_disabled() {
+        for other in others {
+            span.follows_from(&other.span);
+        }
+    }
+    span
 }
 
 /// A lane that is being driven. Dropping it while it is (a panic in a call) closes it, so that the next request starts anew.
@@ -395,7 +422,9 @@ mod tests {
         let list = Arc::clone(&returned);
         let undelivered: Undelivered<u32> =
             Box::new(move |_, answer| list.lock().expect("no panic").push(answer));
-        let combiner = Combiner::new(call, undelivered, together, max_batch, PATIENCE, Lifecycle::new());
+        let sizes = BatchSizes::default();
+        let combiner =
+            Combiner::new(call, undelivered, together, max_batch, PATIENCE, sizes, Lifecycle::new());
         Fake { combiner, gate, batches, in_flight, returned }
     }
 

@@ -6,6 +6,7 @@ use crate::{
     lifecycle::Lifecycle,
     rule::OnOutage,
     store::{Bounds, Claim, CounterStore, StoreError, TakeRequest, Taken},
+    telemetry::BatchSizes,
 };
 
 use super::{
@@ -33,7 +34,12 @@ struct Answer {
 }
 
 impl Continuous {
-    pub(super) fn new(store: Arc<dyn CounterStore>, patience: Duration, lifecycle: &Lifecycle) -> Self {
+    pub(super) fn new(
+        store: Arc<dyn CounterStore>,
+        patience: Duration,
+        sizes: BatchSizes,
+        lifecycle: &Lifecycle,
+    ) -> Self {
         let (to_return, returns) = (Arc::clone(&store), lifecycle.clone());
         let undelivered: Undelivered<Answer> = Box::new(move |counter, answer| {
             let Answer { taken: Taken::Fresh(values) | Taken::Segment(values), keyed: false } = answer else {
@@ -66,7 +72,9 @@ impl Continuous {
         });
         // After a change of the rule, old and new bounds may meet in one lane; they are served by calls of their own.
         let together = |a: &Take, b: &Take| a.bounds == b.bounds;
-        Self { combiner: Combiner::new(call, undelivered, together, MAX_BATCH, patience, lifecycle.clone()) }
+        let lifecycle = lifecycle.clone();
+        let combiner = Combiner::new(call, undelivered, together, MAX_BATCH, patience, sizes, lifecycle);
+        Self { combiner }
     }
 
     pub(super) async fn take(&self, order: &Order<'_>, claim: Option<Claim>) -> Result<Taken, IssueError> {

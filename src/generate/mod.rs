@@ -33,6 +33,7 @@ use crate::{
     rule::{Mode, Rule},
     snowflake::{IdParts, Ids, Layout},
     store::{Bounds, CounterStore, IdempotencyStore, LedgerStore, StoreError, Taken},
+    telemetry::BatchSizes,
     template::{Origin, Template},
 };
 
@@ -64,6 +65,8 @@ pub struct Stores {
     pub idempotency: Arc<dyn IdempotencyStore>,
     /// Stands in for consecutive counters that cannot be reached; `None` where they are in this process.
     pub temporary: Option<Arc<temporary::Issuer>>,
+    /// The sizes of combined calls of `counters` and of `ledgers`.
+    pub batches: [BatchSizes; 2],
 }
 
 /// What a caller asks for, with everything that follows from its moment.
@@ -309,12 +312,13 @@ impl Engine {
     /// An engine over `stores` and a worker window.
     pub fn new(settings: Settings, stores: Stores, ids: Arc<Ids>, lifecycle: &Lifecycle) -> Self {
         let patience = settings.storage_timeout;
+        let [of_counters, of_ledgers] = stores.batches;
         Self {
             settings,
             ids,
             idempotency: stores.idempotency,
-            continuous: continuous::Continuous::new(stores.counters, patience, lifecycle),
-            strict: strict::Strict::new(stores.ledgers, patience, lifecycle),
+            continuous: continuous::Continuous::new(stores.counters, patience, of_counters, lifecycle),
+            strict: strict::Strict::new(stores.ledgers, patience, of_ledgers, lifecycle),
             temporary: stores.temporary,
         }
     }

@@ -7,6 +7,7 @@ use crate::{
     counter::{Counter, SequenceValue},
     lifecycle::Lifecycle,
     store::{Bounds, Claim, Drawn, IssueRequest, LedgerStore, RenderNumber, Taken},
+    telemetry::BatchSizes,
 };
 
 use super::{
@@ -30,7 +31,12 @@ struct Issue {
 }
 
 impl Strict {
-    pub(super) fn new(store: Arc<dyn LedgerStore>, patience: Duration, lifecycle: &Lifecycle) -> Self {
+    pub(super) fn new(
+        store: Arc<dyn LedgerStore>,
+        patience: Duration,
+        sizes: BatchSizes,
+        lifecycle: &Lifecycle,
+    ) -> Self {
         let call: Call<Issue, Taken> = Box::new(move |counter, issues| {
             let store = Arc::clone(&store);
             Box::pin(async move {
@@ -54,7 +60,9 @@ impl Strict {
         // The ledger has a row for each integer, whoever received it.
         let undelivered = Box::new(|_: &Counter, _: Taken| {});
         let together = |a: &Issue, b: &Issue| a.bounds == b.bounds;
-        Self { combiner: Combiner::new(call, undelivered, together, MAX_BATCH, patience, lifecycle.clone()) }
+        let lifecycle = lifecycle.clone();
+        let combiner = Combiner::new(call, undelivered, together, MAX_BATCH, patience, sizes, lifecycle);
+        Self { combiner }
     }
 
     pub(super) async fn issue(

@@ -97,6 +97,7 @@ fn node(store: &Arc<MemoryStore>, worker: u32) -> Engine {
         ledgers: store.clone(),
         idempotency: store.clone(),
         temporary: None,
+        batches: Default::default(),
     };
     node_over(stores, worker)
 }
@@ -221,6 +222,7 @@ async fn bridged(journal: &Arc<MemoryStore>) -> Engine {
         ledgers: journal.clone(),
         idempotency: journal.clone(),
         temporary: Some(Arc::new(issuer)),
+        batches: Default::default(),
     };
     node_over(stores, 1)
 }
@@ -305,8 +307,13 @@ impl CounterStore for Silent {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_does_not_answer_is_a_timeout_after_its_time() {
     let store = memory();
-    let stores =
-        Stores { counters: Arc::new(Silent), ledgers: store.clone(), idempotency: store, temporary: None };
+    let stores = Stores {
+        counters: Arc::new(Silent),
+        ledgers: store.clone(),
+        idempotency: store,
+        temporary: None,
+        batches: Default::default(),
+    };
     let engine = node_over(stores, 1);
     let asked = tokio::time::Instant::now();
     let refused = Client::new(Mode::Continuous, "{SEQ:3}", 0).issue(&engine, 1, None).await;

@@ -19,7 +19,7 @@ use super::{
     peer::Senders,
     request_id::{RequestId, Sequence, X_REQUEST_ID},
 };
-use crate::{auth::Claims, config::Cidr};
+use crate::{auth::Claims, config::Cidr, telemetry::traces::TraceContext};
 
 /// What is known of a request.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct Context {
     pub sender: IpAddr,
     /// Its ID.
     pub id: RequestId,
+    /// The trace that it belongs to, if it belongs to one.
+    pub trace: Option<TraceContext>,
     /// What it is for.
     pub route: RouteInfo,
     /// Who asks, once that is verified.
@@ -44,7 +46,14 @@ impl Context {
     #[cfg(test)]
     pub(crate) fn of_caller(caller: Claims, route: RouteInfo) -> Self {
         let sender = IpAddr::from([127, 0, 0, 1]);
-        Self { sender, id: Sequence::new().next(), route, caller: Some(Arc::new(caller)) }
+        Self { sender, id: Sequence::new().next(), trace: None, route, caller: Some(Arc::new(caller)) }
+    }
+
+    /// Notes which trace a request belongs to.
+    pub(super) fn name_trace<B>(request: &mut Request<B>, trace: TraceContext) {
+        if let Some(context) = request.extensions_mut().get_mut::<Self>() {
+            context.trace = Some(trace);
+        }
     }
 
     /// Names the caller of a request, below the layer that verified it.
@@ -136,7 +145,7 @@ where
         let id = given.unwrap_or_else(|| self.ids.next());
         let sender = self.layer.senders.sender(request.headers());
         let route = (self.layer.route_of)(request.method(), request.uri().path());
-        request.extensions_mut().insert(Context { sender, id, route, caller: None });
+        request.extensions_mut().insert(Context { sender, id, trace: None, route, caller: None });
         ResponseFuture { future: self.inner.call(request), id }
     }
 }
@@ -182,7 +191,13 @@ pub(super) mod tests {
 
     /// The context of a request that comes straight from `sender`.
     pub(in crate::middleware) fn context(sender: IpAddr, path: &str) -> Context {
-        Context { sender, id: Sequence::new().next(), route: route_of(&Method::GET, path), caller: None }
+        Context {
+            sender,
+            id: Sequence::new().next(),
+            trace: None,
+            route: route_of(&Method::GET, path),
+            caller: None,
+        }
     }
 
     #[tokio::test]

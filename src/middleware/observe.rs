@@ -1,24 +1,38 @@
 //! Traces and measures requests: one span, one observation and one line of the access log each.
 //!
-//! The span is at level `debug`, so that it costs nothing unless somebody looks. The access line is at `debug` for what went
-//! well and what the caller did wrong, at `warn` for what we did.
+//! The span is at level `debug`, so that it costs nothing unless somebody looks. The access line is at `error` for what we did wrong, at
+//! `info` for what the caller did, at `debug` for what went well; of that, a sample is at `info` where the operator wants one. What
+//! a quota refused counts as well: a flood is not answered with a flood of lines.
+//!
+//! A request that bears a `traceparent` stays in its trace, and so does its answer.
 
 use std::{
+    cell::Cell,
     convert::Infallible,
     future::Future,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context as TaskContext, Poll, ready},
     time::Duration,
 };
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
-use tracing::Span;
+use tracing::{Span, field::Empty};
 
-use super::context::Context;
-use crate::{clock::Clock, telemetry::HttpMetrics};
+use super::{context::Context, request_id::RequestId};
+use crate::{
+    clock::Clock,
+    telemetry::{
+        HttpMetrics,
+        traces::{self, TraceContext},
+    },
+};
+
+/// The target of access lines.
+const ACCESS: &str = "numgen::access";
 
 /// Observes requests.
 #[derive(Clone, Debug)]
@@ -30,12 +44,15 @@ pub struct ObserveLayer {
 struct Shared {
     metrics: HttpMetrics,
     clock: Arc<dyn Clock>,
+    /// Of requests that went well, one in so many is logged at `info`; 0: none.
+    sample: u32,
 }
 
 impl ObserveLayer {
-    /// Counts and times requests in `metrics`, by route ([`Context`]).
-    pub fn new(metrics: HttpMetrics, clock: Arc<dyn Clock>) -> Self {
-        Self { shared: Arc::new(Shared { metrics, clock }) }
+    /// Counts and times requests in `metrics`, by route ([`Context`]); logs one in `sample` of those that went well at `info`, none
+    /// where that is 0.
+    pub fn new(metrics: HttpMetrics, clock: Arc<dyn Clock>, sample: u32) -> Self {
+        Self { shared: Arc::new(Shared { metrics, clock, sample }) }
     }
 }
 
@@ -66,24 +83,94 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let context = Context::of(&request);
-        let route = context.map_or((usize::MAX, ""), |context| (context.route.index, context.route.label));
-        let span = tracing::debug_span!(
-            target: "numgen::request",
-            "request",
-            request_id = context.map_or("", |context| context.id.as_str()),
-            method = request.method().as_str(),
-            route = route.1,
-        );
-        let method = request.method().clone();
+        let seen = Seen {
+            route: context.map_or((usize::MAX, ""), |context| (context.route.index, context.route.label)),
+            id: context.map(|context| context.id),
+            sender: context.map(|context| context.sender),
+            method: request.method().clone(),
+        };
+        let span = seen.span(request.uri().path());
+        let trace = traces::join(&span, request.headers());
+        if let Some(trace) = trace {
+            Context::name_trace(&mut request, trace);
+        }
         let started = self.shared.clock.monotonic();
         let future = {
             let _entered = span.enter();
             self.inner.call(request)
         };
-        ResponseFuture { future, span, route, method, started, shared: Arc::clone(&self.shared) }
+        ResponseFuture { future, span, trace, seen, started, shared: Arc::clone(&self.shared) }
     }
+}
+
+/// What is known of a request before its answer.
+struct Seen {
+    route: (usize, &'static str),
+    id: Option<RequestId>,
+    sender: Option<IpAddr>,
+    method: Method,
+}
+
+impl Seen {
+    /// Its span, with the attributes that OpenTelemetry's conventions for HTTP servers ask for.
+    fn span(&self, path: &str) -> Span {
+        let (method, (_, route)) = (self.method.as_str(), self.route);
+        tracing::debug_span!(
+            target: "numgen::request",
+            "request",
+            otel.name = %format_args!("{method} {route}"),
+            otel.kind = "server",
+            otel.status_code = Empty,
+            request_id = self.id.as_ref().map(RequestId::as_str),
+            http.request.method = method,
+            http.route = route,
+            http.response.status_code = Empty,
+            url.path = path,
+            client.address = self.sender.map(display),
+        )
+    }
+
+    fn log(&self, status: StatusCode, elapsed: Duration, trace: Option<TraceContext>, sample: u32) {
+        let is_wrong = status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS;
+        // Each level is a place of its own in the program: one that nobody listens to costs nothing.
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: ACCESS,
+                    request_id = self.id.as_ref().map(RequestId::as_str),
+                    trace_id = trace.map(|trace| display(trace.trace_id())),
+                    address = self.sender.map(display),
+                    route = self.route.1,
+                    method = self.method.as_str(),
+                    status = status.as_u16(),
+                    elapsed_us = elapsed.as_micros() as u64,
+                    "served"
+                )
+            };
+        }
+        if status.is_server_error() {
+            line!(error);
+        } else if is_wrong || is_sampled(sample) {
+            line!(info);
+        } else {
+            line!(debug);
+        }
+    }
+}
+
+/// Whether it is this one's turn among those that this thread serves.
+fn is_sampled(sample: u32) -> bool {
+    thread_local! {
+        static SERVED: Cell<u32> = const { Cell::new(0) };
+    }
+    if sample == 0 {
+        return false;
+    }
+    let served = SERVED.get();
+    SERVED.set((served + 1) % sample);
+    served.is_multiple_of(sample)
 }
 
 pin_project! {
@@ -92,8 +179,8 @@ pin_project! {
         #[pin]
         future: F,
         span: Span,
-        route: (usize, &'static str),
-        method: Method,
+        trace: Option<TraceContext>,
+        seen: Seen,
         started: Duration,
         shared: Arc<Shared>,
     }
@@ -108,16 +195,21 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<F::Output> {
         let this = self.project();
         let _entered = this.span.enter();
-        let Ok(response) = ready!(this.future.poll(cx));
+        let Ok(mut response) = ready!(this.future.poll(cx));
         let elapsed = this.shared.clock.monotonic().saturating_sub(*this.started);
         let status = response.status();
-        this.shared.metrics.record(this.route.0, this.method, status, elapsed);
-        let elapsed_us = elapsed.as_micros();
-        if status.is_server_error() {
-            tracing::warn!(target: "numgen::access", route = this.route.1, method = %this.method, status = status.as_u16(), elapsed_us, "served");
-        } else {
-            tracing::debug!(target: "numgen::access", route = this.route.1, method = %this.method, status = status.as_u16(), elapsed_us, "served");
+        this.shared.metrics.record(this.seen.route.0, &this.seen.method, status, elapsed);
+        if !this.span.is_disabled() {
+            this.span.record("http.response.status_code", status.as_u16());
+            if status.is_server_error() {
+                this.span.record("otel.status_code", "ERROR");
+            }
         }
+        if let Some(trace) = this.trace {
+            let (name, value) = trace.to_header();
+            response.headers_mut().insert(name, value);
+        }
+        this.seen.log(status, elapsed, *this.trace, this.shared.sample);
         Poll::Ready(Ok(response))
     }
 }
@@ -146,7 +238,7 @@ mod tests {
         let context = ContextLayer::new(Ipv4Addr::LOCALHOST.into(), &Arc::default(), route_of);
         let http = HttpMetrics::new(&metrics, &["/a", "unknown"]);
         let inner = Arc::clone(&clock);
-        let service = ServiceBuilder::new().layer(context).layer(ObserveLayer::new(http, clock)).service(
+        let service = ServiceBuilder::new().layer(context).layer(ObserveLayer::new(http, clock, 0)).service(
             service_fn(move |request: Request<()>| {
                 inner.advance(Duration::from_millis(7));
                 let status =

@@ -17,7 +17,7 @@ use pin_project_lite::pin_project;
 use tower::{BoxError, Layer, Service};
 
 use super::{context::Context, request_id::RequestId};
-use crate::language::Language;
+use crate::{language::Language, telemetry::traces::TraceContext};
 
 /// What is kept of a request to write its problem document.
 #[derive(Clone, Debug)]
@@ -26,6 +26,7 @@ pub struct Head {
     path: Box<str>,
     language: Language,
     id: Option<RequestId>,
+    trace: Option<TraceContext>,
     sender: Option<IpAddr>,
 }
 
@@ -38,6 +39,7 @@ impl Head {
             path: request.uri().path().into(),
             language: accepted.map_or(Language::English, Language::negotiate),
             id: context.map(|context| context.id),
+            trace: context.and_then(|context| context.trace),
             sender: context.map(|context| context.sender),
         }
     }
@@ -55,6 +57,11 @@ impl Head {
     /// The ID under which the cause is logged.
     pub fn request_id(&self) -> &str {
         self.id.as_ref().map_or("", RequestId::as_str)
+    }
+
+    /// The trace that the request belongs to.
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.trace
     }
 
     /// Where the request came from.

@@ -168,6 +168,11 @@ impl Registry {
         Page { rules, next }
     }
 
+    /// How many rules are in force.
+    pub fn count(&self) -> usize {
+        self.with_catalog(|catalog| catalog.after(None).count())
+    }
+
     /// Whether there is a rule whose numbers do not stop when the store is away.
     pub fn survives_outages(&self) -> bool {
         self.with_catalog(|catalog| {

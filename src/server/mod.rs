@@ -72,6 +72,11 @@ pub struct OpenConnections {
 }
 
 impl OpenConnections {
+    /// How many are allowed.
+    pub fn limit(&self) -> usize {
+        self.all
+    }
+
     /// How many there are now.
     pub fn count(&self) -> usize {
         self.all.saturating_sub(self.slots.available_permits())

@@ -2,6 +2,7 @@
 //!
 //! A refusal travels as a typed error up to `rescue`, which alone knows statuses; above it nothing fails.
 
+mod refusals;
 mod rescue;
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
@@ -29,10 +30,12 @@ use crate::{
         overload::OverloadLayer,
         rate_limit::{AddressLimitLayer, Limits, RateLimitLayer},
         redact::RedactLayer,
-        rescue::RescueLayer,
+        rescue::{Head, RescueLayer},
     },
     telemetry::{HttpMetrics, Metrics},
 };
+
+use refusals::Refusals;
 
 /// What the layers of the public stack share between connections.
 #[derive(Clone)]
@@ -41,6 +44,7 @@ pub struct Public {
     proxies: Arc<[Cidr]>,
     cors: Option<CorsLayer>,
     observe: ObserveLayer,
+    refusals: Refusals,
     overload: OverloadLayer,
     strict_transport: Option<AnswerLayer>,
     address_limit: AddressLimitLayer,
@@ -68,6 +72,8 @@ pub struct PublicParts {
     pub threads: usize,
     /// What connections run over.
     pub transport: Transport,
+    /// Of requests that went well, one in so many is logged at level info; 0: none.
+    pub access_sample: u32,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -99,7 +105,8 @@ impl Public {
             api: parts.api,
             proxies: parts.proxies,
             cors: parts.cors,
-            observe: ObserveLayer::new(http, Arc::clone(&parts.clock)),
+            observe: ObserveLayer::new(http, Arc::clone(&parts.clock), parts.access_sample),
+            refusals: Refusals::new(&parts.metrics),
             overload: OverloadLayer::new(parts.max_waiting, parts.threads, parts.clock),
             strict_transport: (parts.transport == Transport::Tls)
                 .then(|| MapResponseLayer::new(with_strict_transport as fn(_) -> _)),
@@ -119,6 +126,7 @@ impl Public {
         B: hyper::body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        let refusals = self.refusals.clone();
         ServiceBuilder::new()
             // On every answer, whoever gives it; over plain TCP it would mean nothing.
             .layer(option_layer(self.strict_transport.clone()))
@@ -131,7 +139,10 @@ impl Public {
             // Above authentication: a preflight bears no token.
             .layer(option_layer(self.cors.clone()))
             // Below here requests may fail; above it they have an answer.
-            .layer(RescueLayer::new(rescue::answer))
+            .layer(RescueLayer::new(move |error: BoxError, head: &Head| {
+                refusals.count(&*error);
+                rescue::answer(error, head)
+            }))
             // Directly below, so that a panic gets a problem document like any other failure.
             .layer(CatchPanicLayer)
             // Cheap refusals first: size, then load, then addresses that were refused too often.

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 
 use http::{HeaderValue, Response, StatusCode, header};
 use tower::BoxError;
+use tracing::field::display;
 
 use crate::{
     api,
@@ -64,7 +65,7 @@ pub(super) fn is_refusal(error: &BoxError) -> bool {
         || matches!(error.downcast_ref(), Some(api::Error::Forbidden(_)))
 }
 
-fn exceeded<'a>(error: &'a (dyn StdError + Send + Sync + 'static)) -> Option<&'a Exceeded> {
+pub(super) fn exceeded<'a>(error: &'a (dyn StdError + Send + Sync + 'static)) -> Option<&'a Exceeded> {
     match error.downcast_ref() {
         Some(api::Error::RateLimited(exceeded)) => Some(exceeded),
         _ => error.downcast_ref(),
@@ -224,15 +225,25 @@ fn internal(language: Language) -> Problem {
 /// Logs what operators must see: what we did wrong, with its causes, and whom we refused.
 fn log(error: &(dyn StdError + Send + Sync + 'static), problem: &Problem, head: &Head) {
     let (request_id, path, code) = (head.request_id(), head.path(), problem.code.as_str());
+    let trace_id = head.trace().map(|trace| display(trace.trace_id()));
     if error.is::<Overloaded>() {
         // The layer says so itself, once a second.
     } else if problem.status.is_server_error() {
         let error: &(dyn StdError + 'static) = error;
-        tracing::error!(request_id, method = head.method().as_str(), path, code, error, "request failed");
+        tracing::error!(
+            request_id,
+            trace_id,
+            method = head.method().as_str(),
+            path,
+            code,
+            error,
+            "request failed"
+        );
     } else if let Some(api::Error::Forbidden(forbidden)) = error.downcast_ref() {
-        let address = head.sender().map(tracing::field::display);
+        let address = head.sender().map(display);
         tracing::warn!(
             request_id,
+            trace_id,
             route = path,
             address,
             status = 403,

@@ -18,8 +18,8 @@ use std::{
 use super::{
     Advanced, AuditEntry, Bounds, Certificate, Claim, CounterState, CounterStore, Elsewhere, Hole,
     HoleReason, IdMillis, IdempotencyStore, Instance, IssueRequest, LedgerQuery, LedgerRow, LedgerStore,
-    Note, RenderNumber, RuleRecord, StoreError, StoreFuture, TakeRequest, Taken, Transition, Transitioned,
-    Verification,
+    Note, RenderNumber, Reservations, RuleRecord, StoreError, StoreFuture, TakeRequest, Taken, Transition,
+    Transitioned, Verification,
     draw::{Movement, Record, Standing, plan_infallibly},
     ledger::{self, Account, Advance, Event, Verdict},
     protocol::window::Terms,
@@ -407,6 +407,15 @@ impl LedgerStore for MemoryStore {
 
     fn expire_reservations(&self, now: UnixMillis) -> StoreFuture<'_, u64> {
         self.with(move |state| Ok(state.expire_reservations(now)))
+    }
+
+    fn reservations(&self) -> StoreFuture<'_, Reservations> {
+        self.with(|state| {
+            let rows = state.counters.values().flat_map(|tally| tally.rows.values());
+            let open: Vec<_> = rows.filter(|row| row.state == super::LedgerState::Reserved).collect();
+            let oldest = open.iter().map(|row| row.issued_at).min();
+            Ok(Reservations { open: open.len() as u64, oldest })
+        })
     }
 
     fn rows(&self, key: PrefixKey, query: LedgerQuery) -> StoreFuture<'_, Vec<LedgerRow>> {

@@ -1,15 +1,16 @@
 //! Counts and times HTTP requests.
 
-use std::{
-    fmt,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{cell::Cell, fmt, sync::OnceLock, time::Duration};
 
 use http::{Method, StatusCode};
-use metrics::{Counter, Label};
+use metrics::Counter;
 
-use super::metrics::{Durations, HTTP_REQUESTS, Metrics, OTHER};
+use super::{
+    catalog,
+    labels::OTHER,
+    metrics::{Durations, Metrics},
+};
+use crate::rule::Mode;
 
 /// Methods with a label value of their own, and where each finds its counters.
 const METHODS: [&str; 8] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", OTHER];
@@ -18,16 +19,28 @@ const METHODS: [&str; 8] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "
 const FIRST_STATUS: u16 = 100;
 const STATUSES: usize = 500;
 
+thread_local! {
+    /// The mode of the numbers that are in the answer which this thread is handing up the stack.
+    static ISSUED: Cell<Option<Mode>> = const { Cell::new(None) };
+}
+
+/// Says that the answer which is being made holds numbers of this mode. From here to [`HttpMetrics::record`] the answer goes up the
+/// stack in one piece, on one thread: a word beside it is cheaper than one inside, which would have to be allocated.
+pub fn note_issue(mode: Mode) {
+    ISSUED.set(Some(mode));
+}
+
 /// The request counters and timers of every route, found by index. A counter is registered when it first counts, since
 /// most combinations never occur; from then on counting one request is two loads and an addition.
 pub struct HttpMetrics {
     metrics: Metrics,
     routes: Vec<RouteMetrics>,
+    by_mode: [Durations; Mode::ALL.len()],
 }
 
 struct RouteMetrics {
     label: &'static str,
-    duration: Arc<Durations>,
+    duration: Durations,
     by_method: [OnceLock<Box<[OnceLock<Counter>]>>; METHODS.len()],
 }
 
@@ -38,16 +51,23 @@ impl HttpMetrics {
             .iter()
             .map(|&label| RouteMetrics {
                 label,
-                duration: metrics.durations(label),
+                duration: metrics.durations(&catalog::HTTP_DURATION, &[("route", label)]),
                 by_method: std::array::from_fn(|_| OnceLock::new()),
             })
             .collect();
-        Self { metrics: metrics.clone(), routes }
+        let by_mode =
+            Mode::ALL.map(|mode| metrics.durations(&catalog::ISSUE_DURATION, &[("mode", mode.as_str())]));
+        Self { metrics: metrics.clone(), routes, by_mode }
     }
 
     /// Counts and times one answered request of the route at position `route`; an unknown position counts nothing.
     pub fn record(&self, route: usize, method: &Method, status: StatusCode, duration: Duration) {
+        let issued = ISSUED.take();
         let Some(route) = self.routes.get(route) else { return };
+        if let Some(mode) = issued {
+            // In the order of `ALL`, which is that of the variants.
+            self.by_mode[mode as usize].record(duration);
+        }
         route.duration.record(duration);
         let method = METHODS.iter().position(|known| *known == method.as_str()).unwrap_or(METHODS.len() - 1);
         let by_status =
@@ -59,12 +79,8 @@ impl HttpMetrics {
     }
 
     fn counter(&self, route: &'static str, method: &'static str, status: StatusCode) -> Counter {
-        let labels = vec![
-            Label::new("route", route),
-            Label::new("method", method),
-            Label::new("status", status.as_str().to_owned()),
-        ];
-        self.metrics.counter(HTTP_REQUESTS, labels)
+        let labels = [("route", route), ("method", method), ("status", status.as_str())];
+        self.metrics.counter(&catalog::HTTP_REQUESTS, &labels)
     }
 }
 

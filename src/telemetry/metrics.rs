@@ -1,56 +1,38 @@
-//! Every metric of the service: its name, its labels and its help stand here and nowhere else.
+//! The metrics of one service: handles to count with, and the page that shows them.
 //!
 //! Invariants: what a request counts is a handle that was looked up before, and a cell of its own thread; the number of label
-//! values is bounded, whatever callers send; nothing here grows with the number of requests.
+//! values is bounded, whatever callers send; nothing here grows with the number of requests; nothing is shown that is not in the
+//! [catalogue](super::catalog).
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fmt::{self, Write},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use super::{
+    catalog::{self, FAMILIES, Family, Kind},
+    labels::Bounded,
     process,
     sharded::{ShardedCounter, ShardedHistogram, Snapshot},
 };
 
-pub(super) const HTTP_REQUESTS: &str = "numgen_http_requests_total";
-pub(super) const HTTP_DURATION: &str = "numgen_http_request_duration_seconds";
-const NUMBERS_ISSUED: &str = "numgen_numbers_issued_total";
-const STORE_CALLS: &str = "numgen_store_calls_total";
-const WORKER_WINDOW: &str = "numgen_worker_window_seconds";
-const SNOWFLAKE_DAYS: &str = "numgen_snowflake_days_left";
-const SEGMENT_REMAINING: &str = "numgen_segment_remaining";
-const TEMPORARY_OPEN: &str = "numgen_temporary_numbers_open";
-const CONNECTIONS: &str = "numgen_connections";
-const BUILD_INFO: &str = "numgen_build_info";
-
-/// (name, help) of all counters, then gauges.
-const COUNTERS: [(&str, &str); 3] = [
-    (HTTP_REQUESTS, "HTTP requests answered, by route, method and status."),
-    (NUMBERS_ISSUED, "Numbers issued, by mode, by source (primary, segment, temporary) and by prefix key."),
-    (STORE_CALLS, "Calls to a store, by store, operation and outcome."),
-];
-const GAUGES: [(&str, &str); 6] = [
-    (WORKER_WINDOW, "How long snowflake IDs can go on without the store that leases worker IDs, in seconds."),
-    (SNOWFLAKE_DAYS, "Days until the time bits of snowflake IDs run out."),
-    (SEGMENT_REMAINING, "Numbers left in the local segments for the time the store is away."),
-    (TEMPORARY_OPEN, "Temporary numbers that wait for a person to resolve them."),
-    (CONNECTIONS, "Open connections of the API."),
-    (BUILD_INFO, "Always 1; the version is in the label."),
-];
-const HTTP_DURATION_HELP: &str = "Time from the arrival of a request to its answer, in seconds, by route.";
-
 /// Upper bounds in seconds: dense where a store answers, sparse where somebody waits.
-const DURATION_BUCKETS: [f64; 16] =
+const DURATION_BOUNDS: [f64; 16] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// So many prefix keys have a label value of their own, by arrival; the rest share `other`.
-const PREFIX_LABELS: usize = 100;
-pub(super) const OTHER: &str = "other";
+/// Upper bounds of batches, up to the largest that is made.
+const BATCH_BOUNDS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+
+/// Durations are counted in nanoseconds, and shown in seconds.
+const NANOS: f64 = 1e9;
+
+/// So many prefix keys have a label value of their own, unless it is said otherwise.
+const PREFIXES: usize = 100;
 
 const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
 
@@ -63,19 +45,53 @@ pub struct Metrics {
 struct Inner {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
-    prefixes: Mutex<HashSet<String>>,
+    prefixes: Bounded,
     /// Every counter beside the exporter's own, which is set when somebody reads.
     counters: Mutex<HashMap<Key, (Arc<ShardedCounter>, Counter)>>,
-    /// The durations of each route, by label.
-    durations: Mutex<Vec<(&'static str, Arc<Durations>)>>,
+    /// Every histogram, with its labels as they are shown.
+    histograms: Mutex<Vec<(&'static Family, String, Arc<ShardedHistogram>)>>,
 }
 
-/// The durations of one route.
-pub(super) type Durations = ShardedHistogram<{ DURATION_BUCKETS.len() }>;
+/// How long something took, over and over.
+#[derive(Clone)]
+pub struct Durations(Arc<ShardedHistogram>);
+
+impl Durations {
+    /// Adds one.
+    pub fn record(&self, duration: Duration) {
+        self.0.record(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+    }
+}
+
+/// How many requests shared one call, over and over.
+#[derive(Clone)]
+pub struct BatchSizes(Arc<ShardedHistogram>);
+
+/// Shown nowhere.
+impl Default for BatchSizes {
+    fn default() -> Self {
+        Self(Arc::new(ShardedHistogram::new(&BATCH_BOUNDS, 1.0)))
+    }
+}
+
+impl BatchSizes {
+    /// Adds one.
+    pub fn record(&self, requests: usize) {
+        self.0.record(requests as u64);
+    }
+}
 
 /// What is measured rather than counted; each is set by whoever knows it.
 #[derive(Clone)]
 pub struct Gauges {
+    /// Open connections of the API.
+    pub connections: Gauge,
+    /// How many are allowed.
+    pub connections_limit: Gauge,
+    /// Whether a worker window is held.
+    pub worker_held: Gauge,
+    /// The worker ID.
+    pub worker_id: Gauge,
     /// Seconds of worker window left.
     pub worker_window_seconds: Gauge,
     /// Days until the time bits run out.
@@ -84,130 +100,174 @@ pub struct Gauges {
     pub segment_remaining: Gauge,
     /// Temporary numbers that wait for a person.
     pub temporary_numbers_open: Gauge,
-    /// Open connections of the API.
-    pub connections: Gauge,
 }
 
 impl Metrics {
     /// An empty set of metrics, described, the gauges at 0.
     pub fn new() -> Self {
+        Self::with_prefixes(PREFIXES)
+    }
+
+    /// The same with so many values of the label `prefix`.
+    pub fn with_prefixes(limit: usize) -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
-        for (name, help) in COUNTERS {
-            recorder.describe_counter(name.into(), None, help.into());
-        }
-        for (name, help) in GAUGES {
-            recorder.describe_gauge(name.into(), None, help.into());
+        for Family { name, kind, help, .. } in FAMILIES {
+            let (name, help) = ((*name).into(), (*help).into());
+            match kind {
+                Kind::Counter => recorder.describe_counter(name, None, help),
+                Kind::Gauge => recorder.describe_gauge(name, None, help),
+                // Rendered here.
+                Kind::Histogram => {}
+            }
         }
         let handle = recorder.handle();
-        let metrics = Self {
-            inner: Arc::new(Inner {
-                recorder,
-                handle,
-                prefixes: Mutex::default(),
-                counters: Mutex::default(),
-                durations: Mutex::default(),
-            }),
+        let inner = Inner {
+            recorder,
+            handle,
+            prefixes: Bounded::new(limit),
+            counters: Mutex::default(),
+            histograms: Mutex::default(),
         };
-        metrics.gauge(BUILD_INFO, vec![Label::new("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
+        let metrics = Self { inner: Arc::new(inner) };
+        metrics.gauge(&catalog::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
         metrics.gauges();
         metrics
     }
 
-    /// The gauges; the same ones at every call.
+    /// The gauges without labels that every profile has; the same ones at every call.
     pub fn gauges(&self) -> Gauges {
-        let gauge = |name| self.gauge(name, vec![]);
+        let gauge = |family| self.gauge(family, &[]);
         Gauges {
-            worker_window_seconds: gauge(WORKER_WINDOW),
-            snowflake_days_left: gauge(SNOWFLAKE_DAYS),
-            segment_remaining: gauge(SEGMENT_REMAINING),
-            temporary_numbers_open: gauge(TEMPORARY_OPEN),
-            connections: gauge(CONNECTIONS),
+            connections: gauge(&catalog::CONNECTIONS),
+            connections_limit: gauge(&catalog::CONNECTIONS_LIMIT),
+            worker_held: gauge(&catalog::WORKER_HELD),
+            worker_id: gauge(&catalog::WORKER_ID),
+            worker_window_seconds: gauge(&catalog::WORKER_WINDOW),
+            snowflake_days_left: gauge(&catalog::SNOWFLAKE_DAYS),
+            segment_remaining: gauge(&catalog::SEGMENT_REMAINING),
+            temporary_numbers_open: gauge(&catalog::TEMPORARY_OPEN),
         }
     }
 
-    /// The counter of numbers that one rule issues from one source, to be kept with the rule. Beyond the first 100
-    /// prefix keys it is that of `other`.
+    /// The counter of numbers that one rule issues from one source, to be kept with the rule. Beyond the first prefix keys it is that
+    /// of `other`.
     pub fn numbers_issued(&self, mode: &'static str, source: &'static str, prefix_key: &str) -> Counter {
-        let prefix = self.prefix_label(prefix_key);
-        let labels =
-            vec![Label::new("mode", mode), Label::new("source", source), Label::new("prefix", prefix)];
-        self.counter(NUMBERS_ISSUED, labels)
+        let prefix = self.prefix(prefix_key);
+        self.counter(&catalog::NUMBERS_ISSUED, &[("mode", mode), ("source", source), ("prefix", prefix)])
+    }
+
+    /// The sizes of combined calls, to be kept with whoever combines.
+    pub fn batch_requests(&self, mode: &'static str, store: &'static str) -> BatchSizes {
+        let labels = [("mode", mode), ("store", store)];
+        BatchSizes(self.histogram(&catalog::BATCH_REQUESTS, &labels, &BATCH_BOUNDS, 1.0))
     }
 
     /// Counters of the calls of one operation of a store, to be kept with it.
     pub fn store_calls(&self, store: &'static str, operation: &'static str) -> StoreMetrics {
+        let labels = [("store", store), ("operation", operation)];
         StoreMetrics {
             counters: StoreOutcome::ALL.map(|outcome| {
-                let labels = vec![
-                    Label::new("store", store),
-                    Label::new("operation", operation),
-                    Label::new("outcome", outcome.as_str()),
-                ];
-                self.counter(STORE_CALLS, labels)
+                let labels = [("store", store), ("operation", operation), ("outcome", outcome.as_str())];
+                self.counter(&catalog::STORE_CALLS, &labels)
             }),
+            duration: self.durations(&catalog::STORE_DURATION, &labels),
         }
+    }
+
+    /// The label value of a prefix key: itself, or `other`.
+    pub fn prefix<'a>(&self, prefix_key: &'a str) -> &'a str {
+        self.inner.prefixes.label(prefix_key)
     }
 
     /// Everything in the Prometheus text format (version 0.0.4).
     pub fn render(&self) -> String {
-        for (counted, shown) in self.inner.counters.lock().unwrap_or_else(PoisonError::into_inner).values() {
+        for (counted, shown) in lock(&self.inner.counters).values() {
             shown.absolute(counted.sum());
         }
         let mut text = self.inner.handle.render();
-        self.render_durations(&mut text);
+        self.render_histograms(&mut text);
         process::render(&mut text);
         text
     }
 
     /// Histograms in the text format: buckets are cumulative, the last one has no bound.
-    fn render_durations(&self, out: &mut String) {
-        let durations = self.inner.durations.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = HTTP_DURATION;
-        // Writing to a String cannot fail.
-        let _infallible = write!(out, "# HELP {name} {HTTP_DURATION_HELP}\n# TYPE {name} histogram\n");
-        for (route, histogram) in durations.iter() {
-            let Snapshot { cumulative, count, sum_s } = histogram.snapshot();
-            for (bound, below) in DURATION_BUCKETS.iter().zip(cumulative) {
-                let _infallible = writeln!(out, "{name}_bucket{{route=\"{route}\",le=\"{bound}\"}} {below}");
+    fn render_histograms(&self, out: &mut String) {
+        let histograms = lock(&self.inner.histograms);
+        for Family { name, help, .. } in FAMILIES.iter().filter(|family| family.kind == Kind::Histogram) {
+            let mut series = histograms.iter().filter(|(family, ..)| family.name == *name).peekable();
+            if series.peek().is_none() {
+                continue;
             }
-            let _infallible = write!(
-                out,
-                "{name}_bucket{{route=\"{route}\",le=\"+Inf\"}} {count}\n\
-                 {name}_sum{{route=\"{route}\"}} {sum_s}\n{name}_count{{route=\"{route}\"}} {count}\n"
-            );
-        }
-        out.push('\n');
-    }
-
-    fn prefix_label(&self, prefix_key: &str) -> String {
-        let mut known = self.inner.prefixes.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.contains(prefix_key) || known.len() < PREFIX_LABELS {
-            known.insert(prefix_key.to_owned());
-            prefix_key.to_owned()
-        } else {
-            OTHER.to_owned()
+            // Writing to a String cannot fail.
+            let _infallible = write!(out, "# HELP {name} {help}\n# TYPE {name} histogram\n");
+            for (_, labels, histogram) in series {
+                let Snapshot { cumulative, count, sum } = histogram.snapshot();
+                for (bound, below) in cumulative {
+                    let _infallible = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {below}");
+                }
+                let _infallible = write!(
+                    out,
+                    "{name}_bucket{{{labels},le=\"+Inf\"}} {count}\n\
+                     {name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}\n"
+                );
+            }
+            out.push('\n');
         }
     }
 
-    pub(super) fn counter(&self, name: &'static str, labels: Vec<Label>) -> Counter {
-        let key = Key::from_parts(name, labels);
+    /// The counter of one series, registered now; to be kept by whoever counts.
+    pub fn counter(&self, family: &'static Family, labels: &[(&'static str, &str)]) -> Counter {
+        let key = key(family, Kind::Counter, labels);
         let shown = self.inner.recorder.register_counter(&key, &METADATA);
-        let mut counters = self.inner.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counters = lock(&self.inner.counters);
         let (counted, _) = counters.entry(key).or_insert_with(|| (Arc::default(), shown));
         Counter::from_arc(Arc::clone(counted))
     }
 
-    fn gauge(&self, name: &'static str, labels: Vec<Label>) -> Gauge {
-        self.inner.recorder.register_gauge(&Key::from_parts(name, labels), &METADATA)
+    /// The gauge of one series, registered now.
+    pub fn gauge(&self, family: &'static Family, labels: &[(&'static str, &str)]) -> Gauge {
+        self.inner.recorder.register_gauge(&key(family, Kind::Gauge, labels), &METADATA)
     }
 
-    /// The durations of a route, to be called once for each.
-    pub(super) fn durations(&self, route: &'static str) -> Arc<Durations> {
-        let histogram = Arc::new(Durations::new(&DURATION_BUCKETS));
-        let mut durations = self.inner.durations.lock().unwrap_or_else(PoisonError::into_inner);
-        durations.push((route, Arc::clone(&histogram)));
+    /// Durations with these labels, whose values are the program's own.
+    pub(super) fn durations(
+        &self,
+        family: &'static Family,
+        labels: &[(&'static str, &'static str)],
+    ) -> Durations {
+        Durations(self.histogram(family, labels, &DURATION_BOUNDS, NANOS))
+    }
+
+    fn histogram(
+        &self,
+        family: &'static Family,
+        labels: &[(&'static str, &'static str)],
+        bounds: &[f64],
+        scale: f64,
+    ) -> Arc<ShardedHistogram> {
+        debug_assert_eq!(family.kind, Kind::Histogram, "{}", family.name);
+        let labels: Vec<_> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+        let labels = labels.join(",");
+        let mut histograms = lock(&self.inner.histograms);
+        let known = histograms.iter().find(|(other, of, _)| other.name == family.name && *of == labels);
+        if let Some((.., known)) = known {
+            return Arc::clone(known);
+        }
+        let histogram = Arc::new(ShardedHistogram::new(bounds, scale));
+        histograms.push((family, labels, Arc::clone(&histogram)));
         histogram
     }
+}
+
+fn key(family: &'static Family, kind: Kind, labels: &[(&'static str, &str)]) -> Key {
+    debug_assert_eq!(family.kind, kind, "{}", family.name);
+    debug_assert!(labels.iter().map(|(name, _)| name).eq(family.labels), "{}: {labels:?}", family.name);
+    let labels: Vec<_> = labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
+    Key::from_parts(family.name, labels)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Default for Metrics {
@@ -216,17 +276,16 @@ impl Default for Metrics {
     }
 }
 
-impl fmt::Debug for Metrics {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Metrics").finish_non_exhaustive()
-    }
+macro_rules! opaque {
+    ($($name:ident)+) => {
+        $(impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        })+
+    };
 }
-
-impl fmt::Debug for Gauges {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gauges").finish_non_exhaustive()
-    }
-}
+opaque!(Metrics Gauges Durations BatchSizes StoreMetrics);
 
 /// How a call to a store ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,7 +303,8 @@ pub enum StoreOutcome {
 impl StoreOutcome {
     const ALL: [Self; 4] = [Self::Ok, Self::Timeout, Self::Unavailable, Self::Corrupt];
 
-    const fn as_str(self) -> &'static str {
+    /// The word for it in metrics and spans.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Timeout => "timeout",
@@ -254,22 +314,18 @@ impl StoreOutcome {
     }
 }
 
-/// Counts the calls of one operation of a store.
+/// Counts and times the calls of one operation of a store.
 #[derive(Clone)]
 pub struct StoreMetrics {
     counters: [Counter; StoreOutcome::ALL.len()],
+    duration: Durations,
 }
 
 impl StoreMetrics {
-    /// Counts one call.
-    pub fn count(&self, outcome: StoreOutcome) {
+    /// Counts one call, which took so long.
+    pub fn count(&self, outcome: StoreOutcome, duration: Duration) {
         // The counters stand in the order of `ALL`, which is that of the variants.
         self.counters[outcome as usize].increment(1);
-    }
-}
-
-impl fmt::Debug for StoreMetrics {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoreMetrics").finish_non_exhaustive()
+        self.duration.record(duration);
     }
 }

@@ -6,31 +6,36 @@
 //!
 //! Order: [`install`] once, first thing after the configuration is read; [`Metrics::new`] once per service.
 
+pub mod catalog;
 pub mod fields;
 mod http;
 mod json;
+mod labels;
 mod log;
 mod metrics;
 mod panics;
 mod pretty;
 mod process;
 mod sharded;
+pub mod traces;
 
-use std::{io::IsTerminal, sync::Arc};
+use std::{fmt, io::IsTerminal, sync::Arc};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
-    EnvFilter, Registry, filter::ParseError, layer::SubscriberExt, reload, util::SubscriberInitExt,
+    EnvFilter, Layer, Registry, filter::ParseError, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
 
 pub use ::metrics::{Counter, Gauge};
 
 pub use self::{
-    http::HttpMetrics,
+    http::{HttpMetrics, note_issue},
     log::LogLayer,
-    metrics::{Gauges, Metrics, StoreMetrics, StoreOutcome},
+    metrics::{BatchSizes, Durations, Gauges, Metrics, StoreMetrics, StoreOutcome},
 };
 use crate::clock::Clock;
+
+use traces::Traces;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +75,8 @@ pub enum TelemetryError {
 }
 
 /// The filter in force, which can be replaced while the process runs.
-#[derive(Clone, Debug)]
-pub struct LogFilter(reload::Handle<EnvFilter, Registry>);
+#[derive(Clone)]
+pub struct LogFilter(Arc<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>);
 
 impl LogFilter {
     /// Puts another filter in force.
@@ -80,7 +85,17 @@ impl LogFilter {
     ///
     /// The filter does not parse; then the one before stays.
     pub fn replace(&self, filter: &str) -> Result<(), TelemetryError> {
-        Ok(self.0.reload(parsed(filter)?)?)
+        Ok((self.0)(parsed(filter)?)?)
+    }
+
+    fn of<S: 'static>(handle: reload::Handle<EnvFilter, S>) -> Self {
+        Self(Arc::new(move |filter| handle.reload(filter)))
+    }
+}
+
+impl fmt::Debug for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LogFilter")
     }
 }
 
@@ -88,17 +103,35 @@ fn parsed(filter: &str) -> Result<EnvFilter, ParseError> {
     EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse(filter)
 }
 
-/// Sends every event of the process that `filter` lets through to standard error, and panics too.
+/// Sends every event of the process that `filter` lets through to standard error, and panics too; spans to `traces`, if there is
+/// somebody who wants them.
 ///
 /// # Errors
 ///
 /// The filter does not parse, or logging was set up before.
-pub fn install(filter: &str, style: Style, clock: Arc<dyn Clock>) -> Result<LogFilter, TelemetryError> {
-    let (filter, handle) = reload::Layer::new(parsed(filter)?);
-    let layer = LogLayer::new(style, clock, std::io::stderr);
-    Registry::default().with(filter).with(layer).try_init()?;
+pub fn install(
+    filter: &str,
+    style: Style,
+    clock: Arc<dyn Clock>,
+    traces: Option<Traces>,
+) -> Result<LogFilter, TelemetryError> {
+    let filter = parsed(filter)?;
+    let log = LogLayer::new(style, clock, std::io::stderr);
+    let in_force = match traces {
+        // A filter for all: what it does not let through costs nothing where it is made.
+        None => {
+            let (filter, handle) = reload::Layer::new(filter);
+            Registry::default().with(filter).with(log).try_init()?;
+            LogFilter::of(handle)
+        }
+        Some(traces) => {
+            let (filter, handle) = reload::Layer::new(filter);
+            Registry::default().with(traces.layer()).with(log.with_filter(filter)).try_init()?;
+            LogFilter::of(handle)
+        }
+    };
     panics::log_panics();
-    Ok(LogFilter(handle))
+    Ok(in_force)
 }
 
 #[cfg(test)]

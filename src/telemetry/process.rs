@@ -2,6 +2,8 @@
 
 use std::{fmt::Write, fs, path::Path};
 
+use super::catalog::{self, Family};
+
 /// Clock ticks per second in `/proc/<pid>/stat`: Linux shows user space 100 on every architecture it supports (proc(5)).
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -36,17 +38,18 @@ fn render_from(proc: &Path, out: &mut String) {
         .find_map(|line| line.strip_prefix("Max open files"))
         .and_then(|rest| rest.split_whitespace().next()?.parse().ok());
 
-    let mut metric = |name: &str, kind: &str, help: &str, value: Option<f64>| {
+    let mut metric = |family: Family, value: Option<f64>| {
         if let Some(value) = value {
+            let (Family { name, help, .. }, kind) = (&family, family.kind.as_str());
             let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n\n");
         }
     };
-    metric("process_cpu_seconds_total", "counter", "Processor time used, user and system, in seconds.", cpu);
-    metric("process_resident_memory_bytes", "gauge", "Resident memory in bytes.", resident);
-    metric("process_virtual_memory_bytes", "gauge", "Virtual memory in bytes.", number(VIRTUAL_BYTES));
-    metric("process_open_fds", "gauge", "Open file descriptors.", open.map(f64::from));
-    metric("process_max_fds", "gauge", "File descriptors that may be open.", most);
-    metric("process_start_time_seconds", "gauge", "When the process started, in seconds since 1970.", start);
+    metric(catalog::PROCESS_CPU, cpu);
+    metric(catalog::PROCESS_RESIDENT, resident);
+    metric(catalog::PROCESS_VIRTUAL, number(VIRTUAL_BYTES));
+    metric(catalog::PROCESS_OPEN_FDS, open.map(f64::from));
+    metric(catalog::PROCESS_MAX_FDS, most);
+    metric(catalog::PROCESS_START, start);
 }
 
 /// The number behind `label` at the beginning of a line.

@@ -3,11 +3,7 @@
 //! A shared atomic that two threads add to travels between their processors with every addition, which costs more than the rest of
 //! counting a request. Here each thread adds to a cell of its own, and only who reads the metrics adds the cells up.
 
-use std::{
-    array,
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use metrics::CounterFn;
 
@@ -51,66 +47,66 @@ impl CounterFn for ShardedCounter {
     }
 }
 
-/// A histogram of durations with `N` bounds, in nanoseconds.
-pub(super) struct ShardedHistogram<const N: usize> {
-    bounds_ns: [u64; N],
-    cells: Box<[Padded<Cell<N>>]>,
+/// A histogram of whole numbers, such as nanoseconds.
+pub(super) struct ShardedHistogram {
+    /// Upper bounds, ascending, and how each is shown.
+    bounds: Box<[(u64, f64)]>,
+    scale: f64,
+    cells: Box<[Padded<Cell>]>,
 }
 
-struct Cell<const N: usize> {
-    /// At or below each bound, but above the one before.
-    counts: [AtomicU64; N],
-    beyond: AtomicU64,
-    sum_ns: AtomicU64,
+struct Cell {
+    /// At or below each bound, but above the one before; beyond the last one.
+    counts: Box<[AtomicU64]>,
+    sum: AtomicU64,
 }
 
 /// What a histogram holds.
-pub(super) struct Snapshot<const N: usize> {
-    /// How many lie at or below each bound.
-    pub(super) cumulative: [u64; N],
+pub(super) struct Snapshot {
+    /// Each bound, and how many lie at or below it.
+    pub(super) cumulative: Vec<(f64, u64)>,
     /// How many there are.
     pub(super) count: u64,
-    /// Their sum, in seconds.
-    pub(super) sum_s: f64,
+    /// Their sum.
+    pub(super) sum: f64,
 }
 
-impl<const N: usize> ShardedHistogram<N> {
-    /// An empty histogram with these upper bounds, ascending, in seconds.
-    pub(super) fn new(bounds_s: &[f64; N]) -> Self {
+impl ShardedHistogram {
+    /// An empty histogram with these upper bounds, ascending; what is recorded is `scale` times what is shown.
+    pub(super) fn new(bounds: &[f64], scale: f64) -> Self {
         let empty = || Cell {
-            counts: array::from_fn(|_| AtomicU64::new(0)),
-            beyond: AtomicU64::new(0),
-            sum_ns: AtomicU64::new(0),
+            counts: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
+            sum: AtomicU64::new(0),
         };
         Self {
-            bounds_ns: bounds_s.map(|bound| Duration::from_secs_f64(bound).as_nanos() as u64),
+            bounds: bounds.iter().map(|&bound| ((bound * scale).round() as u64, bound)).collect(),
+            scale,
             cells: (0..CELLS).map(|_| Padded(empty())).collect(),
         }
     }
 
     /// Adds one.
-    pub(super) fn record(&self, duration: Duration) {
-        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    pub(super) fn record(&self, value: u64) {
         let Padded(cell) = &self.cells[cell()];
-        let bucket = self.bounds_ns.iter().position(|bound| nanos <= *bound);
-        bucket.map_or(&cell.beyond, |bucket| &cell.counts[bucket]).fetch_add(1, Ordering::Relaxed);
-        cell.sum_ns.fetch_add(nanos, Ordering::Relaxed);
+        let bucket = self.bounds.iter().position(|(bound, _)| value <= *bound).unwrap_or(self.bounds.len());
+        cell.counts[bucket].fetch_add(1, Ordering::Relaxed);
+        cell.sum.fetch_add(value, Ordering::Relaxed);
     }
 
     /// What was recorded so far.
-    pub(super) fn snapshot(&self) -> Snapshot<N> {
-        let total = |pick: &dyn Fn(&Cell<N>) -> &AtomicU64| -> u64 {
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let total = |pick: &dyn Fn(&Cell) -> &AtomicU64| -> u64 {
             self.cells.iter().map(|Padded(cell)| pick(cell).load(Ordering::Relaxed)).sum()
         };
-        let mut cumulative = [0; N];
         let mut count = 0;
-        for (bucket, sum) in cumulative.iter_mut().enumerate() {
+        let mut below = |bucket: usize| {
             count += total(&|cell| &cell.counts[bucket]);
-            *sum = count;
-        }
-        count += total(&|cell| &cell.beyond);
-        let sum_s = Duration::from_nanos(total(&|cell| &cell.sum_ns)).as_secs_f64();
-        Snapshot { cumulative, count, sum_s }
+            count
+        };
+        let cumulative =
+            self.bounds.iter().enumerate().map(|(bucket, (_, bound))| (*bound, below(bucket))).collect();
+        let count = below(self.bounds.len());
+        Snapshot { cumulative, count, sum: total(&|cell| &cell.sum) as f64 / self.scale }
     }
 }
 
@@ -123,14 +119,14 @@ mod tests {
     #[test]
     fn nothing_is_lost_between_threads() {
         let (counter, histogram) =
-            (Arc::new(ShardedCounter::default()), Arc::new(ShardedHistogram::new(&[0.001, 0.01])));
+            (Arc::new(ShardedCounter::default()), Arc::new(ShardedHistogram::new(&[0.001, 0.01], 1e9)));
         let threads: Vec<_> = (0..CELLS as u64 + 4)
             .map(|thread| {
                 let (counter, histogram) = (Arc::clone(&counter), Arc::clone(&histogram));
                 std::thread::spawn(move || {
                     for _ in 0..1_000 {
                         counter.increment(2);
-                        histogram.record(Duration::from_millis(thread % 3 * 10));
+                        histogram.record(thread % 3 * 10_000_000);
                     }
                 })
             })
@@ -140,7 +136,7 @@ mod tests {
         }
         assert_eq!(counter.sum(), 40_000);
         let snapshot = histogram.snapshot();
-        assert_eq!((snapshot.cumulative, snapshot.count), ([7_000, 14_000], 20_000));
-        assert!((snapshot.sum_s - 190.0).abs() < 1e-6, "{}", snapshot.sum_s);
+        assert_eq!((snapshot.cumulative, snapshot.count), (vec![(0.001, 7_000), (0.01, 14_000)], 20_000));
+        assert!((snapshot.sum - 190.0).abs() < 1e-6, "{}", snapshot.sum);
     }
 }

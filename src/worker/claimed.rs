@@ -7,6 +7,7 @@
 //! Invariant: what is issued lies above what the shared store had given to others when the claim was made.
 
 use std::{
+    ops::Range,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -147,6 +148,10 @@ impl WorkerStore for Claimed {
             }
             Ok(renewed)
         })
+    }
+
+    fn free_slots(&self, slots: Range<u32>) -> StoreFuture<'_, Option<u32>> {
+        self.shared.free_slots(slots)
     }
 
     fn release(&self, holding: Holding, last: IdMillis) -> StoreFuture<'_, ()> {

@@ -3,7 +3,7 @@
 //! Invariant: a holder is never told of a mark that was not confirmed. While the second store is away nobody gets a new window, and
 //! those that are held reach up to the mark that was confirmed last.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
@@ -94,6 +94,10 @@ impl WorkerStore for Confirmed {
                 Ok(Err(error)) => Err(error),
             }
         })
+    }
+
+    fn free_slots(&self, slots: Range<u32>) -> StoreFuture<'_, Option<u32>> {
+        self.leases.free_slots(slots)
     }
 
     fn release(&self, holding: Holding, last: IdMillis) -> StoreFuture<'_, ()> {

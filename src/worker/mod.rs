@@ -25,11 +25,11 @@ use std::{
 };
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, UnixMillis},
     lifecycle::Lifecycle,
     snowflake::{Ids, Sequencer},
     store::{
-        AcquireRequest, Acquired, Extension, Generation, Holding, Nonce, WorkerStore,
+        AcquireRequest, Acquired, Extension, Generation, Holding, IdMillis, Nonce, StoreError, WorkerStore,
         protocol::window::{Holder, Next},
     },
 };
@@ -60,6 +60,8 @@ pub struct Worker {
 struct State {
     holder: Holder,
     standing: Standing,
+    /// What the clock of the store showed, and at what time here.
+    clocks: Option<(IdMillis, UnixMillis)>,
     /// The memory of the store in which the layout was found, or written, as it is here.
     pinned_in: Option<Generation>,
 }
@@ -79,7 +81,12 @@ impl Worker {
     ) -> Result<Self, AcquireError> {
         // The time of IDs is the store's: until it is known, any time is too late.
         let ids = Arc::new(Ids::new(settings.layout, 0, Arc::clone(&clock)));
-        let state = State { holder: Holder::new(fresh()?), standing: Standing::Starting, pinned_in: None };
+        let state = State {
+            holder: Holder::new(fresh()?),
+            standing: Standing::Starting,
+            clocks: None,
+            pinned_in: None,
+        };
         let begun = clock.monotonic();
         let state = Arc::new(Mutex::new(state));
         let worker = Self { settings: Arc::new(settings), store, clock, ids, state, begun };
@@ -97,6 +104,20 @@ impl Worker {
     /// Whether there is a window, and if not, why.
     pub fn standing(&self) -> Standing {
         self.with(|state| state.standing.clone())
+    }
+
+    /// What the clock of the store showed when it was last heard of, since the epoch of IDs, and this machine's wall clock at that moment.
+    pub fn clocks(&self) -> Option<(IdMillis, UnixMillis)> {
+        self.with(|state| state.clocks)
+    }
+
+    /// How many worker IDs could be taken now; `None` where nobody else takes any.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    pub async fn free_slots(&self) -> Result<Option<u32>, StoreError> {
+        self.store.free_slots(0..self.settings.layout.max_worker() + 1).await
     }
 
     /// Renews until the drain begins; then call [`Worker::release`]. A store that fails is asked again; the window bridges
@@ -186,6 +207,7 @@ impl Worker {
                     sequencer.extend(holding.mark);
                 }
                 self.ids.learn(holding.now, FOLLOW);
+                self.compare_clocks(holding.now, age_ms);
                 Ok(Kept::Yes)
             }
             Next::Stop => {
@@ -214,6 +236,7 @@ impl Worker {
         match self.with(|state| state.holder.acquired(&terms, nonce, answer, age_ms)) {
             Next::Issue(Holding { slot, start, mark, now, .. }) => {
                 self.ids.learn(now.max(start), Duration::MAX);
+                self.compare_clocks(now, age_ms);
                 self.ids.publish(Sequencer::new(layout, datacenter, slot, start, mark, max_ahead));
                 Ok(())
             }
@@ -256,6 +279,13 @@ impl Worker {
             }
         };
         jitter(pause.min(longest))
+    }
+
+    /// Notes what the store's clock showed in an answer to a question that was asked so long ago: halfway between, as far as
+    /// anybody can tell.
+    fn compare_clocks(&self, now: IdMillis, age_ms: u64) {
+        let here = UnixMillis(self.clock.now().0.saturating_sub_unsigned(age_ms / 2));
+        self.with(|state| state.clocks = Some((now, here)));
     }
 
     fn age_ms(&self, sent: Duration) -> u64 {

@@ -17,6 +17,16 @@ fn the_table_of_settings_is_that_of_the_code() {
     assert!(table.trim() == expected.trim(), "the table should read:\n\n{expected}");
 }
 
+#[test]
+fn the_table_of_metrics_is_that_of_the_code() {
+    let page = read("docs/metrics.md");
+    let (_, rest) =
+        page.split_once("<!-- metrics: kept true by tests/it/readme.rs -->\n").expect("where it begins");
+    let (table, _) = rest.split_once("<!-- end of metrics -->").expect("where it ends");
+    let expected = numgen::telemetry::catalog::markdown_table();
+    assert!(table.trim() == expected.trim(), "the table should read:\n\n{expected}");
+}
+
 /// Every module that stands on a floor in `src/lib.rs` stands on the same floor in README.
 #[test]
 fn the_floors_are_those_of_the_code() {

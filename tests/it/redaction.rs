@@ -1,12 +1,18 @@
-//! Nothing secret in the log, not even at level trace, and not when things go wrong.
+//! Nothing secret in the log, not even at level trace, nor in spans, and not when things go wrong.
 
 use serde_json::json;
 
-use crate::harness::{Caller, SECRET, Site};
+use crate::harness::{Caller, Collector, SECRET, Site};
 
 #[test]
-fn canaries_never_reach_the_log() {
-    let server = Site::new().with("NUMGEN_LOG", "trace").start();
+fn canaries_reach_neither_log_nor_spans() {
+    let collector = Collector::start();
+    let server = Site::new()
+        .with("NUMGEN_LOG", "trace")
+        .with("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url())
+        .with("OTEL_EXPORTER_OTLP_HEADERS", "x-key=canary-collector")
+        .with("OTEL_RESOURCE_ATTRIBUTES", "team.password=canary-resource,team.name=numbers")
+        .start();
     let mut caller = server.caller();
     let token = caller.authorization().trim_start_matches("Bearer ").to_owned();
 
@@ -37,8 +43,17 @@ fn canaries_never_reach_the_log() {
     let basic = [("Authorization", "Basic Y2FuYXJ5OmNhbmFyeQ==")];
     server.stranger().send("GET", "/prefix-configs", &basic, None).expect(401);
 
+    // A token in a path, and in what a caller calls itself.
+    server.stranger().send("GET", &format!("/{token}"), &[("tracestate", "canary=1")], None).expect(404);
+
     let log = server.stop().log();
+    let sent = format!("{:?}", collector.spans());
+    let resources = format!("{:?}", collector.posts().iter().map(|post| post.request()).collect::<Vec<_>>());
+    assert!(sent.contains("PUT /prefix-configs/{prefixKey}"), "spans have arrived: {sent}");
+    assert!(resources.contains("team.name") && resources.contains("team.password"), "{resources}");
     for canary in [
+        "canary-collector",
+        "canary-resource",
         SECRET,
         &token,
         &forged,
@@ -54,10 +69,11 @@ fn canaries_never_reach_the_log() {
     ] {
         let line = log.lines().find(|line| line.contains(canary));
         assert_eq!(line, None, "{canary} is in the log");
+        assert!(!sent.contains(canary) && !resources.contains(canary), "{canary} is in a span");
     }
     // The token's signature alone would do as well.
     let signature = token.rsplit('.').next().expect("three parts");
-    assert!(!log.contains(signature));
+    assert!(!log.contains(signature) && !sent.contains(signature));
 
     // What is there instead. In JSON logs a document inside a field has its quotes escaped.
     let plain = log.replace('\\', "").replace("\": ", "\":");

@@ -147,6 +147,7 @@ impl Bench {
             ledgers: store.clone(),
             idempotency: store.clone(),
             temporary: Some(Arc::new(issuer)),
+            batches: Default::default(),
         };
         let settings = Settings {
             layout: Layout::DEFAULT,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{BuildError, FIRST_LOOK, Ground, Shared, Stores};
+use super::{BuildError, FIRST_LOOK, Ground, REDIS, Shared, Stores};
 use crate::{
     config::{Config, RedisUrl},
     secret::Secret,
@@ -62,13 +62,14 @@ impl Stores {
             workers: self.workers_over(leases, ground)?,
             trail: postgres.clone(),
             shared: Some(Shared {
-                name: "redis",
+                name: REDIS,
                 reachable: redis.client().reachable(),
                 suspension: Some(postgres.suspension()),
                 rules,
                 temporary: postgres.clone(),
                 counters,
                 missing_for_strict: None,
+                pool: Some(postgres.clone()),
                 behind: Some(Behind { postgres, home: home.subscribe() }),
             }),
             ..self

@@ -16,10 +16,12 @@ pub struct Unauthenticated(pub Rejection);
 impl Unauthenticated {
     /// Makes a security event of it. Nothing further on logs it again.
     pub(super) fn logged<B>(rejection: Rejection, request: &Request<B>) -> Self {
-        let address = Context::of(request).map(|context| context.sender);
+        let context = Context::of(request);
         tracing::warn!(
+            request_id = context.map(|context| context.id.as_str()),
+            trace_id = context.and_then(|context| context.trace).map(|trace| display(trace.trace_id())),
             reason = rejection.reason(),
-            address = address.map(tracing::field::display),
+            address = context.map(|context| display(context.sender)),
             route = request.uri().path(),
             status = 401,
             "request not authenticated"

@@ -20,6 +20,9 @@ pub enum Policy {
 }
 
 impl Policy {
+    /// Every limit.
+    pub const ALL: [Self; 5] = [Self::Numbers, Self::Issued, Self::Rule, Self::Management, Self::Address];
+
     /// The word for it in fields, metrics and logs.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -166,6 +166,15 @@ impl fmt::Debug for Drawn {
     }
 }
 
+/// Reservations that nobody has confirmed or voided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reservations {
+    /// How many.
+    pub open: u64,
+    /// When the oldest of them was made.
+    pub oldest: Option<UnixMillis>,
+}
+
 /// Gapless counters. Invariant: for each counter there is exactly one row for each integer from the first to the last; a row
 /// is never deleted, its integer never given to anybody else; what never changes in it is chained by hashes, and so are
 /// the events that change its state.
@@ -221,6 +230,9 @@ pub trait LedgerStore: Send + Sync + 'static {
 
     /// Voids reservations that expired by `now`, a bounded number at a time; answers how many.
     fn expire_reservations(&self, now: UnixMillis) -> StoreFuture<'_, u64>;
+
+    /// The reservations that are open, of every counter.
+    fn reservations(&self) -> StoreFuture<'_, Reservations>;
 
     /// A page of rows in (period, sequence) order.
     fn rows(&self, key: PrefixKey, query: LedgerQuery) -> StoreFuture<'_, Vec<LedgerRow>>;

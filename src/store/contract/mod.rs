@@ -25,7 +25,7 @@ pub use counters::{
 pub use idempotency::{Claim, IdempotencyStore, Recorded, Taken};
 pub use ledger::{
     Certificate, Drawn, IssueRequest, LedgerQuery, LedgerRow, LedgerState, LedgerStore, RenderNumber,
-    Transition, Transitioned,
+    Reservations, Transition, Transitioned,
 };
 pub use rules::{RuleRecord, RuleStore, Swap};
 pub use workers::{MarkStore, WorkerStore};

@@ -1,5 +1,7 @@
 //! The marks of worker slots.
 
+use std::{future::ready, ops::Range};
+
 use super::StoreFuture;
 use crate::store::protocol::window::{
     AcquireRequest, Acquired, Claim, Claimed, Extension, Holding, IdMillis, Nonce, Renewed,
@@ -15,6 +17,11 @@ pub trait WorkerStore: Send + Sync + 'static {
 
     /// Moves the mark of the present holding on, and puts the holding back where the store may have forgotten it.
     fn renew(&self, holding: Holding, extension: Extension) -> StoreFuture<'_, Renewed>;
+
+    /// How many of the slots could be handed out now; `None` where nobody else takes any.
+    fn free_slots(&self, _slots: Range<u32>) -> StoreFuture<'_, Option<u32>> {
+        Box::pin(ready(Ok(None)))
+    }
 
     /// mark = max(start, last), free at once. Only after issuing has stopped; does nothing for another holding.
     fn release(&self, holding: Holding, last: IdMillis) -> StoreFuture<'_, ()>;

@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     desk::{BEAT_MS, Desk, Standing, Turn, ancestors, limits},
+    gauges::Fetches,
     grants::Terms,
     link::{AuthorityLink, GrantLink},
 };
@@ -98,6 +99,7 @@ pub(super) struct Desks {
     /// Who grants values to the authority; `None`: all are its own.
     pub(super) grants: Option<Arc<dyn GrantLink>>,
     pub(super) identity: Identity,
+    pub(super) fetches: Fetches,
     desks: RwLock<HashMap<Counter, Arc<Desk>>>,
     /// The generation that was heard of last under each marker: a counter that is new here needs no round trip to learn it.
     generations: RwLock<HashMap<Arc<str>, Generations>>,
@@ -133,6 +135,7 @@ impl Desks {
             disk,
             grants,
             identity,
+            fetches: Fetches::default(),
             desks: RwLock::default(),
             generations: RwLock::default(),
             schemes: RwLock::default(),
@@ -473,16 +476,6 @@ impl Desks {
                 "continuous counters are drawn from their store again"
             );
         }
-    }
-
-    /// The least that a counter of this node could issue if its store went away now.
-    pub(super) fn lowest_remaining(&self) -> Option<u64> {
-        let desks = self.desks.read().unwrap_or_else(PoisonError::into_inner);
-        let holding = desks.values().filter_map(|desk| {
-            let work = desk.work();
-            work.node.state().segment.map(|_| work.node.state().remaining())
-        });
-        holding.min()
     }
 
     // --------------------------------------------------------------------------------------- errors

@@ -16,6 +16,7 @@ use super::{
     batch::Batch,
     desk::{Desk, Turn, Work, limits},
     desks::{Answer, Desks, Errand, is_away},
+    gauges::Cause,
     link::GrantLink,
 };
 use crate::{
@@ -137,7 +138,9 @@ impl Desks {
     pub(super) async fn fetch_ahead(&self, desk: &Arc<Desk>) {
         if let Some(grants) = &self.grants {
             let rule = desk.work().limits;
-            if let Err(error) = self.fetch(&**grants, desk, rule, 0).await {
+            let fetched = self.fetch(&**grants, desk, rule, 0).await;
+            self.fetches.note(Cause::Ahead, &fetched);
+            if let Err(error) = fetched {
                 let error = &error as &dyn std::error::Error;
                 tracing::debug!(counter = desk.name, error, "the next grant is not here yet");
             }
@@ -166,7 +169,9 @@ impl Desks {
                 return Ok(Provided::Exhausted);
             }
         }
-        match self.fetch(&**grants, desk, rule, count).await {
+        let fetched = self.fetch(&**grants, desk, rule, count).await;
+        self.fetches.note(Cause::Needed, &fetched);
+        match fetched {
             Ok(provided) => Ok(provided),
             Err(error) if is_away(&error) => {
                 let error = &error as &dyn std::error::Error;

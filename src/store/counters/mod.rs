@@ -27,6 +27,7 @@ mod desks;
 mod draw;
 #[cfg(test)]
 mod fake;
+mod gauges;
 mod grants;
 mod keeper;
 mod link;
@@ -49,6 +50,7 @@ use tokio::{
 
 pub(in crate::store) use pin::{hex, key_of};
 pub use {
+    gauges::{Cause, Figures},
     link::{AuthorityLink, Closed, GrantLink, Lot, Shown},
     pin::{PinOutcome, claim_ask},
 };
@@ -177,11 +179,6 @@ impl SharedCounters {
             Ok(kept) => tracing::warn!(counters = kept, "segments kept for the next process"),
             Err(_elapsed) => tracing::warn!("segments kept for the next process: no time was left"),
         }
-    }
-
-    /// The least that a counter of this node could issue if the store went away now; `None` where none holds a segment.
-    pub fn segment_remaining(&self) -> Option<u64> {
-        self.desks.lowest_remaining()
     }
 
     /// A desk for somebody who does not know the limits of the counter.

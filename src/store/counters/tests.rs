@@ -177,7 +177,7 @@ async fn away_a_node_issues_its_segment_and_no_more() {
     let state = node.state().await;
     assert_eq!(holes(&state), []);
     assert_eq!(issued, (2..=state.last.0).collect());
-    assert_eq!(node.counters.segment_remaining(), Some(SIZE), "a fresh segment for the next time");
+    assert_eq!(node.counters.figures().segment_remaining, Some(SIZE), "a fresh segment for the next time");
 }
 
 #[tokio::test(start_paused = true)]
@@ -394,7 +394,7 @@ async fn many_counters_go_away_and_come_back_together() {
     for on in &names {
         assert_eq!(draw(on).await.expect("drawn"), [fresh(2, 2)]);
     }
-    assert_eq!(node.counters.segment_remaining(), Some(SIZE));
+    assert_eq!(node.counters.figures().segment_remaining, Some(SIZE));
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,6 +13,7 @@ mod audit;
 pub mod counters;
 mod durability;
 mod failure;
+mod figures;
 pub mod grants;
 mod idempotency;
 mod inspect;
@@ -43,6 +44,7 @@ use crate::{clock::Clock, config::DatabaseUrl, lifecycle::Lifecycle, secret::Sec
 
 pub use crate::config::StrictLocking;
 pub use durability::{Role, ServerReport, Unfit};
+pub use figures::Connections;
 pub use inspect::{Held, InspectError, Inspection, inspect};
 pub use resume::{Lost, Resumed, resume};
 pub use schema::{SchemaError, SchemaState};

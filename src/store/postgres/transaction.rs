@@ -70,8 +70,8 @@ impl PostgresStore {
         W: for<'c> Fn(&'c mut PgConnection, &'c A) -> BoxFuture<'c, Result<T, Failure>> + Send + Sync,
     {
         let until = Instant::now() + timeout;
-        let result = self.shared.repeat(operation, until, arguments, &work).await;
-        self.shared.calls.counted(STORE, operation, result)
+        let transaction = self.shared.repeat(operation, until, arguments, &work);
+        self.shared.calls.timed(STORE, operation, transaction).await
     }
 }
 

@@ -4,7 +4,7 @@
 //! else (ACQUIRE, and whatever happens while the memory settles or turns out to be another) locks the marker of the data centre
 //! first, and then the slots in order.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use sqlx::{PgConnection, Row, postgres::PgRow};
 
@@ -41,6 +41,8 @@ const WRITE_MARKER: &str = "
 const LOCK_SLOTS: &str = "
     SELECT slot, owner, fence, start, mark, expires, generation, hearsay FROM numgen_worker_slots
     WHERE datacenter = $1 AND (slot = $2 OR $2 IS NULL) ORDER BY slot FOR UPDATE";
+const SLOTS: &str = "
+    SELECT slot, owner, fence, start, mark, expires, generation, hearsay FROM numgen_worker_slots WHERE datacenter = $1";
 const WRITE_SLOT: &str = "
     INSERT INTO numgen_worker_slots (datacenter, slot, owner, fence, start, mark, expires, generation, hearsay)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
@@ -112,6 +114,19 @@ impl WorkerStore for Workers {
         })
     }
 
+    fn free_slots(&self, slots: Range<u32>) -> StoreFuture<'_, Option<u32>> {
+        Box::pin(async move {
+            let arguments = (self.site, slots);
+            let free = self.store.transact_within(
+                DEADLINE,
+                "free_workers",
+                &arguments,
+                |connection, (site, slots)| Box::pin(free(connection, *site, slots.clone())),
+            );
+            free.await.map(Some)
+        })
+    }
+
     fn release(&self, holding: Holding, last: IdMillis) -> StoreFuture<'_, ()> {
         Box::pin(async move {
             let scope = Scope::One(holding.slot, holding.generation);
@@ -146,8 +161,7 @@ async fn change<T>(
 ) -> Result<T, Failure> {
     let seen = look(connection, site, scope).await?;
     let before = lock_slots(connection, site, scope).await?;
-    let now_ms: i64 = sqlx::query(NOW).fetch_one(&mut *connection).await?.try_get("now_ms")?;
-    let now = u64::try_from(now_ms.saturating_sub(site.epoch.0)).unwrap_or(0);
+    let now = time(connection, site).await?;
     let contact = Contact { now, presence_ms: now, server: seen.here, fresh: fresh()? };
     let mut after = Slots { marker: seen.marker, slots: before.clone() };
     let answer = step(&mut after, &contact);
@@ -158,6 +172,24 @@ async fn change<T>(
         write_slot(connection, site, id, slot).await?;
     }
     Ok(answer)
+}
+
+/// Counts free slots as they were a moment ago: nothing is locked.
+async fn free(connection: &mut PgConnection, site: Site, slots: Range<u32>) -> Result<u32, Failure> {
+    let marker = sqlx::query(MARKER).bind(site.datacenter).fetch_optional(&mut *connection).await?;
+    let Some(seen) = marker.as_ref().map(seen).transpose()? else { return Ok(0) };
+    let rows = sqlx::query(SLOTS).bind(site.datacenter).fetch_all(&mut *connection).await?;
+    let known = rows.iter().map(slot).collect::<Result<_, _>>()?;
+    let now = time(connection, site).await?;
+    let contact = Contact { now, presence_ms: now, server: seen.here, fresh: fresh()? };
+    let free = Slots { marker: seen.marker, slots: known }.free(&TERMS, slots, &contact);
+    Ok(u32::try_from(free).unwrap_or(u32::MAX))
+}
+
+/// The time of the database, since the epoch of IDs.
+async fn time(connection: &mut PgConnection, site: Site) -> Result<IdMillis, Failure> {
+    let now_ms: i64 = sqlx::query(NOW).fetch_one(connection).await?.try_get("now_ms")?;
+    Ok(u64::try_from(now_ms.saturating_sub(site.epoch.0)).unwrap_or(0))
 }
 
 /// What was found of the memory, and which server this is.

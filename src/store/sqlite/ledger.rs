@@ -18,7 +18,7 @@ use crate::{
     prefix_key::PrefixKey,
     store::{
         AuditEntry, Bounds, Certificate, HoleReason, IssueRequest, LedgerQuery, LedgerRow, LedgerStore, Note,
-        RenderNumber, StoreFuture, Taken, Transition, Transitioned, Verification,
+        RenderNumber, Reservations, StoreFuture, Taken, Transition, Transitioned, Verification,
         draw::{Standing, plan},
         ledger::{self, Entries, Event, Verdict},
         verification::Auditor,
@@ -69,6 +69,18 @@ impl LedgerStore for SqliteStore {
 
     fn expire_reservations(&self, now: UnixMillis) -> StoreFuture<'_, u64> {
         self.write("expire_reservations", move |workspace| expire_reservations(workspace, now))
+    }
+
+    fn reservations(&self) -> StoreFuture<'_, Reservations> {
+        // The condition lets the index of reservations serve it.
+        const OPEN: &str = "SELECT count(*), min(issued_at_ms) FROM ledger WHERE state = 'reserved'";
+        self.read("reservations", |connection| {
+            let counted = connection.query_row(OPEN, [], |row| {
+                let (open, oldest): (i64, Option<i64>) = (row.get(0)?, row.get(1)?);
+                Ok(Reservations { open: open.unsigned_abs(), oldest: oldest.map(UnixMillis) })
+            });
+            Ok(counted?)
+        })
     }
 
     fn rows(&self, key: PrefixKey, query: LedgerQuery) -> StoreFuture<'_, Vec<LedgerRow>> {

@@ -221,11 +221,11 @@ impl SqliteStore {
         Box::pin(async move {
             let (reply, answer) = oneshot::channel();
             let call = Call { operation, work: Some(work), result: None, reply, leftover };
-            let result = match send(&self.writer, writer::Message::Job(Box::new(call)), operation) {
-                Ok(()) => await_answer(answer, operation, self.timeout).await,
-                Err(error) => Err(error),
+            let answered = async {
+                send(&self.writer, writer::Message::Job(Box::new(call)), operation)?;
+                await_answer(answer, operation, self.timeout).await
             };
-            self.calls.counted(STORE, operation, result)
+            self.calls.timed(STORE, operation, answered).await
         })
     }
 
@@ -236,7 +236,7 @@ impl SqliteStore {
         work: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
     ) -> StoreFuture<'a, T> {
         let read = read_by(&self.pages, operation, self.timeout, work);
-        Box::pin(async move { self.calls.counted(STORE, operation, read.await) })
+        Box::pin(self.calls.timed(STORE, operation, read))
     }
 
     /// Has `work` done by the reader of whole ledgers.
@@ -246,7 +246,7 @@ impl SqliteStore {
         work: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
     ) -> StoreFuture<'a, T> {
         let read = read_by(&self.audits, operation, AUDIT_TIMEOUT.max(self.timeout), work);
-        Box::pin(async move { self.calls.counted(STORE, operation, read.await) })
+        Box::pin(self.calls.timed(STORE, operation, read))
     }
 }
 

@@ -4,6 +4,7 @@
 //! when the test ends, and nothing but its own server.
 
 mod check;
+mod collector;
 mod faketime;
 mod http;
 mod postgres;
@@ -23,15 +24,16 @@ use std::{
 };
 
 use numgen::clock::{Clock, SystemClock};
-use process::{Process, Signal};
+use process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) use check::{Observation, assert_no_value_twice, assert_real_time_order, value_of};
+pub(crate) use collector::{Collector, Manners, attribute};
 pub(crate) use faketime::{Hands, faketime, turn as turn_hands, watching as watching_hands};
 pub(crate) use http::{Connection, Response};
 pub(crate) use postgres::{Database, Postgres, Timeline};
-pub(crate) use process::free_address;
+pub(crate) use process::{Process, free_address};
 pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use redis::{Data, Redis, RedisCluster, Sentinels, SharedCluster};
 

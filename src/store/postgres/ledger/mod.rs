@@ -71,7 +71,7 @@ use crate::{
     prefix_key::PrefixKey,
     store::{
         Bounds, Certificate, Drawn, IssueRequest, LedgerQuery, LedgerRow, LedgerStore, Note, RenderNumber,
-        StoreError, StoreFuture, Taken, Transition, Transitioned, Verification,
+        Reservations, StoreError, StoreFuture, Taken, Transition, Transitioned, Verification,
     },
 };
 
@@ -272,6 +272,10 @@ impl LedgerStore for PostgresStore {
 
     fn expire_reservations(&self, now: UnixMillis) -> StoreFuture<'_, u64> {
         Box::pin(changes::expire_reservations(self, now))
+    }
+
+    fn reservations(&self) -> StoreFuture<'_, Reservations> {
+        Box::pin(self.open_reservations())
     }
 
     fn rows(&self, key: PrefixKey, query: LedgerQuery) -> StoreFuture<'_, Vec<LedgerRow>> {

@@ -28,7 +28,7 @@ mod terms;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 pub use claim::{Claim, Claimed, Mark};
 pub use holder::{Holder, Next};
@@ -118,6 +118,13 @@ pub struct Extension {
 }
 
 impl Slots {
+    /// How many of these slots an ACQUIRE could hand out now; 0 while the memory settles, or is not known.
+    pub fn free(&self, terms: &Terms, slots: Range<u32>, at: &Contact) -> usize {
+        let Some(marker) = self.marker.filter(|marker| marker.phase == Phase::Settled) else { return 0 };
+        let slot = |id: u32| self.slots.get(&id).copied().unwrap_or_default();
+        slots.filter(|&id| slot(id).is_free(terms, marker.generation, at)).count()
+    }
+
     /// ACQUIRE: hands a free slot to a new holding; the same nonce again gets the same answer.
     pub fn acquire(&mut self, terms: &Terms, request: &AcquireRequest, at: &Contact) -> Acquired {
         if !terms.keeps(Guard::AdoptGeneration) {

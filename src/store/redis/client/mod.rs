@@ -156,8 +156,7 @@ impl Client {
             command: &script.by_digest(keys, args),
             by_source: Some(&|| script.by_source(keys, args)),
         };
-        let answer = self.ask(&request, deadline).await;
-        let (reply, way) = self.finish(script.name, answer)?;
+        let (reply, way) = self.finish(script.name, self.ask(&request, deadline)).await?;
         Ok((reply, Witness { client: self, way }))
     }
 
@@ -177,8 +176,8 @@ impl Client {
             Some(_) | None => b"",
         };
         let request = Request { operation, key, command, by_source: None };
-        let answer = self.ask(&request, self.shared.timeout).await;
-        self.finish(operation, answer).map(|(reply, _way)| reply)
+        let answer = self.ask(&request, self.shared.timeout);
+        self.finish(operation, answer).await.map(|(reply, _way)| reply)
     }
 
     /// Messages of a channel from now on, across reconnections. Those that are sent while there is no connection are lost.
@@ -213,17 +212,18 @@ impl Client {
             .map_err(|refusal| failure::unavailable("inspect", &refusal.to_string()))
     }
 
-    /// Counts the call, and turns its reply into what the caller wants.
-    fn finish<T: FromRedisValue, W>(
+    /// Waits for the answer to a call, counts it, and turns the reply into what the caller wants.
+    async fn finish<T: FromRedisValue, W>(
         &self,
         operation: &'static str,
-        answer: Result<(Value, W), StoreError>,
+        answer: impl Future<Output = Result<(Value, W), StoreError>>,
     ) -> Result<(T, W), StoreError> {
-        let typed = answer.and_then(|(reply, way)| {
+        let typed = async {
+            let (reply, way) = answer.await?;
             let typed = redis::from_redis_value(reply).map_err(|_mismatch| failure::unexpected(operation))?;
             Ok((typed, way))
-        });
-        self.shared.calls.counted(STORE, operation, typed)
+        };
+        self.shared.calls.timed(STORE, operation, typed).await
     }
 
     /// The reply to a call, and the way that it took.
@@ -291,16 +291,17 @@ impl Witness<'_> {
         // 0 would mean without end.
         wait.arg(replicas).arg(limit.as_millis().max(1) as u64);
         // The server keeps to its limit; the way there and back may take as long again.
-        let answer =
-            match tokio::time::timeout(limit * 2, self.way.connection.clone().send_packed_command(&wait))
-                .await
-            {
-                Ok(reply) => {
-                    reply.and_then(Value::extract_error).map_err(|error| failure::of_reply(operation, &error))
-                }
+        let answer = async {
+            let mut connection = self.way.connection.clone();
+            match tokio::time::timeout(limit * 2, connection.send_packed_command(&wait)).await {
+                Ok(reply) => reply
+                    .and_then(Value::extract_error)
+                    .map(|reply| (reply, ()))
+                    .map_err(|error| failure::of_reply(operation, &error)),
                 Err(_elapsed) => Err(failure::unknown(operation)),
-            };
-        self.client.finish(operation, answer.map(|reply| (reply, ()))).map(|(count, ())| count)
+            }
+        };
+        self.client.finish(operation, answer).await.map(|(count, ())| count)
     }
 }
 

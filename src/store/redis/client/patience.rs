@@ -1,5 +1,7 @@
 //! How long a caller waits for a Redis that is known to be away.
 
+use std::future::ready;
+
 use super::{Client, failure};
 use crate::store::{StoreError, patience::patience};
 
@@ -21,6 +23,6 @@ impl Client {
         }
         let reason = shared.route.why_not(key.as_bytes()).map(|refusal| refusal.to_string());
         let away = failure::unavailable(operation, reason.as_deref().unwrap_or("no connection"));
-        shared.calls.counted(super::STORE, operation, Err(away))
+        shared.calls.timed(super::STORE, operation, ready(Err(away))).await
     }
 }

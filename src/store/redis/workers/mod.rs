@@ -5,7 +5,7 @@
 //!
 //! Times are in the domain of ID timestamps, so that a person with `redis-cli` sees in a mark what an ID may carry.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use super::{
     RedisStore, STORE,
@@ -31,6 +31,7 @@ macro_rules! script {
 static PIN: Script = Script::new("pin_layout", include_str!("pin.lua"));
 static ACQUIRE: Script = script!("acquire_worker", "acquire.lua");
 static RENEW: Script = script!("renew_worker", "renew.lua");
+static FREE: Script = script!("free_workers", "free.lua");
 static RELEASE: Script = script!("release_worker", "release.lua");
 
 /// How long a call may take: its answer is of no use later.
@@ -153,6 +154,14 @@ impl WorkerStore for Workers {
                 ["lost"] => Ok(Renewed::Lost),
                 _ => Err(damaged()),
             }
+        })
+    }
+
+    fn free_slots(&self, slots: Range<u32>) -> StoreFuture<'_, Option<u32>> {
+        Box::pin(async move {
+            let answer = self.run(&FREE, &[slots.start.into(), slots.end.into()]).await?;
+            let free = answer.first().ok_or_else(damaged)?;
+            Ok(Some(u32::try_from(number(free)?).map_err(|_| damaged())?))
         })
     }
 
