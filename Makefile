@@ -1,5 +1,5 @@
 # What there is to do here. `make test` is what CI runs.
-.PHONY: help run test unit integration outage end-to-end load manifests lint fmt bench advisories docs
+.PHONY: help run test unit integration outage observe dashboards end-to-end load manifests lint fmt bench advisories docs
 
 # The first words that a newcomer types.
 help:            ## this list
@@ -8,7 +8,7 @@ help:            ## this list
 run:             ## the service, release build, in ./numgen-data
 	cargo run --release
 
-test:            ## everything: lint, unit, integration, end to end, load, manifests, coverage; installs what is missing
+test:            ## everything: lint, unit, integration, observe, models, end to end, load, manifests, coverage; installs what is missing
 	tests/stages/run.sh
 
 unit:            ## the tests that need no server, network or sleep
@@ -19,6 +19,12 @@ integration:     ## the tests that start, kill and restart the built binary
 
 outage:          ## Redis away for a whole minute under four nodes and a hot counter; prints how long the return took
 	NUMGEN_TEST_OUTAGE_S=60 cargo test --test it redis_away -- --nocapture
+
+observe:         ## dashboards and alerts on a real Prometheus, and the runbook
+	tests/stages/run.sh observe
+
+dashboards:      ## draws grafana/dashboards from grafana/source
+	NUMGEN_WRITE_DASHBOARDS=1 cargo test --test it monitoring::dashboards::dashboards_are_what_their_sources_say
 
 end-to-end:      ## the hurl suites against the release binary
 	tests/stages/run.sh end-to-end

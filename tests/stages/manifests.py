@@ -289,10 +289,10 @@ def monitoring(rendered):
     if rules is None or not rendered.of("ServiceMonitor"):
         yield "nothing is scraped or watched"
         return
-    alerts = ROOT / "prometheus" / "alerts.yaml"
-    groups = yaml.safe_load(alerts.read_text())["groups"] if alerts.exists() else []
+    files = (ROOT / "prometheus" / name for name in ("rules.yaml", "alerts.yaml"))
+    groups = [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
     if rules["spec"]["groups"] != groups:
-        yield "PrometheusRule and prometheus/alerts.yaml differ: tests/stages/rules.sh copies one into the other"
+        yield "PrometheusRule and prometheus/{rules,alerts}.yaml differ: tests/stages/rules.sh copies one into the other"
 
 
 PROMISES = [schemas, namespaces, hardening, images_and_resources, settings, secrets, references, ports, operation, monitoring]

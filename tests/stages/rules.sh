@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Copies the groups of prometheus/alerts.yaml into the PrometheusRule of k8s/: the operator reads no file.   tests/stages/rules.sh
+# Copies the groups of prometheus/{rules,alerts}.yaml into the PrometheusRule of k8s/: the operator reads no file.   tests/stages/rules.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 rule=k8s/components/monitoring/prometheusrule.yaml
-head=$(sed '/^spec:/q' $rule)
+# What stands below `groups:`, two further in.
+groups() { sed '1,/^groups:/d; s/^\(.\)/  \1/' "$1"; }
 {
-  echo "$head"
-  # From `groups:` on, two further in.
-  sed -n '/^groups:/,$p' prometheus/alerts.yaml | sed 's/^\(.\)/  \1/'
+  sed '/^spec:/q' $rule
+  echo "  groups:"
+  groups prometheus/rules.yaml
+  groups prometheus/alerts.yaml
 } >$rule.new
 mv $rule.new $rule

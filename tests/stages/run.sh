@@ -4,6 +4,7 @@
 #   lint         rustfmt, clippy and rustdoc without warnings, cargo-deny
 #   unit         cargo test --lib
 #   integration  cargo test --test it: layering, and real processes that are killed and started again
+#   observe      a real Prometheus on real servers: data for every panel of grafana/, cases for every alert, the runbook
 #   models       every interleaving of small worlds: worker windows and continuous counters, each guard taken away in turn
 #   end-to-end   hurl against the release binary
 #   load         k6 against servers of its own, half a minute each: nothing fails, no number is there twice, Redis is restarted
@@ -49,6 +50,7 @@ tools_start() {
     case $stage in
       lint) needed+=(deny) ;;
       unit | integration | models) needed+=(llvm llvm-cov) system=(system) ;;
+      observe) needed+=(prometheus llvm llvm-cov) system=(system) ;;
       end-to-end) needed+=(hurl) system=(system) ;;
       load) needed+=(k6) system=(system) ;;
       manifests) needed+=(manifests) ;;
@@ -94,8 +96,10 @@ integration() {
   # Where the fault scenarios write how long the service needed to be back to normal.
   export NUMGEN_TEST_REPORT=$PWD/target/tools/recovery-times
   rm -f "$NUMGEN_TEST_REPORT"
-  step integration counted_test --test it
+  step integration counted_test --test it -- --skip monitoring::
 }
+
+observe() { tools_wait; step_with prometheus observe counted_test --test it -- --nocapture monitoring::; }
 
 models() { tools_wait; step models counted_test --test models; }
 
@@ -135,13 +139,14 @@ coverage_gate() {
 }
 
 stages=("$@")
-[ $# -gt 0 ] || stages=(lint unit integration models end-to-end load manifests coverage)
+[ $# -gt 0 ] || stages=(lint unit integration observe models end-to-end load manifests coverage)
 tools_start
 for stage in "${stages[@]}"; do
   case $stage in
     lint) lint ;;
     unit) unit ;;
     integration) integration ;;
+    observe) observe ;;
     models) models ;;
     end-to-end) end_to_end ;;
     load) load ;;

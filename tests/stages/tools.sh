@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a fresh Debian machine with a Rust toolchain lacks. What is there already stays as it is.
 #
-#   tests/stages/tools.sh [system] [llvm] [llvm-cov] [deny] [hurl] [k6] [manifests] [bench]     (default: all but bench)
+#   tests/stages/tools.sh [system] [prometheus] [llvm] [llvm-cov] [deny] [hurl] [k6] [manifests] [bench]     (default: all but bench)
 #
 # Debian packages go to the usual places (through sudo when not root), tools of Cargo, Python and Node to target/tools. Each tool that could
 # not be had is named on a line `missing: TOOL: REASON`, and the exit code is 1; the others are installed all the same.
@@ -67,6 +67,25 @@ packages() {
   esac
 }
 
+# Prometheus from Debian's package, unpacked and not installed: the package would bring a user, a service and a place for its data.
+prometheus() {
+  command -v prometheus >/dev/null && command -v promtool >/dev/null && return
+  if ! command -v apt-get >/dev/null; then
+    lacking prometheus "this is not a Debian system: install Prometheus by hand"
+    return
+  fi
+  echo "unpacking prometheus"
+  local folder
+  folder=$(mktemp -d)
+  # The lists of packages may be old or not there at all.
+  (cd "$folder" && { apt-get download -qq prometheus || { as_root apt-get update -qq && apt-get download -qq prometheus; }; }) >/dev/null 2>&1 &&
+    dpkg -x "$folder"/prometheus_*.deb "$folder/unpacked" && mkdir -p "$tools/bin" &&
+    install_file "$folder/unpacked/usr/bin/prometheus" "$folder/unpacked/usr/bin/promtool" ||
+    lacking prometheus "apt-get could not download it"
+  rm -rf "$folder"
+}
+install_file() { command install -m 0755 "$@" "$tools/bin/"; }
+
 # A tool from a crate: name of the crate, version, command that prints a version.
 crate() {
   local name=$1 version=$2
@@ -107,6 +126,7 @@ install_binary() { command install -m 755 "$1" "$2"; }
 install() {
   case $1 in
     system) packages build-essential pkg-config libxml2-dev libcurl4-openssl-dev libclang-dev faketime redis-server redis-sentinel postgresql ;;
+    prometheus) prometheus ;;
     bench) packages wrk webdis redis-server postgresql ;;
     llvm)
       # Reads the coverage of exactly this compiler.
@@ -127,6 +147,6 @@ install() {
   esac
 }
 
-[ $# -gt 0 ] || set -- system llvm llvm-cov deny hurl k6 manifests
+[ $# -gt 0 ] || set -- system prometheus llvm llvm-cov deny hurl k6 manifests
 for tool in "$@"; do install "$tool"; done
 exit $missing
