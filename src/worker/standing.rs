@@ -10,8 +10,8 @@ pub enum AcquireError {
     /// Somebody else holds every slot.
     #[error("{}", taken(.0))]
     NoSlot(Range<u32>),
-    /// The store has just begun, or may have forgotten who holds what.
-    #[error("the store gives workers another {0:?} to say what they hold")]
+    /// The store has just begun, or may have forgotten who holds what; or no replica confirms.
+    #[error("the store gives workers another {0:?} to say what they hold, or waits for a replica")]
     Settling(Duration),
     /// The answer came so late that it may no longer be true.
     #[error("the store took too long to answer")]

@@ -1,4 +1,4 @@
-//! A new worker window is not answered before a replica has it, where there is one: `WAIT` goes to the server that wrote, over the
+//! A new worker window does not count before a replica has it, where there is one: `WAIT` goes to the server that wrote, over the
 //! connection that wrote.
 
 use std::{sync::Arc, time::Duration};
@@ -53,13 +53,23 @@ async fn a_window_in_a_cluster_is_confirmed_where_it_was_written() {
         let request =
             AcquireRequest { nonce: Nonce([7; 16]), slots: 0..2, window_ms: 30_000, ttl_ms: 15_000 };
         let watch = Stopwatch::start();
-        let held = store.workers(datacenter).acquire(request).await.expect("answered");
+        let workers = store.workers(datacenter);
+        let answer = workers.acquire(request.clone()).await.expect("answered");
         let waited = watch.elapsed();
-        cluster.node(replica).resume();
-        assert!(matches!(held, Acquired::Held(_)), "{held:?}");
+        // The server has given the slot away, and may have been left behind: so may have its replica, to somebody else.
+        assert!(matches!(answer, Acquired::Wait(_)), "{answer:?}");
         // A server that wrote nothing over this connection, or whose replica is awake, answers at once.
         assert!(waited >= WAIT, "data centre {datacenter}: answered after {waited:?}");
+        cluster.node(replica).resume();
         expected[master] += 1;
+        loop {
+            let answer = workers.acquire(request.clone()).await.expect("answered");
+            expected[master] += 1;
+            match answer {
+                Acquired::Held(holding) => break assert_eq!(holding.fence, 1, "the same holding"),
+                Acquired::Wait(_) | Acquired::NoSlot => assert!(watch.elapsed() < Duration::from_secs(20)),
+            }
+        }
         let asked: Vec<u64> = (0..6).map(|node| waits(&mut cluster, node)).collect();
         assert_eq!(asked, expected, "data centre {datacenter}");
         if masters.len() == 3 {

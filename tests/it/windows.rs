@@ -14,7 +14,7 @@ use numgen::{
     snowflake::Layout,
     store::{
         AcquireRequest, Acquired, Extension, Generation, Holding, IdMillis, Nonce, Renewed, WorkerStore,
-        protocol::window::{Contact, ServerId, Slots, Terms},
+        protocol::window::{Company, Contact, ServerId, Slots, Terms},
         redis::{
             RedisStore, Settings as StoreSettings,
             client::{Client, Options},
@@ -72,6 +72,8 @@ enum Step {
     Promote {
         forgotten: Option<u32>,
     },
+    /// Its replicas have left it.
+    Desert,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -88,6 +90,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => pass.prop_map(|ms| Step::Pass { ms }),
         1 => Just(Step::Flush),
         2 => prop::option::of(0..3_u32).prop_map(|forgotten| Step::Promote { forgotten }),
+        1 => Just(Step::Desert),
     ];
     prop::collection::vec(step, 1..80)
 }
@@ -110,7 +113,13 @@ impl Twins<'_> {
     fn contact(&mut self) -> Contact {
         let now = u64::try_from(self.now.0 - EPOCH.0).expect("after the epoch");
         self.memories += 1;
-        Contact { now, presence_ms: now, server: ServerId(1), fresh: Generation(self.memories) }
+        Contact {
+            now,
+            presence_ms: now,
+            server: ServerId(1),
+            company: Company::Alone,
+            fresh: Generation(self.memories),
+        }
     }
 
     /// Redis' answer in the protocol's words.
@@ -193,6 +202,13 @@ impl Twins<'_> {
             Step::Flush => {
                 self.redis.cli(&["FLUSHALL"]);
                 self.slots = Slots::default();
+            }
+            Step::Desert => {
+                let generation = self.redis.cli(&["HGET", "numgen:generation:{numgen}", "generation"]);
+                let now = self.contact().now;
+                let followed = format!("{} {now}", generation.trim());
+                self.redis.cli(&["HSET", "numgen:worker:{worker:0}:holdings", "followed", &followed]);
+                self.slots.followed = self.slots.marker.map(|marker| (marker.generation, now));
             }
             Step::Promote { forgotten } => {
                 self.redis.cli(&["HSET", "numgen:generation:{numgen}", "replid", "another"]);

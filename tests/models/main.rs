@@ -4,4 +4,6 @@
 //! model without it, which must find the duplicate; so a guard that is lost is noticed, and one that carries nothing, too.
 
 mod counter;
+mod grant;
+mod marks;
 mod windows;

@@ -8,7 +8,7 @@ use crate::{
     store::{
         AcquireRequest, Acquired, Extension, Generation, Holding, IdMillis, Renewed, StoreFuture,
         WorkerStore,
-        protocol::window::{Contact, Rest, ServerId, Slots, Terms},
+        protocol::window::{Company, Contact, Rest, ServerId, Slots, Terms},
     },
 };
 
@@ -56,6 +56,7 @@ impl MemoryStore {
                 now,
                 presence_ms,
                 server: state.workers.server,
+                company: Company::Alone,
                 fresh: Generation(state.workers.memories),
             }
         }

@@ -19,7 +19,7 @@ use crate::{
     store::{
         AcquireRequest, Acquired, Extension, Generation, Holding, IdMillis, Nonce, Renewed, StoreError,
         StoreFuture, WorkerStore,
-        protocol::window::{Contact, Marker, Phase, ServerId, Slot, Slots, Terms, Word},
+        protocol::window::{Company, Contact, Marker, Phase, ServerId, Slot, Slots, Terms, Word},
     },
 };
 
@@ -162,8 +162,9 @@ async fn change<T>(
     let seen = look(connection, site, scope).await?;
     let before = lock_slots(connection, site, scope).await?;
     let now = time(connection, site).await?;
-    let contact = Contact { now, presence_ms: now, server: seen.here, fresh: fresh()? };
-    let mut after = Slots { marker: seen.marker, slots: before.clone() };
+    let contact =
+        Contact { now, presence_ms: now, server: seen.here, company: Company::Alone, fresh: fresh()? };
+    let mut after = Slots { marker: seen.marker, slots: before.clone(), followed: None };
     let answer = step(&mut after, &contact);
     if let Some(marker) = after.marker.filter(|marker| seen.marker != Some(*marker)) {
         write_marker(connection, site, marker).await?;
@@ -181,8 +182,9 @@ async fn free(connection: &mut PgConnection, site: Site, slots: Range<u32>) -> R
     let rows = sqlx::query(SLOTS).bind(site.datacenter).fetch_all(&mut *connection).await?;
     let known = rows.iter().map(slot).collect::<Result<_, _>>()?;
     let now = time(connection, site).await?;
-    let contact = Contact { now, presence_ms: now, server: seen.here, fresh: fresh()? };
-    let free = Slots { marker: seen.marker, slots: known }.free(&TERMS, slots, &contact);
+    let contact =
+        Contact { now, presence_ms: now, server: seen.here, company: Company::Alone, fresh: fresh()? };
+    let free = Slots { marker: seen.marker, slots: known, followed: None }.free(&TERMS, slots, &contact);
     Ok(u32::try_from(free).unwrap_or(u32::MAX))
 }
 

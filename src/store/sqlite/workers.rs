@@ -15,7 +15,7 @@ use super::{
 use crate::store::{
     AcquireRequest, Acquired, Extension, Generation, Holding, IdMillis, Nonce, Renewed, StoreFuture,
     WorkerStore,
-    protocol::window::{Contact, ServerId, Slot, Slots, Terms},
+    protocol::window::{Company, Contact, ServerId, Slot, Slots, Terms},
 };
 
 const LAYOUT: &str = "layout";
@@ -67,9 +67,15 @@ fn change<T>(
     step: impl FnOnce(&mut Slots, &Contact) -> T,
 ) -> Result<T, Failure> {
     let before = slots(workspace)?;
-    let mut after = Slots { marker: None, slots: before.clone() };
+    let mut after = Slots { marker: None, slots: before.clone(), followed: None };
     let presence_ms = u64::try_from(workspace.clock.monotonic().as_millis()).unwrap_or(u64::MAX);
-    let contact = Contact { now, presence_ms, server: ServerId::default(), fresh: Generation::default() };
+    let contact = Contact {
+        now,
+        presence_ms,
+        server: ServerId::default(),
+        company: Company::Alone,
+        fresh: Generation::default(),
+    };
     let answer = step(&mut after, &contact);
     for (&id, slot) in &after.slots {
         workspace.lapses.insert(id, slot.expires_ms);

@@ -27,6 +27,7 @@ pub(super) enum Guard {
     SkipByLot,
     LeftForGood,
     SeenUnderGeneration,
+    ReportedElsewhere,
 }
 
 impl Counter {
@@ -61,6 +62,15 @@ impl Counter {
                 let cursor = store.counter.as_ref().map(|counter| counter.cursor);
                 if take.generation.is_some() && take.generation != in_force && take.seen > cursor {
                     store.marker = None;
+                }
+            }
+            Guard::ReportedElsewhere => {
+                let in_force = store.marker.map(|marker| marker.generation);
+                let recovery = store.counter.as_mut().and_then(|counter| counter.recovery.as_mut());
+                if let Some(recovery) = recovery.filter(|_| take.generation != in_force)
+                    && recovery.reported.contains(&take.incarnation)
+                {
+                    recovery.highest = recovery.highest.max(take.seen.unwrap_or_default());
                 }
             }
             Guard::SegmentSkip => {

@@ -540,6 +540,34 @@ fn who_speaks_too_late_and_of_another_generation_is_skipped_for() {
     assert!(cursor > SequenceValue(5), "{cursor:?}");
 }
 
+#[test]
+fn who_has_reported_and_gone_over_to_another_store_does_not_lift_this_one() {
+    let mut world = World::new(2);
+    world.ask(0, 5, true);
+    world.replid += 1;
+    for node in 0..2 {
+        // Hears of the new generation, and reports under it.
+        (0..2).for_each(|_| world.ask(node, 0, true));
+    }
+    let Process { node, .. } = &mut world.processes[0];
+    let take = node.ask(Ask {
+        count: 0,
+        claims: Vec::new(),
+        limits: LIMITS,
+        wants: None,
+        next_beat_ms: BEAT_MS,
+        leaves: false,
+        insists: false,
+    });
+    let elsewhere =
+        Take { generation: Some(Generation(77)), seen: Some(SequenceValue(1_000_000)), ..take.clone() };
+    world.serve(&elsewhere);
+    world.now += SETTLING_MS;
+    world.ask(0, 1, true);
+    let cursor = world.counter.as_ref().expect("a counter").cursor;
+    assert!(cursor < SequenceValue(100), "lifted to where the other one draws: {cursor:?}");
+}
+
 /// The store comes apart: node 0 goes over to the new one, node 1 stays and draws from the old one, which is answered.
 fn come_apart(world: &mut World) -> Store {
     let old = Store { counter: world.counter.clone(), marker: world.marker, replid: world.replid };

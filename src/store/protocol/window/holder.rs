@@ -1,15 +1,23 @@
 //! The holder's side: what a worker makes of an answer.
 
-use super::{Acquired, Guard, Holding, Nonce, Renewed, Terms};
+use super::{Acquired, Generation, Guard, Holding, Nonce, Renewed, Terms};
+
+/// How many memories that were left are remembered.
+const KEPT: usize = 8;
 
 /// What a worker knows about its window.
 ///
 /// Invariant: a nonce is given up exactly when its holding is lost or released, and never used again; so an answer that was sent
 /// for another one is known by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+///
+/// While it holds something it does not go back to a memory that it has left: two servers answer where one was cut off and another promoted, and
+/// the mark that the earlier one writes is not known to the other, which may hand the slot out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Holder {
     nonce: Nonce,
     held: Option<Holding>,
+    /// The memories that this holding has left, the latest last.
+    left: Vec<Generation>,
 }
 
 /// What a worker is to do about an answer.
@@ -26,7 +34,7 @@ pub enum Next {
 impl Holder {
     /// A worker that holds nothing, and will ask under `nonce`.
     pub const fn new(nonce: Nonce) -> Self {
-        Self { nonce, held: None }
+        Self { nonce, held: None, left: Vec::new() }
     }
 
     /// The name under which to ask for a slot.
@@ -63,7 +71,21 @@ impl Holder {
         match answer {
             // After an outage a renewal may move a mark by more than the margin allows for.
             Renewed::Extended { .. } if is_old(terms, age_ms) => Next::Ignore,
+            Renewed::Extended { now, generation, .. }
+                if self.left.contains(&generation) && terms.keeps(Guard::LeftForGood) =>
+            {
+                // Nobody else answers, and there is nothing left to issue: begins anew there, as any process would.
+                if held.mark <= now {
+                    *self = Self::new(next);
+                    return Next::Stop;
+                }
+                Next::Ignore
+            }
             Renewed::Extended { mark, now, generation } => {
+                if generation != held.generation {
+                    self.left.push(held.generation);
+                    self.left.drain(..self.left.len().saturating_sub(KEPT));
+                }
                 let holding = Holding { mark: held.mark.max(mark), generation, ..held };
                 self.held = Some(holding);
                 Next::Issue(Holding { now, ..holding })

@@ -59,7 +59,8 @@ pub enum Acquired {
     Held(Holding),
     /// Every slot is held or rests; ask again.
     NoSlot,
-    /// The store may have forgotten holdings, and gives their holders this much longer to come forward; ask again.
+    /// The store may have forgotten holdings, and gives their holders this much longer to come forward; or its followers have left it, or do
+    /// not answer, so that another may stand in for it. Ask again.
     Wait(Duration),
 }
 

@@ -13,8 +13,11 @@
 //!    seconds after that (*settling*) nobody acquires and nothing is extended, while holders put back what they hold.
 //! 5. **A forgotten mark is allowed for**: a slot last written in another generation, or only put back in this one, is entered a
 //!    *margin* above its mark.
-//! 6. **An answer that is older than a fraction of the settling is dropped**: the store may have forgotten it, and settled.
-//! 7. **A wild clock does no lasting harm**: a renewal moves the mark no further than the holder's own idea of the time, plus a little.
+//! 6. **Two servers that answer at once** hand out different slots: an ACQUIRE counts when a follower has it, too (the store that
+//!    implements this sees to it), and a server that its followers have just left hands out nothing. A holder that has gone over to another
+//!    memory does not heed the earlier one again.
+//! 7. **An answer that is older than a fraction of the settling is dropped**: the store may have forgotten it, and settled.
+//! 8. **A wild clock does no lasting harm**: a renewal moves the mark no further than the holder's own idea of the time, plus a little.
 //!
 //! [`Guard`] names the rules that carry these; `tests/models/windows.rs` takes each away and finds the duplicate.
 //!
@@ -33,7 +36,7 @@ use std::{collections::BTreeMap, ops::Range, time::Duration};
 pub use claim::{Claim, Claimed, Mark};
 pub use holder::{Holder, Next};
 pub use message::{AcquireRequest, Acquired, Generation, Holding, IdMillis, Nonce, Renewed};
-pub use terms::{Contact, Guard, Rest, ServerId, Terms};
+pub use terms::{Company, Contact, Guard, Rest, ServerId, Terms};
 
 /// The highest mark: what a signed 64-bit column holds, 292 million years.
 const MAX_MARK: IdMillis = i64::MAX.unsigned_abs();
@@ -95,6 +98,8 @@ struct Memory {
     generation: Generation,
     /// What is left of the settling.
     settling: Option<Duration>,
+    /// How much longer another server may hand out what this one does.
+    deserted: Option<Duration>,
 }
 
 /// All that a store keeps about windows.
@@ -104,6 +109,8 @@ pub struct Slots {
     pub marker: Option<Marker>,
     /// Slots that were ever held.
     pub slots: BTreeMap<u32, Slot>,
+    /// In which memory other servers followed this one last, and when.
+    pub followed: Option<(Generation, IdMillis)>,
 }
 
 /// How a RENEW wants the window to move.
@@ -132,6 +139,9 @@ impl Slots {
         }
         let memory = self.observe(terms, at);
         if let Some(wait) = memory.settling.filter(|_| terms.keeps(Guard::Settling)) {
+            return Acquired::Wait(wait);
+        }
+        if let Some(wait) = memory.deserted.filter(|_| terms.keeps(Guard::Deserted)) {
             return Acquired::Wait(wait);
         }
         let is_its_own = |slot: &Slot| match slot.owner {
@@ -235,7 +245,22 @@ impl Slots {
             Phase::Settling => Some(Duration::from_millis(left_ms)),
             Phase::Settled => None,
         };
-        Memory { generation: marker.generation, settling }
+        Memory {
+            generation: marker.generation,
+            settling,
+            deserted: self.deserted(terms, marker.generation, at),
+        }
+    }
+
+    /// How long this server, which nobody follows, is still in doubt: whoever has left it may follow another one, or be it.
+    fn deserted(&mut self, terms: &Terms, generation: Generation, at: &Contact) -> Option<Duration> {
+        if at.company == Company::Followed {
+            self.followed = Some((generation, at.now));
+        }
+        let (_, since) = self.followed.filter(|(memory, _)| *memory == generation)?;
+        // A clock that was set back by hours does not draw it out for as long.
+        let left_ms = terms.deserted_ms.saturating_sub(at.now.abs_diff(since));
+        (at.company == Company::Alone && left_ms > 0).then(|| Duration::from_millis(left_ms))
     }
 }
 

@@ -15,8 +15,20 @@ pub struct Contact {
     pub presence_ms: u64,
     /// Which server it is.
     pub server: ServerId,
+    /// Whether it can be stood in for.
+    pub company: Company,
     /// A random name for the memory, should another one begin.
     pub fresh: Generation,
+}
+
+/// Whether other servers follow this one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Company {
+    /// No.
+    #[default]
+    Alone,
+    /// Yes: one of them may be promoted.
+    Followed,
 }
 
 /// When a slot whose holder is gone may be taken.
@@ -49,11 +61,15 @@ pub enum Guard {
     RenewBound,
     /// An old answer is dropped.
     FreshReplies,
+    /// A memory that was left for another one is not heeded.
+    LeftForGood,
+    /// A server that its followers have just left hands nothing out.
+    Deserted,
 }
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Nonce,
         Self::Fence,
         Self::StartAtMark,
@@ -63,6 +79,8 @@ impl Guard {
         Self::ReleaseMatches,
         Self::RenewBound,
         Self::FreshReplies,
+        Self::LeftForGood,
+        Self::Deserted,
     ];
 }
 
@@ -77,6 +95,8 @@ pub struct Terms {
     pub carry_limit_ms: u64,
     /// How old an answer may be, in ms; well below the settling.
     pub stale_ms: u64,
+    /// How long a server that nobody follows any more hands nothing out, in ms: they may follow another one, which does.
+    pub deserted_ms: u64,
     /// When a slot whose holder is gone may be taken.
     pub rest: Rest,
     /// The guard that a model takes away to see that it is needed; `None` in service.
@@ -90,6 +110,7 @@ impl Terms {
         margin_ms: 60_000,
         carry_limit_ms: 5_000,
         stale_ms: 1_000,
+        deserted_ms: 30_000,
         rest: Rest::UntilMarkHasPassed,
         without: None,
     };

@@ -16,11 +16,19 @@ struct Bench {
     now: IdMillis,
     server: u64,
     memories: u64,
+    company: Company,
 }
 
 impl Bench {
     fn exclusive(now: IdMillis) -> Self {
-        Self { terms: Terms::EXCLUSIVE, slots: Slots::default(), now, server: 1, memories: 0 }
+        Self {
+            terms: Terms::EXCLUSIVE,
+            slots: Slots::default(),
+            now,
+            server: 1,
+            memories: 0,
+            company: Company::Alone,
+        }
     }
 
     /// A shared store that has settled.
@@ -34,7 +42,13 @@ impl Bench {
     fn contact(&mut self) -> Contact {
         self.memories += 1;
         let server = ServerId(self.server);
-        Contact { now: self.now, presence_ms: self.now, server, fresh: Generation(self.memories) }
+        Contact {
+            now: self.now,
+            presence_ms: self.now,
+            server,
+            company: self.company,
+            fresh: Generation(self.memories),
+        }
     }
 
     fn ask(&mut self, nonce: Nonce, slots: std::ops::Range<u32>) -> Acquired {
@@ -219,6 +233,62 @@ fn another_server_may_have_forgotten_the_end_of_a_mark() {
     assert_eq!(bench.ask(B, 0..1), Acquired::NoSlot);
     bench.now += 1;
     assert_eq!(bench.acquire(B).start, holding.mark + MARGIN);
+}
+
+#[test]
+fn a_server_that_its_replicas_have_just_left_hands_nothing_out() {
+    let mut bench = Bench::shared(1_000_000);
+    let mut early = bench.acquire(A);
+    bench.company = Company::Followed;
+    assert!(bench.renew(&mut early).is_some());
+    bench.company = Company::Alone;
+    bench.now += Terms::SHARED.deserted_ms - 1;
+    assert_eq!(bench.ask(B, 1..2), Acquired::Wait(Duration::from_millis(1)));
+    assert_eq!(bench.ask(A, 0..1), Acquired::Wait(Duration::from_millis(1)), "perhaps it was not confirmed");
+    assert!(bench.renew(&mut early).is_some(), "who holds something goes on");
+    bench.now += 1;
+    assert!(matches!(bench.ask(B, 1..2), Acquired::Held(_)));
+    bench.now -= 500_000;
+    assert!(matches!(bench.ask(B, 1..2), Acquired::Held(_)), "a clock that is set back does not draw it out");
+}
+
+#[test]
+fn who_was_promoted_needs_no_follower() {
+    let mut bench = Bench::shared(1_000_000);
+    bench.company = Company::Followed;
+    bench.acquire(A);
+    (bench.company, bench.server) = (Company::Alone, 2);
+    assert_eq!(bench.ask(B, 1..2), Acquired::Wait(Duration::from_millis(SETTLING)));
+    bench.now += SETTLING;
+    assert!(matches!(bench.ask(B, 1..2), Acquired::Held(_)));
+}
+
+#[test]
+fn a_memory_that_was_left_is_not_heeded_until_nothing_is_left_to_issue() {
+    let mut bench = Bench::shared(1_000_000);
+    let mut holder = Holder::new(A);
+    holder.acquired(&Terms::SHARED, A, bench.ask(A, 0..1), 0);
+    let before = holder.held().expect("held");
+    let behind = Bench { slots: bench.slots.clone(), ..Bench::shared(1_000_000) };
+    bench.server = 2;
+    let answer = bench.renew_as(&before, bench.now);
+    assert!(
+        matches!(holder.renewed(&Terms::SHARED, &before, answer, 0, B), Next::Issue(_)),
+        "the new master"
+    );
+    let held = holder.held().expect("held");
+    assert_ne!(held.generation, before.generation);
+    bench = behind;
+    bench.now += 10;
+    let answer = bench.renew_as(&held, bench.now);
+    let Renewed::Extended { mark, .. } = answer else { panic!("the old master knows it") };
+    assert!(mark > held.mark);
+    assert_eq!(holder.renewed(&Terms::SHARED, &held, answer, 0, B), Next::Ignore);
+    assert_eq!(holder.held(), Some(held), "its mark is what the new master knows");
+    bench.now = held.mark;
+    let answer = bench.renew_as(&held, bench.now);
+    assert_eq!(holder.renewed(&Terms::SHARED, &held, answer, 0, B), Next::Stop, "nobody else answers");
+    assert_eq!((holder.held(), holder.nonce()), (None, B));
 }
 
 #[test]

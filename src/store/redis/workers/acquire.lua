@@ -1,20 +1,22 @@
 -- ARGV[3] nonce   ARGV[4] first slot   ARGV[5] end of the slots   ARGV[6] window in ms   ARGV[7] ttl in ms
--- Answers {'held', slot, fence, start, mark, now, generation, replicas}, {'none'} or {'wait', ms}.
+-- Answers {'held', slot, fence, start, mark, now, generation, 'followed' or 'alone'}, {'none'} or {'wait', ms}.
 local nonce, window, ttl = ARGV[3], tonumber(ARGV[6]), tonumber(ARGV[7])
 
 local function answer(slot)
   return { 'held', whole(slot.number), whole(slot.fence), whole(slot.start), whole(slot.mark), whole(now), generation,
-    string.match(server, 'connected_slaves:(%d+)') or '0' }
+    is_followed and 'followed' or 'alone' }
 end
 
-if settling > 0 then
-  return { 'wait', whole(settling) }
+if settling > 0 or deserted > 0 then
+  return { 'wait', whole(settling > 0 and settling or deserted) }
 end
 -- The same holding asked for again: its answer was lost, or came too late.
 local known = redis.call('HGET', KEYS[2], nonce)
 if known then
   local slot = read(tonumber(known))
   if slot.owner == nonce then
+    -- So that to wait for a replica is to wait for all of this, whatever was written over this connection.
+    write(slot)
     return answer(slot)
   end
 end

@@ -80,16 +80,15 @@ impl Workers {
     }
 }
 
-/// Waits until a replica has what was written last. None that answers is no reason to stop: what a failover forgets is put back
-/// while the new server settles.
-async fn replicate(author: &Witness<'_>) {
-    match author.replicated("replicate_worker", 1, REPLICATION).await {
-        Ok(0) => tracing::warn!("no replica has confirmed the new worker window"),
-        Ok(_) => {}
-        Err(error) => {
-            tracing::debug!(error = %error, "the new worker window may not have been replicated")
-        }
+/// Waits until a replica has what was written last, and answers whether one has. What none has does not count: the server may have been cut
+/// off from them, and one of them be promoted, which hands out the same slot while the holder stays here. Where the replica is gone
+/// rather than cut off, the server finds that out within its `repl-timeout`.
+async fn is_replicated(author: &Witness<'_>) -> Result<bool, StoreError> {
+    let count = author.replicated("replicate_worker", 1, REPLICATION).await?;
+    if count == 0 {
+        tracing::warn!("no replica has confirmed the new worker window, which therefore waits");
     }
+    Ok(count > 0)
 }
 
 impl WorkerStore for Workers {
@@ -108,7 +107,7 @@ impl WorkerStore for Workers {
                 [(&named).into(), slots.start.into(), slots.end.into(), window_ms.into(), ttl_ms.into()];
             let (answer, author) = self.run_witnessed(&ACQUIRE, &rest).await?;
             match words(&answer)[..] {
-                ["held", slot, fence, start, mark, now, generation, replicas] => {
+                ["held", slot, fence, start, mark, now, generation, company] => {
                     let holding = Holding {
                         slot: u32::try_from(number(slot)?).map_err(|_| damaged())?,
                         nonce,
@@ -118,10 +117,11 @@ impl WorkerStore for Workers {
                         now: number(now)?,
                         generation: named_generation(generation)?,
                     };
-                    if number(replicas)? > 0 {
-                        replicate(&author).await;
+                    match company {
+                        "alone" => Ok(Acquired::Held(holding)),
+                        _ if is_replicated(&author).await? => Ok(Acquired::Held(holding)),
+                        _ => Ok(Acquired::Wait(REPLICATION)),
                     }
-                    Ok(Acquired::Held(holding))
                 }
                 ["wait", left_ms] => Ok(Acquired::Wait(Duration::from_millis(number(left_ms)?))),
                 ["none"] => Ok(Acquired::NoSlot),

@@ -1,14 +1,27 @@
 -- Worker slots (protocol/window: Slots). A prelude of acquire, renew and release.
 --
--- KEYS[1] marker   KEYS[2] holdings: nonce -> slot   KEYS[3] slots: the key of slot 7 is this followed by 7
+-- KEYS[1] marker   KEYS[2] holdings: nonce -> slot, and 'followed': when replicas followed last   KEYS[3] slots: the key of slot 7 is this followed by 7
 -- ARGV[1] a random generation, should another one begin   ARGV[2] the snowflake epoch in Unix ms
 -- All times are milliseconds since the epoch, and all numbers below 2^53.
 local MARGIN_MS = 60000
 local CARRY_LIMIT_MS = 5000
+local DESERTED_MS = 30000
 
 local unix = unix_ms()
 local now = math.max(unix - tonumber(ARGV[2]), 0)
 local generation, settling, server = observe(KEYS[1], ARGV[1], unix)
+
+-- How long this server, which no replica follows, is still in doubt: those that have left it may follow another one, or be it.
+local is_followed, deserted = string.find(server, 'state=online', 1, true) ~= nil, 0
+if is_followed then
+  redis.call('HSET', KEYS[2], 'followed', generation .. ' ' .. whole(now))
+else
+  local memory, since = string.match(redis.call('HGET', KEYS[2], 'followed') or '', '^(%x+) (%d+)$')
+  if memory == generation then
+    -- A clock that was set back by hours does not draw it out for as long.
+    deserted = math.max(DESERTED_MS - math.abs(now - tonumber(since)), 0)
+  end
+end
 
 local function slot_key(number)
   return KEYS[3] .. number
