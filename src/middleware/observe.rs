@@ -2,7 +2,7 @@
 //!
 //! The span is at level `debug`, so that it costs nothing unless somebody looks. The access line is at `error` for what we did wrong, at
 //! `info` for what the caller did, at `debug` for what went well; of that, a sample is at `info` where the operator wants one. What
-//! a quota refused counts as well: a flood is not answered with a flood of lines.
+//! a quota refused, or was shed, is logged like what went well: a flood is not answered with a flood of lines.
 //!
 //! A request that bears a `traceparent` stays in its trace, and so does its answer.
 
@@ -105,6 +105,10 @@ where
     }
 }
 
+/// Marks an answer as one of a flood: its access line is like that of a request that went well.
+#[derive(Clone, Copy, Debug)]
+pub struct OneOfMany;
+
 /// What is known of a request before its answer.
 struct Seen {
     route: (usize, &'static str),
@@ -132,8 +136,7 @@ impl Seen {
         )
     }
 
-    fn log(&self, status: StatusCode, elapsed: Duration, trace: Option<TraceContext>, sample: u32) {
-        let is_wrong = status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS;
+    fn log(&self, status: StatusCode, elapsed: Duration, trace: Option<TraceContext>, volume: Volume) {
         // Each level is a place of its own in the program: one that nobody listens to costs nothing.
         macro_rules! line {
             ($level:ident) => {
@@ -150,12 +153,32 @@ impl Seen {
                 )
             };
         }
-        if status.is_server_error() {
-            line!(error);
-        } else if is_wrong || is_sampled(sample) {
-            line!(info);
+        match volume {
+            Volume::Each if status.is_server_error() => line!(error),
+            Volume::Each => line!(info),
+            Volume::Sample(sample) if is_sampled(sample) => line!(info),
+            Volume::Sample(_) => line!(debug),
+        }
+    }
+}
+
+/// Which of such answers are logged where operators look.
+#[derive(Clone, Copy)]
+enum Volume {
+    Each,
+    /// One in so many; 0: none.
+    Sample(u32),
+}
+
+impl Volume {
+    fn of<R>(response: &Response<R>, sample: u32) -> Self {
+        let status = response.status();
+        let is_flood =
+            status == StatusCode::TOO_MANY_REQUESTS || response.extensions().get::<OneOfMany>().is_some();
+        if (status.is_client_error() || status.is_server_error()) && !is_flood {
+            Self::Each
         } else {
-            line!(debug);
+            Self::Sample(sample)
         }
     }
 }
@@ -209,7 +232,7 @@ where
             let (name, value) = trace.to_header();
             response.headers_mut().insert(name, value);
         }
-        this.seen.log(status, elapsed, *this.trace, this.shared.sample);
+        this.seen.log(status, elapsed, *this.trace, Volume::of(&response, this.shared.sample));
         Poll::Ready(Ok(response))
     }
 }

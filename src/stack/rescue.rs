@@ -14,8 +14,8 @@ use crate::{
     json::Invalid,
     language::{Language, Localized},
     middleware::{
-        authenticate::Unauthenticated, head_limits::HeadTooLarge, overload::Overloaded, rate_limit::Exceeded,
-        rescue::Head,
+        authenticate::Unauthenticated, head_limits::HeadTooLarge, observe::OneOfMany, overload::Overloaded,
+        rate_limit::Exceeded, rescue::Head,
     },
     problem::{Code, Problem},
     rules::{SaveError, UseError},
@@ -30,6 +30,9 @@ pub(super) fn answer(error: BoxError, head: &Head) -> Response<Body> {
     log(&*error, &problem, head);
     let document = problem.to_json(language, head.path(), head.request_id());
     let mut response = body::full(problem.status, "application/problem+json", document.to_string());
+    if error.is::<Overloaded>() {
+        response.extensions_mut().insert(OneOfMany);
+    }
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_LANGUAGE, HeaderValue::from_static(language.tag()));
     if let Some(seconds) = problem.retry_after_s {

@@ -193,6 +193,7 @@ fn what_waits_is_bounded_and_the_rest_is_told_at_once() {
     let watch = server.stop().log();
     let lines = watch.lines().filter(|line| line.contains("answered 503 Overloaded")).count();
     assert!(lines > 0 && lines < refused, "{lines} lines for {refused} refusals:\n{watch}");
+    assert!(!watch.contains(r#""status":503"#), "a flood is not answered with a flood of lines:\n{watch}");
 }
 
 #[test]
