@@ -1,7 +1,7 @@
 //! Spans for a collector (OTLP), by the variables of OpenTelemetry.
 //!
 //! Invariants: a span that ends is put on a queue or, where that is full, dropped and counted: no request ever waits for a collector,
-//! nor fails because of one. What leaves the process has passed [`redact`]. Without an endpoint nothing of this exists: spans are
+//! nor fails because of one. What leaves the process has passed `redact`. Without an endpoint nothing of this exists: spans are
 //! disabled where they are made.
 //!
 //! Order: [`Traces::new`] before [`install`](super::install), which is given [`Traces::layer`]; [`Outbox::send`] for as long as the
