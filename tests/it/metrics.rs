@@ -9,11 +9,12 @@ use std::{
 use numgen::telemetry::catalog::{FAMILIES, Family, Kind, Shown};
 use serde_json::json;
 
-use crate::harness::{Caller, Data, Fault, Postgres, Proxy, Redis, Site, Stopwatch, TestServer};
+use crate::harness::{Caller, Data, Fault, Postgres, Proxy, Redis, Site, Stopwatch, TestServer, faketime};
 
 /// What stays as it is while a process runs, in every profile.
-/// `numgen_trace_spans_total` moves in `traces.rs`, where there is a collector.
-const STEADY: [&str; 8] = [
+/// `numgen_trace_spans_total` moves in `traces.rs`, where there is a collector; the offset of two clocks that go alike, in
+/// `the_offset_of_the_clocks_is_shown`.
+const STEADY: [&str; 9] = [
     "numgen_build_info",
     "numgen_node_info",
     "numgen_connections_limit",
@@ -23,6 +24,7 @@ const STEADY: [&str; 8] = [
     // The allocator reserves far ahead.
     "process_virtual_memory_bytes",
     "numgen_trace_spans_total",
+    "numgen_store_clock_offset_seconds",
 ];
 
 /// The series of one scrape, with their values.
@@ -208,7 +210,7 @@ fn redis() {
     redis.start_again(Data::Kept);
     story.wait(&server, r#"numgen_store_outages_total{store="redis"}"#, |outages| outages > 0.5);
     story.wait(&server, r#"numgen_store_reachable{store="redis"}"#, |reachable| reachable > 0.5);
-    story.wait(&server, "numgen_store_clock_offset_seconds{store=\"redis\"}", |offset| offset.abs() < 0.5);
+    story.wait(&server, r#"numgen_store_clock_offset_seconds{store="redis"}"#, |offset| offset.abs() < 0.5);
     story.is_complete(|shown| matches!(shown, Shown::Everywhere | Shown::Shared), &[]);
 }
 
@@ -271,6 +273,26 @@ fn full() {
     story.wait(&server, r#"numgen_store_reachable{store="postgres"}"#, |reachable| reachable < 0.5);
     bridge(&mut story, &server, &mut caller, "redis");
     story.is_complete(|_| true, &[]);
+}
+
+/// Nodes whose clock is an hour behind that of the store that leases their worker IDs.
+#[test]
+fn the_offset_of_the_clocks_is_shown() {
+    let Some(library) = faketime() else { return };
+    let redis = Redis::start();
+    let database = Postgres::create_database();
+    let stores =
+        [("redis", "NUMGEN_REDIS_URL", redis.url()), ("postgres", "NUMGEN_DATABASE_URL", database.url())];
+    for (store, setting, url) in stores {
+        let server = site()
+            .with(setting, &url)
+            .with("LD_PRELOAD", &library.to_string_lossy())
+            .with("FAKETIME", "-1h")
+            .with("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .start();
+        let offset = format!(r#"numgen_store_clock_offset_seconds{{store="{store}"}}"#);
+        Story::default().wait(&server, &offset, |seconds| (seconds - 3_600.0).abs() < 2.0);
+    }
 }
 
 fn through(line: &Proxy, url: &str) -> String {
