@@ -29,6 +29,7 @@ mod postgres_counters;
 mod postgres_nodes;
 mod postgres_restored;
 mod postgres_standby;
+mod postgres_tls;
 mod process;
 mod readme;
 mod redaction;

@@ -1,6 +1,6 @@
 //! The client of Redis against real servers: scripts, deadlines, outages, failover, redirection.
 
-use std::{path::PathBuf, process::Command, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use numgen::{
     clock::SystemClock,
@@ -13,7 +13,9 @@ use numgen::{
     telemetry::Metrics,
 };
 
-use crate::harness::{Data, Fault, Proxy, Redis, RedisCluster, Sentinels, Site, Stopwatch, free_address};
+use crate::harness::{
+    Authority, Data, Fault, Proxy, Redis, RedisCluster, Sentinels, Site, Stopwatch, free_address,
+};
 
 static ECHO: Script = Script::new("echo", "return {KEYS[1], ARGV[1], redis.call('INCR', KEYS[1])}");
 
@@ -198,63 +200,8 @@ async fn tls_is_spoken_with_whom_the_file_vouches_for() {
         eprintln!("NOT RUN: this server was built without TLS");
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
-    let openssl = |arguments: &[&str]| {
-        let output = Command::new("openssl").args(arguments).current_dir(dir.path()).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
-    openssl(&[
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-keyout",
-        "ca.key",
-        "-out",
-        "ca.pem",
-        "-subj",
-        "/CN=test ca",
-        "-days",
-        "2",
-    ]);
-    openssl(&[
-        "req",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-keyout",
-        "redis.key",
-        "-out",
-        "redis.csr",
-        "-subj",
-        "/CN=localhost",
-    ]);
-    std::fs::write(dir.path().join("names"), "subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n")
-        .unwrap();
-    openssl(&[
-        "x509",
-        "-req",
-        "-in",
-        "redis.csr",
-        "-CA",
-        "ca.pem",
-        "-CAkey",
-        "ca.key",
-        "-CAcreateserial",
-        "-out",
-        "redis.pem",
-        "-days",
-        "2",
-        "-extfile",
-        "names",
-    ]);
-    let ca = dir.path().join("ca.pem");
-    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let authority = Authority::new();
+    let certificate = authority.vouch("redis");
     let port = free_address().port().to_string();
     let _server = Redis::start_with(&[
         "--tls-port",
@@ -262,15 +209,15 @@ async fn tls_is_spoken_with_whom_the_file_vouches_for() {
         "--tls-auth-clients",
         "no",
         "--tls-cert-file",
-        &file("redis.pem"),
+        &certificate.file.to_string_lossy(),
         "--tls-key-file",
-        &file("redis.key"),
+        &certificate.key.to_string_lossy(),
         "--tls-ca-cert-file",
-        &file("ca.pem"),
+        &authority.file().to_string_lossy(),
     ]);
     let lifecycle = Lifecycle::new();
     let url = format!("rediss://localhost:{port}");
-    let trusting = client_with(&url, &lifecycle, Some(ca), Metrics::new()).await;
+    let trusting = client_with(&url, &lifecycle, Some(authority.file()), Metrics::new()).await;
     assert_eq!(echo(&trusting, 5 * SECOND).await.unwrap().2, 1);
     let doubting = client(&url, &lifecycle).await;
     let error = echo(&doubting, SECOND).await.unwrap_err();

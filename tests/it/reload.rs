@@ -1,11 +1,11 @@
 //! What changes without a restart: SIGHUP and the files of the certificate.
 
-use std::{fs, process::Command, sync::Arc, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use serde_json::json;
 
-use crate::harness::{Connection, Site, Stopwatch, TestServer};
+use crate::harness::{Authority, Certificate, Connection, Site, Stopwatch, TestServer};
 
 fn configure(site: &Site, content: &str) {
     fs::write(site.path("numgen.toml"), content).expect("written");
@@ -89,42 +89,19 @@ fn what_needs_a_restart_is_named() {
     assert_eq!(restarts, 2, "what is in force already is not named: {log}");
 }
 
-/// Makes a certificate for localhost and puts it where the server looks.
-fn certify(site: &Site, name: &str) {
-    let output = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-        ])
-        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.pem")])
-        .current_dir(site.path("."))
-        .output()
-        .expect("openssl");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn install(site: &Site, name: &str) {
-    // Renamed into place, as whoever renews certificates does.
-    for ending in ["key", "pem"] {
-        fs::copy(site.path(&format!("{name}.{ending}")), site.path("new")).expect("copied");
-        fs::rename(site.path("new"), site.path(&format!("live.{ending}"))).expect("renamed");
+/// Puts a certificate where the server looks: renamed into place, as whoever renews certificates does.
+fn install(site: &Site, certificate: &Certificate) {
+    for (file, live) in [(&certificate.key, "live.key"), (&certificate.file, "live.pem")] {
+        fs::copy(file, site.path("new")).expect("copied");
+        fs::rename(site.path("new"), site.path(live)).expect("renamed");
     }
 }
 
-/// Whether the server shows the certificate of this name.
-fn shows(server: &TestServer, name: &str) -> bool {
-    let certificate = CertificateDer::from_pem_file(server.site().path(&format!("{name}.pem"))).expect("one");
+/// Whether the server shows this certificate.
+fn shows(server: &TestServer, authority: &Authority, certificate: &Certificate) -> bool {
+    let certificate = CertificateDer::from_pem_file(&certificate.file).expect("one");
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(certificate.clone()).expect("a root");
+    roots.add(CertificateDer::from_pem_file(authority.file()).expect("one")).expect("a root");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -146,20 +123,20 @@ fn shows(server: &TestServer, name: &str) -> bool {
 #[test]
 fn a_renewed_certificate_is_taken_up() {
     let site = Site::new();
-    for name in ["one", "two", "three"] {
-        certify(&site, name);
-    }
-    install(&site, "one");
+    let authority = Authority::new();
+    let [one, two, three] = ["one", "two", "three"].map(|name| authority.vouch(name));
+    install(&site, &one);
     let server = site
         .clone()
         .with("NUMGEN_TLS_CERT_FILE", &site.path("live.pem").to_string_lossy())
         .with("NUMGEN_TLS_KEY_FILE", &site.path("live.key").to_string_lossy())
         .start();
-    assert!(shows(&server, "one") && !shows(&server, "two"));
+    let shown = |certificate| shows(&server, &authority, certificate);
+    assert!(shown(&one) && !shown(&two));
 
     // By itself.
-    install(&site, "two");
-    Stopwatch::wait_until(Duration::from_secs(10), "the second certificate", || shows(&server, "two"));
+    install(&site, &two);
+    Stopwatch::wait_until(Duration::from_secs(10), "the second certificate", || shown(&two));
 
     // What is of no use is refused, whoever asks, and the one before stays.
     fs::write(site.path("live.pem"), "no certificate").expect("written");
@@ -169,12 +146,12 @@ fn a_renewed_certificate_is_taken_up() {
         log.contains("configuration not reloaded, nothing was changed") && log.contains("live.pem"),
         "{log}"
     );
-    assert!(shows(&server, "two"));
+    assert!(shown(&two));
 
     // By SIGHUP, at once.
-    install(&site, "three");
+    install(&site, &three);
     server.reload();
-    assert!(shows(&server, "three"));
+    assert!(shown(&three));
 
     // Over TLS alone, browsers are told to stay there.
     let log = server.stop().log();

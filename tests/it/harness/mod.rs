@@ -3,6 +3,7 @@
 //! Invariants: the process sees only the environment that the test gave it; whatever a test does, its server is gone
 //! when the test ends, and nothing but its own server.
 
+mod certificates;
 mod check;
 mod collector;
 mod faketime;
@@ -28,6 +29,7 @@ use process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub(crate) use certificates::{Authority, Certificate};
 pub(crate) use check::{Observation, assert_no_value_twice, assert_real_time_order, value_of};
 pub(crate) use collector::{Collector, Manners, attribute};
 pub(crate) use faketime::{Hands, faketime, turn as turn_hands, watching as watching_hands};

@@ -22,7 +22,7 @@ use numgen::clock::UnixMillis;
 use tempfile::TempDir;
 
 use super::{
-    Stopwatch,
+    Certificate, Stopwatch,
     process::{Process, Signal, free_address},
 };
 
@@ -79,14 +79,29 @@ impl Postgres {
     /// The same with other settings, such as `fsync=off`.
     #[track_caller]
     pub(crate) fn start_with(settings: &[&str]) -> Self {
+        let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        Self::start_in(directory("numgen-postgres-"), settings)
+    }
+
+    /// The same, with TLS for whoever asks for it.
+    #[track_caller]
+    pub(crate) fn start_with_tls(certificate: &Certificate) -> Self {
         let home = directory("numgen-postgres-");
+        let mut settings = vec!["ssl=on".to_owned()];
+        for (setting, file) in [("ssl_cert_file", &certificate.file), ("ssl_key_file", &certificate.key)] {
+            // It reads no key that others may read, or that is not its own.
+            let own = home.path().join(setting);
+            copy(file, &own);
+            belongs_to_server(&own);
+            settings.push(format!("{setting}={}", own.display()));
+        }
+        Self::start_in(home, settings)
+    }
+
+    #[track_caller]
+    fn start_in(home: TempDir, settings: Vec<String>) -> Self {
         copy(&TEMPLATE, &home.path().join("data"));
-        let mut postgres = Self {
-            home: Arc::new(home),
-            port: 0,
-            settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
-            process: None,
-        };
+        let mut postgres = Self { home: Arc::new(home), port: 0, settings, process: None };
         // A port that was free a moment ago may have been taken by another program since.
         for _ in 0..5 {
             postgres.port = free_address().port();
@@ -212,9 +227,7 @@ impl Postgres {
             // As recovery to a point in time does, and as a standby that is promoted.
             let signal = self.data().join("recovery.signal");
             fs::write(&signal, "").expect("its files");
-            if is_root() {
-                chown(&signal, Some(NOBODY), Some(NOBODY)).expect("a file of nobody's");
-            }
+            belongs_to_server(&signal);
             self.set("restore_command=false");
         }
     }
@@ -447,10 +460,15 @@ fn unprivileged(program: &Path) -> Command {
 /// A directory that the server may write into.
 fn directory(prefix: &str) -> TempDir {
     let directory = tempfile::Builder::new().prefix(prefix).tempdir().expect("a directory");
-    if is_root() {
-        chown(directory.path(), Some(NOBODY), Some(NOBODY)).expect("a directory of nobody's");
-    }
+    belongs_to_server(directory.path());
     directory
+}
+
+/// Gives a file or a directory to the user that the server runs as.
+fn belongs_to_server(path: &Path) {
+    if is_root() {
+        chown(path, Some(NOBODY), Some(NOBODY)).expect("it becomes nobody's");
+    }
 }
 
 /// Copies a folder with its owner and permissions.
