@@ -51,7 +51,7 @@ pub(super) async fn run(
         return Err(ConfigError::from(Mistake::Unfitting { origin, problem }).into());
     };
     let ca_file = config.storage.database_ca_file.as_deref();
-    let looked = postgres::inspect(url, ca_file, config.worker.datacenter_id, &*clock).await?;
+    let looked = postgres::inspect(url, ca_file, &config.worker, &*clock).await?;
     let SchemaState { found, known, .. } = looked.schema;
     if found < known {
         return Err(CliError::OldSchema { name: looked.name, found, known });

@@ -160,7 +160,7 @@ impl Ledgers {
         };
         // Connecting would bring an older database, or one of somebody else, to the schema of this program.
         let ca_file = storage.database_ca_file.as_deref();
-        let looked = postgres::inspect(url, ca_file, config.worker.datacenter_id, &**clock).await?;
+        let looked = postgres::inspect(url, ca_file, &config.worker, &**clock).await?;
         let SchemaState { found, known, .. } = looked.schema;
         if found < known {
             return Err(CliError::OldSchema { name: looked.name, found, known });

@@ -1,9 +1,17 @@
 //! Windows that one store hands out and another confirms (profile *full*): Redis and PostgreSQL.
 //!
 //! Invariant: a holder is never told of a mark that was not confirmed. While the second store is away nobody gets a new window, and
-//! those that are held reach up to the mark that was confirmed last.
+//! those that are held reach up to the mark that was confirmed last. Nor does anybody whose layout the second store has not agreed to:
+//! it knows those of other data centres.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::time::timeout;
 
@@ -22,18 +30,35 @@ const TRIES: usize = 8;
 pub struct Confirmed {
     leases: Arc<dyn WorkerStore>,
     marks: Arc<dyn MarkStore>,
+    /// The layout of this process stands in `marks`; it stays there, whatever `leases` forgets.
+    is_pinned: AtomicBool,
 }
 
 impl Confirmed {
     /// What `leases` hands out and `marks` confirms.
     pub fn new(leases: Arc<dyn WorkerStore>, marks: Arc<dyn MarkStore>) -> Self {
-        Self { leases, marks }
+        Self { leases, marks, is_pinned: AtomicBool::new(false) }
     }
 }
 
 impl WorkerStore for Confirmed {
     fn pin_layout<'a>(&'a self, layout: &'a str) -> StoreFuture<'a, String> {
-        self.leases.pin_layout(layout)
+        Box::pin(async move {
+            if self.is_pinned.load(Ordering::Relaxed) {
+                return self.leases.pin_layout(layout).await;
+            }
+            // Whoever is refused by one store leaves nothing behind in the other: it would bind those who come with the right layout.
+            if let Some(other) = self.marks.layout(layout).await?.filter(|recorded| recorded != layout) {
+                return Ok(other);
+            }
+            let recorded = self.leases.pin_layout(layout).await?;
+            if recorded != layout {
+                return Ok(recorded);
+            }
+            let recorded = self.marks.pin_layout(layout).await?;
+            self.is_pinned.store(recorded == layout, Ordering::Relaxed);
+            Ok(recorded)
+        })
     }
 
     fn acquire(&self, request: AcquireRequest) -> StoreFuture<'_, Acquired> {

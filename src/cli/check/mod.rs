@@ -46,9 +46,10 @@ pub(super) async fn run(
     let pinned = match (&config.storage.database_url, &config.storage.redis_url) {
         (None, None) => Pinned::As(facts.pinned_layout.clone()),
         (Some(url), Some(redis_url)) => {
-            // Which IDs there are, Redis knows; PostgreSQL confirms them.
-            let _unused = postgres::look(url, &config, &facts, &clock, &mut report).await;
-            redis::look(redis_url, &config, &facts, &clock, &mut report).await
+            // Which IDs there are, Redis knows; PostgreSQL confirms them, and knows those of other data centres.
+            let confirmed = postgres::look(url, &config, &facts, &clock, &mut report).await;
+            let leased = redis::look(redis_url, &config, &facts, &clock, &mut report).await;
+            if confirmed.differs_from(&config) { confirmed } else { leased }
         }
         (Some(url), None) => postgres::look(url, &config, &facts, &clock, &mut report).await,
         (None, Some(url)) => redis::look(url, &config, &facts, &clock, &mut report).await,
@@ -105,13 +106,19 @@ enum Pinned {
     Unknown,
 }
 
+impl Pinned {
+    fn differs_from(&self, config: &Config) -> bool {
+        matches!(self, Self::As(Some(pinned)) if *pinned != config.worker.pinned_layout())
+    }
+}
+
 fn layout(config: &Config, pinned: &Pinned, report: &mut Report) {
     let configured = config.worker.pinned_layout();
     match pinned {
-        Pinned::As(Some(pinned)) if *pinned != configured => report.fail(
+        Pinned::As(Some(recorded)) if pinned.differs_from(config) => report.fail(
             "layout",
             format!(
-                "configured is {configured}, but numbers were issued with {pinned}: set NUMGEN_SNOWFLAKE_LAYOUT, \
+                "configured is {configured}, but numbers were issued with {recorded}: set NUMGEN_SNOWFLAKE_LAYOUT, \
                  NUMGEN_SNOWFLAKE_EPOCH and NUMGEN_DATACENTER_ID to that"
             ),
         ),

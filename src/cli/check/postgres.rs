@@ -27,8 +27,8 @@ pub(super) async fn look(
     clock: &Arc<dyn Clock>,
     report: &mut Report,
 ) -> Pinned {
-    let (ca_file, datacenter) = (config.storage.database_ca_file.as_deref(), config.worker.datacenter_id);
-    match inspect(url, ca_file, datacenter, &**clock).await {
+    let ca_file = config.storage.database_ca_file.as_deref();
+    match inspect(url, ca_file, &config.worker, &**clock).await {
         Ok(found) => {
             one(&found, report);
             Pinned::As(found.held.layout)

@@ -30,6 +30,12 @@ pub trait WorkerStore: Send + Sync + 'static {
 /// Confirms the marks of worker slots that another store hands out and may forget: what is not confirmed does not count.
 /// [`Mark`](crate::store::protocol::window::Mark) says how.
 pub trait MarkStore: Send + Sync + 'static {
+    /// The layout, epoch and data centre that are recorded: of a data centre whose IDs could be those of this one, or else of this one.
+    fn layout<'a>(&'a self, wanted: &'a str) -> StoreFuture<'a, Option<String>>;
+
+    /// Records them on first use; answers what is recorded then.
+    fn pin_layout<'a>(&'a self, wanted: &'a str) -> StoreFuture<'a, String>;
+
     /// Confirms a window, or the extension of one; the same claim again gets the same answer.
     fn claim(&self, claim: Claim) -> StoreFuture<'_, Claimed>;
 

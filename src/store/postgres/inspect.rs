@@ -8,13 +8,14 @@ use tokio::time::timeout;
 use super::{
     durability::{Role, ServerReport},
     failure::{Failure, code, said},
+    layouts,
     ledger::{self, Lost},
     schema::{self, SchemaState},
     url::{self, ConnectError},
 };
 use crate::{
     clock::Clock,
-    config::DatabaseUrl,
+    config::{self, DatabaseUrl},
     secret::Secret,
     store::{StoreError, Suspension},
 };
@@ -46,7 +47,7 @@ pub struct Inspection {
 /// What a database holds; nothing before the first start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Held {
-    /// The layout of IDs that the data centre was first used with.
+    /// The layout of IDs that the data centre was first used with, or that another one has which does not go with what is asked for.
     pub layout: Option<String>,
     /// Rules that are in force.
     pub rules: u64,
@@ -92,7 +93,7 @@ impl InspectError {
     }
 }
 
-/// Looks at the database.
+/// Looks at the database, as a node with IDs of `worker` would.
 ///
 /// # Errors
 ///
@@ -100,7 +101,7 @@ impl InspectError {
 pub async fn inspect(
     url: &Secret<String>,
     ca_file: Option<&Path>,
-    datacenter: u32,
+    worker: &config::Worker,
     clock: &dyn Clock,
 ) -> Result<Inspection, InspectError> {
     let url = DatabaseUrl::parse(url.reveal()).map_err(ConnectError::from)?;
@@ -114,7 +115,7 @@ pub async fn inspect(
         let server = ServerReport::of(&mut connection).await?;
         let round_trip = clock.monotonic().saturating_sub(asked);
         let schema = schema::state(&mut connection).await?;
-        let held = held(&mut connection, datacenter).await?;
+        let held = held(&mut connection, worker).await?;
         let (suspension, lost) = if schema.found >= ledger::MARKED_SINCE && server.role == Role::Primary {
             ledger::look(&mut connection).await?
         } else {
@@ -141,22 +142,18 @@ pub async fn inspect(
     }
 }
 
-async fn held(connection: &mut PgConnection, datacenter: u32) -> Result<Held, sqlx::Error> {
+async fn held(connection: &mut PgConnection, worker: &config::Worker) -> Result<Held, sqlx::Error> {
     /// SQLSTATE of a table that is not there.
     const UNDEFINED_TABLE: &str = "42P01";
-    let found = sqlx::query(
-        "SELECT (SELECT count(*) FROM numgen_rules WHERE rule IS NOT NULL) AS rules,
-                (SELECT layout FROM numgen_layouts WHERE datacenter = $1) AS layout",
-    )
-    .bind(i32::try_from(datacenter).unwrap_or(i32::MAX))
-    .fetch_one(connection)
-    .await;
-    match found {
-        Ok(row) => {
-            let rules: i64 = row.try_get("rules")?;
-            Ok(Held { layout: row.try_get("layout")?, rules: rules.unsigned_abs() })
-        }
-        Err(error) if code(&error).as_deref() == Some(UNDEFINED_TABLE) => Ok(Held::default()),
-        Err(error) => Err(error),
-    }
+    const RULES: &str = "SELECT count(*) AS rules FROM numgen_rules WHERE rule IS NOT NULL";
+    let datacenter = i32::try_from(worker.datacenter_id).unwrap_or(i32::MAX);
+    let look = async {
+        let rules: i64 = sqlx::query(RULES).fetch_one(&mut *connection).await?.try_get("rules")?;
+        let layout = layouts::recorded(connection, datacenter, &worker.pinned_layout()).await?;
+        Ok(Held { layout, rules: rules.unsigned_abs() })
+    };
+    look.await.or_else(|error| match code(&error).as_deref() {
+        Some(UNDEFINED_TABLE) => Ok(Held::default()),
+        Some(_) | None => Err(error),
+    })
 }

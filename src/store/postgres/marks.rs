@@ -10,6 +10,7 @@ use super::{
     PostgresStore,
     failure::Failure,
     grants::datacenter,
+    layouts,
     values::{signed, unsigned},
 };
 use crate::{
@@ -61,6 +62,28 @@ impl Marks {
 }
 
 impl MarkStore for Marks {
+    fn layout<'a>(&'a self, wanted: &'a str) -> StoreFuture<'a, Option<String>> {
+        Box::pin(async move {
+            let pin = (datacenter(self.datacenter), wanted);
+            self.store
+                .transact_within(DEADLINE, "layout", &pin, |connection, &(datacenter, wanted)| {
+                    Box::pin(async move { Ok(layouts::recorded(connection, datacenter, wanted).await?) })
+                })
+                .await
+        })
+    }
+
+    fn pin_layout<'a>(&'a self, wanted: &'a str) -> StoreFuture<'a, String> {
+        Box::pin(async move {
+            let pin = (datacenter(self.datacenter), wanted);
+            self.store
+                .transact_within(DEADLINE, "pin_layout", &pin, |connection, pin| {
+                    Box::pin(layouts::pin(connection, pin))
+                })
+                .await
+        })
+    }
+
     fn claim(&self, claim: MarkClaim) -> StoreFuture<'_, MarkClaimed> {
         let ask = (self.datacenter, self.epoch, claim);
         Box::pin(async move {

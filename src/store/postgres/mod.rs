@@ -17,6 +17,7 @@ mod figures;
 pub mod grants;
 mod idempotency;
 mod inspect;
+mod layouts;
 mod ledger;
 pub mod marks;
 mod memory;

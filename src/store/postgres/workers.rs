@@ -11,6 +11,7 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 use super::{
     PostgresStore,
     failure::Failure,
+    layouts,
     memory::fresh,
     values::{Whole, signed, unsigned},
 };
@@ -28,8 +29,6 @@ const TERMS: Terms = Terms::SHARED;
 /// How long a call may take: its answer is of no use later.
 const DEADLINE: Duration = Duration::from_millis(TERMS.stale_ms);
 
-const PIN: &str = "INSERT INTO numgen_layouts (datacenter, layout) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-const PINNED: &str = "SELECT layout FROM numgen_layouts WHERE datacenter = $1";
 const BEGIN: &str = "INSERT INTO numgen_worker_memory (datacenter) VALUES ($1) ON CONFLICT DO NOTHING";
 const MARKER: &str = "
     SELECT generation, server, since, settled, numgen_server() AS here FROM numgen_worker_memory WHERE datacenter = $1";
@@ -88,12 +87,8 @@ impl WorkerStore for Workers {
         Box::pin(async move {
             let pin = (self.site.datacenter, layout);
             self.store
-                .transact_within(DEADLINE, "pin_layout", &pin, |connection, &(datacenter, layout)| {
-                    Box::pin(async move {
-                        sqlx::query(PIN).bind(datacenter).bind(layout).execute(&mut *connection).await?;
-                        let pinned = sqlx::query(PINNED).bind(datacenter).fetch_one(connection).await?;
-                        Ok(pinned.try_get("layout")?)
-                    })
+                .transact_within(DEADLINE, "pin_layout", &pin, |connection, pin| {
+                    Box::pin(layouts::pin(connection, pin))
                 })
                 .await
         })

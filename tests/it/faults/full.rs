@@ -8,7 +8,7 @@ use super::{
     Fleet, Load, NORMAL_WITHIN, Pace, SETTLING, Source, Story, assert_accounted, assert_no_gap, counting,
     flaking, settled,
 };
-use crate::harness::{Data, Database, Fault, Postgres, Proxy, Redis, Stopwatch};
+use crate::harness::{Data, Database, Fault, Postgres, Proxy, Redis, Site, Stopwatch};
 
 /// A database of one's own, and a line to it that can be cut.
 fn database() -> (Database, Proxy, String) {
@@ -213,6 +213,40 @@ fn a_redis_under_the_id_of_another_is_refused_and_both_are_named() {
         foreign.draw(0, "HOT", 1, &mut story);
     }
     story.assert_unique();
+}
+
+/// The IDs of two data centres differ in the bits of the data centre, as long as these are the same bits.
+#[test]
+fn data_centres_have_one_layout() {
+    let redis = [settled(), settled()];
+    let (database, _line, url) = database();
+    let site = |datacenter: usize, layout: &str| {
+        Site::new()
+            .with("NUMGEN_REDIS_URL", &redis[datacenter].url())
+            .with("NUMGEN_DATABASE_URL", &url)
+            .with("NUMGEN_DATACENTERS", "2")
+            .with("NUMGEN_DATACENTER_ID", &datacenter.to_string())
+            .with("NUMGEN_SNOWFLAKE_LAYOUT", layout)
+    };
+    let first = site(0, "41/5/5/12").start();
+    let other = site(1, "40/6/5/12");
+    let refused = other.start_unready();
+    assert_eq!(refused.wait_exit(Duration::from_secs(20)).code(), Some(2));
+    let said = other.log();
+    assert!(
+        said.contains("41/5/5/12") && said.contains("data centre 0") && said.contains("40/6/5/12"),
+        "{said}"
+    );
+    let check = other.run(&["check"]);
+    let check = String::from_utf8_lossy(&check.stdout);
+    assert!(check.contains("FAIL  layout") && check.contains("data centre 0"), "{check}");
+    let second = site(1, "41/5/5/12").start();
+    assert_eq!(database.psql("SELECT count(*) FROM numgen_layouts"), "2");
+    drop((first, second));
+
+    // So it is where PostgreSQL leases the worker IDs.
+    let other = other.without("NUMGEN_REDIS_URL");
+    assert_eq!(other.start_unready().wait_exit(Duration::from_secs(20)).code(), Some(2), "{}", other.log());
 }
 
 #[test]
