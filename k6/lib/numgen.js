@@ -9,7 +9,7 @@ import { bases, token } from './settings.js';
 /** Requests that had no good answer, but for those that a limit refused. */
 export const failed = new Rate('failed');
 /** Requests that a limit refused: 429, or 503 `Overloaded`. */
-export const refused = new Rate('refused');
+export const refused = new Counter('refused');
 /** Numbers that were answered. */
 export const issued = new Counter('issued');
 
@@ -67,7 +67,7 @@ export function counted(response, tags) {
   const good = response.status === 200;
   const limited = response.status === 429 || (response.status === 503 && /"code":"Overloaded"/.test(response.body));
   failed.add(!good && !limited, tags);
-  refused.add(limited, tags);
+  if (limited) refused.add(1, tags);
   if (!good && !limited) complain(response);
   return good;
 }

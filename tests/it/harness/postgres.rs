@@ -327,6 +327,8 @@ impl Postgres {
             .arg(self.data())
             .args(["-p", &self.port.to_string(), "-c", "listen_addresses=127.0.0.1"])
             .args(["-c", "max_connections=200", "-c", "shared_buffers=16MB"])
+            // In its directory: what a killed server leaves behind goes with it.
+            .args(["-c", "dynamic_shared_memory_type=mmap"])
             .arg("-c")
             .arg(format!("unix_socket_directories={}", self.home.path().display()))
             .args(self.settings.iter().flat_map(|setting| ["-c", setting]))
