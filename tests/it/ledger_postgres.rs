@@ -20,8 +20,8 @@ use numgen::{
     rule::OnOutage,
     secret::Secret,
     store::{
-        Bounds, Claim, CounterStore, IssueRequest, LedgerQuery, LedgerRow, LedgerState, LedgerStore,
-        RenderNumber, StoreError, TakeRequest, Taken, Transition, Transitioned,
+        AuditQuery, AuditStore as _, Bounds, Claim, CounterStore, IssueRequest, LedgerQuery, LedgerRow,
+        LedgerState, LedgerStore, RenderNumber, StoreError, TakeRequest, Taken, Transition, Transitioned,
         postgres::{PostgresStore, Settings},
     },
     telemetry::Metrics,
@@ -766,6 +766,8 @@ async fn nobody_is_told_what_is_on_no_standby() {
         node.draw(&on, 1).await;
     }
     nodes[0].draw(&on, 1).await;
+    // Nobody else holds this one.
+    nodes[1].draw(&counter("apart"), 1).await;
     server.psql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
     server.psql("SELECT pg_reload_conf()");
     sleep(SECOND / 2).await;
@@ -780,7 +782,7 @@ async fn nobody_is_told_what_is_on_no_standby() {
         });
     }
     let watch = Stopwatch::start();
-    while server.psql("SELECT count(*) FROM numgen_ledger") != "8" {
+    while server.psql("SELECT count(*) FROM numgen_ledger") != "9" {
         assert!(watch.elapsed() < 20 * SECOND, "it is not committed");
         sleep(Duration::from_millis(5)).await;
     }
@@ -805,6 +807,13 @@ async fn nobody_is_told_what_is_on_no_standby() {
     call!("confirmed", |node, on| {
         node.store.transition(on.key.clone(), "/8".to_owned(), Transition::Confirm, "bob".into(), NOW)
     });
+    call!("voided", |node, on| {
+        let why = Transition::Void { reason: "spoilt".to_owned() };
+        node.store.transition(on.key.clone(), "apart/1".to_owned(), why, "bob".into(), NOW)
+    });
+    call!("the trail", |node, _on| {
+        node.store.page(AuditQuery { key: None, after: None, from: None, to: None, limit: 10 })
+    });
     call!("advanced", |node, on| {
         node.store.advance(on.clone(), SequenceValue(0), SequenceValue(8), "bob".into(), NOW)
     });
@@ -812,7 +821,7 @@ async fn nobody_is_told_what_is_on_no_standby() {
     assert_eq!(calls.try_join_next().transpose().expect("no panic"), None, "told before it was on a standby");
     server.psql("ALTER SYSTEM RESET synchronous_standby_names");
     server.psql("SELECT pg_reload_conf()");
-    assert_eq!(calls.join_all().await.len(), 10);
+    assert_eq!(calls.join_all().await.len(), 12);
     assert_eq!(assert_sound(&nodes[1], &on).await.len(), 8);
 }
 

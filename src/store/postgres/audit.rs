@@ -1,13 +1,15 @@
 //! The audit trail: entries go in with the change that they tell of.
 //!
 //! Invariant: entries become visible in the order of their positions, since whoever writes one holds a lock to the commit. It is the
-//! last thing that a transaction takes, so nobody waits for it in a circle.
+//! last thing that a transaction takes, so nobody waits for it in a circle. Some entries are committed ahead of the disk: whoever
+//! reads passes a barrier (`barrier.rs`).
 
 use futures_util::future::BoxFuture;
 use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use super::{
     PostgresStore,
+    barrier::barrier,
     failure::Failure,
     values::{moment, prefix_key, signed, unsigned, word},
 };
@@ -15,10 +17,11 @@ use crate::store::{
     AuditAction, AuditDetails, AuditEntry, AuditQuery, AuditRecord, AuditStore, Author, Note, StoreFuture,
 };
 
-const LOCK: &str = "SELECT numgen_audit_lock()";
+/// The position is drawn under the lock.
 const APPEND: &str = "
+    WITH alone AS MATERIALIZED (SELECT numgen_audit_lock())
     INSERT INTO numgen_audit (at_ms, prefix_key, action, subject, address, request_id, details)
-    VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    SELECT $1, $2, $3, $4, $5, $6, $7 FROM alone";
 const PAGE: &str = "
     SELECT position, at_ms, prefix_key, action, subject, address, request_id, details FROM numgen_audit
     WHERE position > $1 AND at_ms BETWEEN $2 AND $3 ORDER BY position LIMIT $4";
@@ -50,7 +53,6 @@ pub(super) async fn enter(connection: &mut PgConnection, note: Option<&Note>) ->
 /// Writes an entry.
 pub(super) async fn append(connection: &mut PgConnection, entry: &AuditEntry) -> Result<(), Failure> {
     let AuditEntry { at, author, action, key, details } = entry;
-    sqlx::query(LOCK).execute(&mut *connection).await?;
     sqlx::query(APPEND)
         .bind(at.0)
         .bind(key.as_str())
@@ -78,7 +80,9 @@ fn page<'c>(
         if let Some(key) = &query.key {
             page = page.bind(key.as_str());
         }
-        page.fetch_all(connection).await?.iter().map(record).collect()
+        let rows = page.fetch_all(&mut *connection).await?;
+        barrier(connection).await?;
+        rows.iter().map(record).collect()
     })
 }
 

@@ -10,6 +10,7 @@
 //! `schema.rs` and `durability.rs` (what it asks first), `memory.rs` (whether it may have forgotten), `values.rs` (columns), then one file for each trait.
 
 mod audit;
+mod barrier;
 pub mod counters;
 mod durability;
 mod failure;

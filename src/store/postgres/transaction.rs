@@ -17,6 +17,7 @@ use tokio::{
 
 use super::{
     PostgresStore, STORE, Shared,
+    barrier::barrier,
     failure::{Failure, Meaning, meaning, meaning_of_commit, said, unavailable, unknown},
     watchman::Verdict,
 };
@@ -34,6 +35,18 @@ const IDLE_GRACE_MS: u128 = 1_000;
 /// replicated. Without it the wait ends with the connection, and the outcome is unknown. Fails in a failed transaction, in which
 /// COMMIT alone would answer like a success.
 const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
+
+/// The same, letting go of every lock before the disk has turned.
+const COMMIT_AHEAD: &str = "SET LOCAL synchronous_commit = off; SET LOCAL statement_timeout = 0; COMMIT";
+
+/// When a transaction lets go of what it has locked. Either way it is durable by the time that it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// When it is durable.
+    Durable,
+    /// At once; a barrier follows.
+    Ahead,
+}
 
 impl PostgresStore {
     /// Runs `work` in a transaction (READ COMMITTED, unless it sets another level first) and commits. `work` may run more than once,
@@ -70,7 +83,25 @@ impl PostgresStore {
         W: for<'c> Fn(&'c mut PgConnection, &'c A) -> BoxFuture<'c, Result<T, Failure>> + Send + Sync,
     {
         let until = Instant::now() + timeout;
-        let transaction = self.shared.repeat(operation, until, arguments, &work);
+        let transaction = self.shared.repeat(operation, until, Ending::Durable, arguments, &work);
+        self.shared.calls.timed(STORE, operation, transaction).await
+    }
+
+    /// The same as [`Self::transact`], for what others wait behind: its locks are not held while the disk turns. Only for tables of
+    /// which whoever answers from them passes a barrier (`barrier.rs`): ledgers and the audit trail.
+    pub(super) async fn transact_ahead<A, T, W>(
+        &self,
+        operation: &'static str,
+        arguments: &A,
+        work: W,
+    ) -> Result<T, StoreError>
+    where
+        A: Sync + ?Sized,
+        T: Send,
+        W: for<'c> Fn(&'c mut PgConnection, &'c A) -> BoxFuture<'c, Result<T, Failure>> + Send + Sync,
+    {
+        let until = Instant::now() + self.shared.timeout;
+        let transaction = self.shared.repeat(operation, until, Ending::Ahead, arguments, &work);
         self.shared.calls.timed(STORE, operation, transaction).await
     }
 }
@@ -108,6 +139,7 @@ impl Shared {
         &self,
         operation: &'static str,
         until: Instant,
+        ending: Ending,
         arguments: &A,
         work: &W,
     ) -> Result<T, StoreError>
@@ -119,7 +151,7 @@ impl Shared {
         let mut pause = CONFLICT_PAUSE;
         loop {
             let mut session = self.session(operation, until).await?;
-            let outcome = session.run(operation, until, arguments, work).await;
+            let outcome = session.run(operation, until, ending, arguments, work).await;
             let error = match outcome {
                 Ok(result) => {
                     session.keep();
@@ -204,6 +236,7 @@ impl Session {
         &mut self,
         operation: &'static str,
         until: Instant,
+        ending: Ending,
         arguments: &A,
         work: &W,
     ) -> Result<T, Meaning>
@@ -222,10 +255,21 @@ impl Session {
             Ok(Err(failure)) => return Err(meaning(operation, failure)),
             Err(_elapsed) => return Err(Meaning::Final(unknown(operation))),
         };
-        match timeout_at(until, execute(connection, COMMIT.to_owned())).await {
-            Ok(Ok(())) => Ok(result),
-            Ok(Err(error)) => Err(meaning_of_commit(operation, error)),
-            Err(_elapsed) => Err(Meaning::Final(unknown(operation))),
+        let commit = match ending {
+            Ending::Durable => COMMIT,
+            Ending::Ahead => COMMIT_AHEAD,
+        };
+        match timeout_at(until, execute(connection, commit.to_owned())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(meaning_of_commit(operation, error)),
+            Err(_elapsed) => return Err(Meaning::Final(unknown(operation))),
+        }
+        match ending {
+            Ending::Durable => Ok(result),
+            Ending::Ahead => match timeout_at(until, barrier(connection)).await {
+                Ok(Ok(())) => Ok(result),
+                Ok(Err(_)) | Err(_) => Err(Meaning::Final(unknown(operation))),
+            },
         }
     }
 

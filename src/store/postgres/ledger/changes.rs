@@ -16,9 +16,8 @@ use super::{
         PostgresStore,
         audit::enter,
         failure::Failure,
-        values::{Whole, prefix_key},
+        values::{Whole, prefix_key, signed},
     },
-    barrier::barrier,
     marker::open,
     reading::{self, columns},
     sheet::{self, Sheet},
@@ -83,9 +82,7 @@ pub(super) fn transition<'c>(
             let account = &mut sheet.account;
             events.push(ledger::change(&counter, account, &mut row, *kind, reason.clone(), actor, *now));
         }
-        if events.is_empty() {
-            barrier(connection).await?;
-        } else {
+        if !events.is_empty() {
             write(connection, &sheet, std::slice::from_ref(&row), &events).await?;
         }
         if let Verdict::Changes(..) = &verdict {
@@ -103,7 +100,7 @@ pub(super) async fn expire_reservations(store: &PostgresStore, now: UnixMillis) 
     let due = store.transact("expire_reservations", &now, due).await?;
     let mut expired = 0;
     for id in due {
-        expired += store.transact("expire_reservations", &(id, now), expire).await?;
+        expired += store.transact_ahead("expire_reservations", &(id, now), expire).await?;
     }
     forget_writers(store).await?;
     Ok(expired)
@@ -151,24 +148,42 @@ fn counter(row: &PgRow) -> Result<Counter, Failure> {
     Ok(Counter { key: prefix_key(row)?, period: Period::new(row.try_get::<&str, _>("period")?) })
 }
 
-/// Writes rows as they now stand, and the events that made them so.
+/// Writes rows as they now stand, the events that made them so, and the account of these on their sheet, which is locked.
 async fn write(
     connection: &mut PgConnection,
     sheet: &Sheet,
     rows: &[LedgerRow],
     events: &[Event],
 ) -> Result<(), Failure> {
-    const UPDATE: &str = "UPDATE numgen_ledger l SET state = r.state::numgen_ledger_state, reason = r.reason
-        FROM unnest($2::numeric[], $3::text[], $4::text[]) AS r (sequence, state, reason)
-        WHERE l.counter = $1 AND l.sequence = r.sequence";
-    sqlx::query(UPDATE)
+    // One round trip: others wait for the sheet.
+    const WRITE: &str = "
+        WITH accounted AS (
+            UPDATE numgen_ledger_counters SET events = $2, events_head = $3 WHERE id = $1
+        ), stated AS (
+            UPDATE numgen_ledger l SET state = r.state::numgen_ledger_state, reason = r.reason
+            FROM unnest($4::numeric[], $5::text[], $6::text[]) AS r (sequence, state, reason)
+            WHERE l.counter = $1 AND l.sequence = r.sequence
+        )
+        INSERT INTO numgen_ledger_events (counter, position, sequence, change, reason, actor, at_ms, hash)
+        SELECT $1, * FROM unnest($7::bigint[], $8::numeric[], $9::text[], $10::text[], $11::text[], $12::bigint[], $13::text[])";
+    let each = || events.iter();
+    sqlx::query(WRITE)
         .bind(sheet.id)
+        .bind(signed(sheet.account.events))
+        .bind(&sheet.account.events_head)
         .bind(rows.iter().map(|row| Whole::from(row.sequence)).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.state.as_str()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.reason.as_deref()).collect::<Vec<_>>())
-        .execute(&mut *connection)
+        .bind(each().map(|event| signed(event.position)).collect::<Vec<_>>())
+        .bind(each().map(|event| Whole::from(event.sequence)).collect::<Vec<_>>())
+        .bind(each().map(|event| event.change.as_str()).collect::<Vec<_>>())
+        .bind(each().map(|event| event.reason.as_deref()).collect::<Vec<_>>())
+        .bind(each().map(|event| event.actor.as_str()).collect::<Vec<_>>())
+        .bind(each().map(|event| event.at.0).collect::<Vec<_>>())
+        .bind(each().map(|event| event.hash.as_str()).collect::<Vec<_>>())
+        .execute(connection)
         .await?;
-    sheet::append(connection, sheet, events).await
+    Ok(())
 }
 
 /// Forgets batches that nobody asks for any more. Now and then: the table grows only when nodes take turns on a counter.

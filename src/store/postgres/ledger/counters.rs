@@ -12,11 +12,11 @@ use super::{
     super::{
         PostgresStore, STORE,
         audit::enter,
+        barrier::barrier,
         failure::Failure,
         idempotency::key_of,
         values::{Whole, sequence, signed},
     },
-    barrier::barrier,
     entry::{self, Entry},
     marker,
     sheet::{self, Signature},

@@ -20,12 +20,12 @@ use tokio::{
 use super::{
     super::{
         PostgresStore, STORE, StrictLocking,
+        barrier::barrier,
         failure::{Failure, unknown},
         idempotency::key_of,
         transaction::jittered,
     },
     Guess, OPERATION, Page,
-    barrier::barrier,
     entry::{self, Entry, Order},
     marker,
     press::{Pressed, Seal, press},

@@ -23,14 +23,13 @@
 //!    condition too.
 //! 6. **A retired scheme draws nothing.** Every sheet shows what was retired, and is made under a lock that retiring takes too.
 //!
-//! 7. **Nobody is told what a crash may take back**, although others draw on it before it is durable: `barrier.rs`.
+//! 7. **Nobody is told what a crash may take back**, although others draw on it before it is durable: `../barrier.rs`.
 //!
 //! The hot path is one round trip and one commit for a whole batch (`press.rs`); for many counters at once, still one.
 //!
-//! Order of reading: `sheet.rs`, `entry.rs`, `statement.rs`, `barrier.rs`, `press.rs`, `issue.rs`; `marker.rs`, `witness.rs`; then
+//! Order of reading: `sheet.rs`, `entry.rs`, `statement.rs`, `../barrier.rs`, `press.rs`, `issue.rs`; `marker.rs`, `witness.rs`; then
 //! `changes.rs` (confirm, void, expire), `reading.rs` (pages, certificates, verification), `counters.rs` (the same sheets outside the ledger).
 
-mod barrier;
 mod changes;
 mod counters;
 mod entry;
@@ -255,7 +254,7 @@ impl LedgerStore for PostgresStore {
         now: UnixMillis,
     ) -> StoreFuture<'_, Transitioned> {
         let step = changes::Step { key, number, step, actor, now, note: None };
-        Box::pin(async move { self.transact("transition", &step, changes::transition).await })
+        Box::pin(async move { self.transact_ahead("transition", &step, changes::transition).await })
     }
 
     fn transition_noted(
@@ -267,7 +266,7 @@ impl LedgerStore for PostgresStore {
     ) -> StoreFuture<'_, Transitioned> {
         let (actor, now) = (Arc::clone(&note.entry().author.subject), note.entry().at);
         let step = changes::Step { key, number, step, actor, now, note: Some(note) };
-        Box::pin(async move { self.transact("transition", &step, changes::transition).await })
+        Box::pin(async move { self.transact_ahead("transition", &step, changes::transition).await })
     }
 
     fn expire_reservations(&self, now: UnixMillis) -> StoreFuture<'_, u64> {

@@ -23,10 +23,10 @@ use tokio::{
 use super::{
     super::{
         PostgresStore,
+        barrier::barrier,
         failure::{rolled_back, said, unavailable, unknown},
     },
     OPERATION,
-    barrier::barrier,
     entry::Entry,
     marker::{self, Place},
     statement::{self, Basis, Commit},

@@ -6,10 +6,10 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use super::{
     super::{
+        barrier::barrier,
         failure::Failure,
         values::{Whole, moment, sequence, unsigned, word},
     },
-    barrier::barrier,
     sheet,
 };
 use crate::{

@@ -4,16 +4,12 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use super::super::{
     failure::Failure,
-    values::{Whole, moment, sequence, signed, unsigned, word},
+    values::{Whole, moment, sequence, unsigned, word},
 };
 use crate::{
     clock::UnixMillis,
     counter::{Counter, ValueRange},
-    store::{
-        Hole, HoleReason,
-        draw::Standing,
-        ledger::{Account, Event},
-    },
+    store::{Hole, HoleReason, draw::Standing, ledger::Account},
 };
 
 /// One row of `numgen_ledger_counters`.
@@ -135,34 +131,6 @@ pub(super) async fn save_standing(
         "UPDATE numgen_ledger_counters SET version = version + 1, base = $2, last = $3 WHERE id = $1";
     let query = sqlx::query(SAVE).bind(sheet.id).bind(Whole::from(standing.base));
     query.bind(Whole::from(standing.last)).execute(connection).await?;
-    Ok(())
-}
-
-/// Writes the account of the events of a locked counter, and the events that made it so.
-pub(super) async fn append(
-    connection: &mut PgConnection,
-    sheet: &Sheet,
-    events: &[Event],
-) -> Result<(), Failure> {
-    const SAVE: &str = "UPDATE numgen_ledger_counters SET events = $2, events_head = $3 WHERE id = $1";
-    const APPEND: &str =
-        "INSERT INTO numgen_ledger_events (counter, position, sequence, change, reason, actor, at_ms, hash)
-        SELECT $1, * FROM unnest($2::bigint[], $3::numeric[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[])";
-    let account = &sheet.account;
-    let query = sqlx::query(SAVE).bind(sheet.id).bind(signed(account.events));
-    query.bind(&account.events_head).execute(&mut *connection).await?;
-    let each = || events.iter();
-    sqlx::query(APPEND)
-        .bind(sheet.id)
-        .bind(each().map(|event| signed(event.position)).collect::<Vec<_>>())
-        .bind(each().map(|event| Whole::from(event.sequence)).collect::<Vec<_>>())
-        .bind(each().map(|event| event.change.as_str()).collect::<Vec<_>>())
-        .bind(each().map(|event| event.reason.as_deref()).collect::<Vec<_>>())
-        .bind(each().map(|event| event.actor.as_str()).collect::<Vec<_>>())
-        .bind(each().map(|event| event.at.0).collect::<Vec<_>>())
-        .bind(each().map(|event| event.hash.as_str()).collect::<Vec<_>>())
-        .execute(connection)
-        .await?;
     Ok(())
 }
 
