@@ -856,6 +856,69 @@ async fn a_row_that_is_held_times_out() {
     }
 }
 
+/// Those who wait for one counter share a transaction, and nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn steps_that_share_a_transaction_stand_alone() {
+    let database = Postgres::create_database();
+    let node = Arc::new(Node::on(&database));
+    let (on, apart) = (counter(""), counter("2027"));
+    node.draw(&on, 9).await;
+    node.draw(&apart, 2).await;
+    // Nobody can read this one.
+    database.psql(
+        "INSERT INTO numgen_ledger (counter, prefix, sequence, number, state, subject, issued_at_ms, hash)
+        SELECT counter, prefix, 99999999999999999999, '/bad', state, subject, issued_at_ms, hash
+        FROM numgen_ledger WHERE number = '/1'",
+    );
+    let holder = in_background(
+        &database,
+        "BEGIN; SELECT FROM numgen_ledger_counters FOR UPDATE; SELECT pg_sleep(2); COMMIT",
+    );
+    sleep(SECOND / 2).await;
+    let mut steps = JoinSet::new();
+    let mut ask = |number: &str, step: Transition| {
+        let (node, key, number) = (Arc::clone(&node), on.key.clone(), number.to_owned());
+        steps.spawn(async move {
+            let outcome = node.store.transition(key, number.clone(), step, "bob".into(), NOW).await;
+            (number, outcome)
+        });
+    };
+    let void = || Transition::Void { reason: "spoilt".to_owned() };
+    ask("/9", Transition::Confirm);
+    for value in 1..=8 {
+        ask(&format!("/{value}"), void());
+    }
+    ask("/1", void());
+    ask("2027/1", void());
+    ask("/10", void());
+    ask("/bad", void());
+    sleep(SECOND / 2).await;
+    let queue = database.psql("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'");
+    assert_eq!(queue, "1", "transactions that wait for the counter");
+    holder.await.expect("psql");
+    let outcomes = steps.join_all().await;
+    assert_eq!(outcomes.len(), 13);
+    for (number, outcome) in outcomes {
+        match (&*number, outcome) {
+            ("/10", Ok(Transitioned::Unknown)) | ("/bad", Err(StoreError::Corrupt { .. })) => {}
+            ("/9", Ok(Transitioned::Done(row))) => assert_eq!(row.state, LedgerState::Issued),
+            (_, Ok(Transitioned::Done(row))) => {
+                assert_eq!((row.state, &row.number), (LedgerState::Void, &number));
+            }
+            (_, outcome) => panic!("{number}: {outcome:?}"),
+        }
+    }
+    database.psql(
+        "ALTER TABLE numgen_ledger DISABLE TRIGGER numgen_ledger_rows_stay;
+        DELETE FROM numgen_ledger WHERE number = '/bad'",
+    );
+    for on in [on, apart] {
+        assert_sound(&node, &on).await;
+    }
+    let events = database.psql("SELECT count(*), count(DISTINCT sequence) FROM numgen_ledger_events");
+    assert_eq!(events, "9|8", "each of nine rows once, of which two are the first of their counter");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_row_says_cannot_be_edited() {
     let database = Postgres::create_database();

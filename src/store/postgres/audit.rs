@@ -17,11 +17,14 @@ use crate::store::{
     AuditAction, AuditDetails, AuditEntry, AuditQuery, AuditRecord, AuditStore, Author, Note, StoreFuture,
 };
 
-/// The position is drawn under the lock.
+/// Positions are drawn under the lock.
 const APPEND: &str = "
     WITH alone AS MATERIALIZED (SELECT numgen_audit_lock())
     INSERT INTO numgen_audit (at_ms, prefix_key, action, subject, address, request_id, details)
-    SELECT $1, $2, $3, $4, $5, $6, $7 FROM alone";
+    SELECT e.at_ms, e.prefix_key, e.action, e.subject, e.address, e.request_id, e.details
+    FROM alone, unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[]) WITH ORDINALITY
+        AS e (at_ms, prefix_key, action, subject, address, request_id, details, place)
+    ORDER BY e.place";
 const PAGE: &str = "
     SELECT position, at_ms, prefix_key, action, subject, address, request_id, details FROM numgen_audit
     WHERE position > $1 AND at_ms BETWEEN $2 AND $3 ORDER BY position LIMIT $4";
@@ -32,8 +35,10 @@ const PAGE_OF_KEY: &str = "
 impl AuditStore for PostgresStore {
     fn append(&self, entry: AuditEntry) -> StoreFuture<'_, ()> {
         Box::pin(async move {
-            self.transact("append_audit", &entry, |connection, entry| Box::pin(append(connection, entry)))
-                .await
+            self.transact("append_audit", &entry, |connection, entry| {
+                Box::pin(async move { append(connection, &[entry]).await })
+            })
+            .await
         })
     }
 
@@ -42,25 +47,26 @@ impl AuditStore for PostgresStore {
     }
 }
 
-/// Writes the entry of a change in the transaction of the change: after everything else.
-pub(super) async fn enter(connection: &mut PgConnection, note: Option<&Note>) -> Result<(), Failure> {
-    match note {
-        Some(note) => append(connection, note.entry()).await,
-        None => Ok(()),
-    }
+/// Writes the entries of changes in the transaction of the changes: after everything else.
+pub(super) async fn enter(
+    connection: &mut PgConnection,
+    notes: impl IntoIterator<Item = &Note>,
+) -> Result<(), Failure> {
+    let entries: Vec<_> = notes.into_iter().map(Note::entry).collect();
+    if entries.is_empty() { Ok(()) } else { append(connection, &entries).await }
 }
 
-/// Writes an entry.
-pub(super) async fn append(connection: &mut PgConnection, entry: &AuditEntry) -> Result<(), Failure> {
-    let AuditEntry { at, author, action, key, details } = entry;
+/// Writes entries, in their order.
+pub(super) async fn append(connection: &mut PgConnection, entries: &[&AuditEntry]) -> Result<(), Failure> {
+    let authors = || entries.iter().map(|entry| &entry.author);
     sqlx::query(APPEND)
-        .bind(at.0)
-        .bind(key.as_str())
-        .bind(action.as_str())
-        .bind(&*author.subject)
-        .bind(author.address.map(|address| address.to_string()))
-        .bind(author.request_id.as_deref())
-        .bind(details.to_json())
+        .bind(entries.iter().map(|entry| entry.at.0).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| entry.action.as_str()).collect::<Vec<_>>())
+        .bind(authors().map(|author| &*author.subject).collect::<Vec<_>>())
+        .bind(authors().map(|author| author.address.map(|address| address.to_string())).collect::<Vec<_>>())
+        .bind(authors().map(|author| author.request_id.as_deref()).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| entry.details.to_json()).collect::<Vec<_>>())
         .execute(connection)
         .await?;
     Ok(())

@@ -1,7 +1,7 @@
 //! Changes of state: a caller confirms or voids, a reservation expires. Each is an event, written under the lock of the sheet.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -25,7 +25,7 @@ use super::{
 use crate::{
     calendar::Period,
     clock::UnixMillis,
-    counter::Counter,
+    counter::{Counter, SequenceValue},
     prefix_key::PrefixKey,
     store::{
         LedgerRow, Note, StoreError, Transition, Transitioned,
@@ -50,49 +50,106 @@ pub(super) struct Step {
     pub(super) note: Option<Note>,
 }
 
-/// Confirms or voids.
+/// Confirms or voids rows of one prefix key; answers what became of each step, in their order.
 pub(super) fn transition<'c>(
     connection: &'c mut PgConnection,
-    asked: &'c Step,
-) -> BoxFuture<'c, Result<Transitioned, Failure>> {
-    // `number <> ''` leads to the index, and keeps rows without a number out of reach.
-    const PLACE: &str =
-        "SELECT l.counter, l.sequence FROM numgen_ledger l JOIN numgen_ledger_keys k ON k.id = l.prefix
-        WHERE k.prefix_key = $1 AND l.number = $2 AND l.number <> ''";
-    const ROW: &str = columns!("AND l.sequence = $2");
+    steps: &'c [Step],
+) -> BoxFuture<'c, Result<Vec<Transitioned>, Failure>> {
     Box::pin(async move {
-        let Step { key, number, step, actor, now, note } = asked;
-        let query = sqlx::query(PLACE).bind(key.as_str()).bind(number);
-        let Some(place) = query.fetch_optional(&mut *connection).await? else {
-            return Ok(Transitioned::Unknown);
-        };
-        let (id, sequence): (i64, Whole) = (place.try_get("counter")?, place.try_get("sequence")?);
-        let mut sheet = sheet::lock_by_id(connection, id).await?;
-        // As it stands under the lock.
-        let mut row = reading::ledger_row(
-            &sqlx::query(ROW).bind(id).bind(sequence).fetch_one(&mut *connection).await?,
-        )?;
-        let counter = Counter { key: key.clone(), period: row.period.clone() };
-        let mut events = Vec::new();
-        if ledger::has_expired(&row, *now) {
-            events.push(ledger::expire(&counter, &mut sheet.account, &mut row, *now));
+        let mut outcomes = vec![Transitioned::Unknown; steps.len()];
+        let mut notes = Vec::new();
+        for (id, asked) in places(connection, steps).await? {
+            let mut book = Book::open(connection, id, &asked).await?;
+            for (at, sequence) in asked {
+                let step = &steps[at];
+                let (outcome, verdict) = book.take(step, sequence)?;
+                if matches!(verdict, Verdict::Changes(..)) {
+                    notes.extend(&step.note);
+                }
+                outcomes[at] = outcome;
+            }
+            book.close(connection).await?;
         }
-        let verdict = ledger::judge(row.state, step);
-        if let Verdict::Changes(kind, reason) = &verdict {
-            let account = &mut sheet.account;
-            events.push(ledger::change(&counter, account, &mut row, *kind, reason.clone(), actor, *now));
-        }
-        if !events.is_empty() {
-            write(connection, &sheet, std::slice::from_ref(&row), &events).await?;
-        }
-        if let Verdict::Changes(..) = &verdict {
-            enter(connection, note.as_ref()).await?;
-        }
-        Ok(match verdict {
-            Verdict::Contrary => Transitioned::Conflict(row),
-            Verdict::Stands | Verdict::Changes(..) => Transitioned::Done(row),
-        })
+        enter(connection, notes).await?;
+        Ok(outcomes)
     })
+}
+
+/// Where the rows are: by counter, in the order in which counters are locked, which step is about which row.
+async fn places(
+    connection: &mut PgConnection,
+    steps: &[Step],
+) -> Result<BTreeMap<i64, Vec<(usize, SequenceValue)>>, Failure> {
+    // `number <> ''` leads to the index, and keeps rows without a number out of reach.
+    const PLACES: &str =
+        "SELECT l.number, l.counter, l.sequence FROM numgen_ledger l JOIN numgen_ledger_keys k ON k.id = l.prefix
+        WHERE k.prefix_key = $1 AND l.number = ANY($2) AND l.number <> ''";
+    let key = steps.first().map_or("", |step| step.key.as_str());
+    let numbers: Vec<&str> = steps.iter().map(|step| step.number.as_str()).collect();
+    let rows = sqlx::query(PLACES).bind(key).bind(&numbers).fetch_all(connection).await?;
+    let mut found = HashMap::new();
+    for row in &rows {
+        let (id, sequence): (i64, Whole) = (row.try_get("counter")?, row.try_get("sequence")?);
+        found.insert(row.try_get::<&str, _>("number")?, (id, sequence.into()));
+    }
+    let mut places: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (at, number) in numbers.into_iter().enumerate() {
+        if let Some((id, sequence)) = found.get(number) {
+            places.entry(*id).or_default().push((at, *sequence));
+        }
+    }
+    Ok(places)
+}
+
+/// A counter that is locked, and rows of it as they stand under the lock.
+struct Book {
+    sheet: Sheet,
+    rows: BTreeMap<SequenceValue, LedgerRow>,
+    events: Vec<Event>,
+}
+
+impl Book {
+    async fn open(
+        connection: &mut PgConnection,
+        id: i64,
+        asked: &[(usize, SequenceValue)],
+    ) -> Result<Self, Failure> {
+        const ROWS: &str = columns!("AND l.sequence = ANY($2)");
+        let sheet = sheet::lock_by_id(connection, id).await?;
+        let sequences: Vec<Whole> = asked.iter().map(|(_, sequence)| Whole::from(*sequence)).collect();
+        let rows = sqlx::query(ROWS).bind(id).bind(sequences).fetch_all(connection).await?;
+        let rows = rows.iter().map(|row| reading::ledger_row(row).map(|row| (row.sequence, row)));
+        Ok(Self { sheet, rows: rows.collect::<Result<_, _>>()?, events: Vec::new() })
+    }
+
+    fn take(&mut self, step: &Step, sequence: SequenceValue) -> Result<(Transitioned, Verdict), Failure> {
+        let Self { sheet, rows, events } = self;
+        let row = rows.get_mut(&sequence).ok_or_else(|| Failure::corrupt("a ledger row that went away"))?;
+        let counter = Counter { key: step.key.clone(), period: row.period.clone() };
+        if ledger::has_expired(row, step.now) {
+            events.push(ledger::expire(&counter, &mut sheet.account, row, step.now));
+        }
+        let verdict = ledger::judge(row.state, &step.step);
+        if let Verdict::Changes(kind, reason) = &verdict {
+            let (account, actor) = (&mut sheet.account, &step.actor);
+            events.push(ledger::change(&counter, account, row, *kind, reason.clone(), actor, step.now));
+        }
+        let outcome = match verdict {
+            Verdict::Contrary => Transitioned::Conflict(row.clone()),
+            Verdict::Stands | Verdict::Changes(..) => Transitioned::Done(row.clone()),
+        };
+        Ok((outcome, verdict))
+    }
+
+    async fn close(mut self, connection: &mut PgConnection) -> Result<(), Failure> {
+        if self.events.is_empty() {
+            return Ok(());
+        }
+        let changed: BTreeSet<_> = self.events.iter().map(|event| event.sequence).collect();
+        self.rows.retain(|sequence, _| changed.contains(sequence));
+        let rows: Vec<_> = self.rows.into_values().collect();
+        write(connection, &self.sheet, &rows, &self.events).await
+    }
 }
 
 /// Voids reservations whose time is over, counter by counter.

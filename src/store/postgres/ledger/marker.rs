@@ -429,10 +429,11 @@ pub(in crate::store::postgres) async fn resume(
     let keys = sqlx::query(KEYS).fetch_all(&mut *connection).await?;
     adopt(connection).await?;
     let details = AuditDetails { reason: Some(reason.to_owned()), ..AuditDetails::default() };
-    for row in &keys {
+    let entry = |row| {
         let (author, action) = (Author::operator(), AuditAction::Resumed);
-        let entry = AuditEntry { at, author, action, key: prefix_key(row)?, details: details.clone() };
-        append(connection, &entry).await?;
-    }
+        Ok(AuditEntry { at, author, action, key: prefix_key(row)?, details: details.clone() })
+    };
+    let entries = keys.iter().map(entry).collect::<Result<Vec<_>, Failure>>()?;
+    append(connection, &entries.iter().collect::<Vec<_>>()).await?;
     Ok(Some(Vec::new()))
 }

@@ -28,7 +28,7 @@
 //! The hot path is one round trip and one commit for a whole batch (`press.rs`); for many counters at once, still one.
 //!
 //! Order of reading: `sheet.rs`, `entry.rs`, `statement.rs`, `../barrier.rs`, `press.rs`, `issue.rs`; `marker.rs`, `witness.rs`; then
-//! `changes.rs` (confirm, void, expire), `reading.rs` (pages, certificates, verification), `counters.rs` (the same sheets outside the ledger).
+//! `changes.rs` and `steps.rs` (confirm, void, expire), `reading.rs` (pages, certificates, verification), `counters.rs` (the same sheets outside the ledger).
 
 mod changes;
 mod counters;
@@ -39,6 +39,7 @@ mod press;
 mod reading;
 mod sheet;
 mod statement;
+mod steps;
 mod witness;
 
 use std::{
@@ -60,6 +61,7 @@ use self::{
     entry::Order,
     press::Press,
     sheet::{Batch, Sheet, Signature},
+    steps::Queues,
     witness::Witness,
 };
 use super::{PostgresStore, failure::unknown};
@@ -99,6 +101,7 @@ pub(super) struct Books {
     lines: AtomicI64,
     pages: Mutex<HashMap<Counter, Arc<tokio::sync::Mutex<Page>>, RandomState>>,
     press: Press,
+    steps: Queues,
     pub(super) witness: Witness,
     lifecycle: Lifecycle,
 }
@@ -139,6 +142,7 @@ impl Books {
             lines: AtomicI64::new(0),
             pages: Mutex::default(),
             press: Press::default(),
+            steps: Queues::default(),
             witness: Witness::new(writer, node),
             lifecycle,
         })
@@ -254,7 +258,7 @@ impl LedgerStore for PostgresStore {
         now: UnixMillis,
     ) -> StoreFuture<'_, Transitioned> {
         let step = changes::Step { key, number, step, actor, now, note: None };
-        Box::pin(async move { self.transact_ahead("transition", &step, changes::transition).await })
+        Box::pin(steps::take(self, step))
     }
 
     fn transition_noted(
@@ -266,7 +270,7 @@ impl LedgerStore for PostgresStore {
     ) -> StoreFuture<'_, Transitioned> {
         let (actor, now) = (Arc::clone(&note.entry().author.subject), note.entry().at);
         let step = changes::Step { key, number, step, actor, now, note: Some(note) };
-        Box::pin(async move { self.transact_ahead("transition", &step, changes::transition).await })
+        Box::pin(steps::take(self, step))
     }
 
     fn expire_reservations(&self, now: UnixMillis) -> StoreFuture<'_, u64> {
