@@ -893,7 +893,9 @@ async fn steps_that_share_a_transaction_stand_alone() {
     ask("/10", void());
     ask("/bad", void());
     sleep(SECOND / 2).await;
-    let queue = database.psql("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'");
+    let queue = database.psql(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()",
+    );
     assert_eq!(queue, "1", "transactions that wait for the counter");
     holder.await.expect("psql");
     let outcomes = steps.join_all().await;
