@@ -30,10 +30,17 @@ impl Line {
 
     fn hear(&mut self) -> std::io::Result<String> {
         let mut answer = [0; 256];
-        match self.0.read(&mut answer)? {
-            0 => Err(ErrorKind::UnexpectedEof.into()),
-            read => Ok(String::from_utf8_lossy(&answer[..read]).trim_end().to_owned()),
+        let read = loop {
+            match self.0.read(&mut answer) {
+                // Whoever was stopped, or frozen with the machine, is interrupted where there is a timeout (signal(7)).
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
+        if read == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
         }
+        Ok(String::from_utf8_lossy(&answer[..read]).trim_end().to_owned())
     }
 }
 
