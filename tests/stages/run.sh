@@ -12,7 +12,8 @@
 #   coverage     what unit, integration and hurl executed; at least COVERAGE_GATE percent of the lines
 #
 # Unit and integration tests run on a build that counts the lines it executes; nothing is compiled or run twice for it. It is optimised a
-# little: the models look through four times as many states a second, which is more than the compiler takes for it.
+# little: the models look through four times as many states a second, which is more than the compiler takes for it. The release binary
+# is built while the integration tests wait for their servers, by what they leave of the processors.
 # A failed stage does not stop the others. What could not run says so in the last lines, and fails where CI is set.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
@@ -101,20 +102,33 @@ counted_test() {
 unit() { tools_wait; step unit counted_test --lib; }
 integration() {
   tools_wait
+  release_start
   # Where the fault scenarios write how long the service needed to be back to normal.
   export NUMGEN_TEST_REPORT=$PWD/target/tools/recovery-times
   rm -f "$NUMGEN_TEST_REPORT"
-  step integration counted_test --test it -- --skip monitoring::
+  # Most of them wait for their servers most of the time.
+  step integration counted_test --test it -- --skip monitoring:: --test-threads $(($(nproc) + 1))
 }
 
 observe() { tools_wait; step_with prometheus observe counted_test --test it -- --nocapture monitoring::; }
 
 models() { tools_wait; step models counted_test --test models; }
 
-released= # the binary is built once
+# The binary is built once; ahead, where a later stage wants it.
+release_pid=
+released=
+release_start() {
+  case " ${stages[*]} " in *" end-to-end "* | *" load "* | *" manifests "*) ;; *) return ;; esac
+  nice -n 19 cargo build --quiet --release --locked >target/tools/release.log 2>&1 &
+  release_pid=$!
+}
+release_wait() {
+  wait "$release_pid" || { cat target/tools/release.log; return 1; }
+}
 release() {
-  [ -n "$released" ] || step build::release cargo build --quiet --release --locked
+  [ -z "$released" ] || return
   released=yes
+  if [ -n "$release_pid" ]; then step build::release release_wait; else step build::release cargo build --quiet --release --locked; fi
 }
 
 end_to_end() {
