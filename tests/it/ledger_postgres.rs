@@ -892,7 +892,13 @@ async fn steps_that_share_a_transaction_stand_alone() {
     ask("2027/1", void());
     ask("/10", void());
     ask("/bad", void());
+    let mut gone = JoinSet::new();
+    let (visitor, key, step) = (Arc::clone(&node), on.key.clone(), void());
+    gone.spawn(
+        async move { visitor.store.transition(key, "2027/2".to_owned(), step, "bob".into(), NOW).await },
+    );
     sleep(SECOND / 2).await;
+    drop(gone);
     let queue = database.psql(
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()",
     );
@@ -918,7 +924,10 @@ async fn steps_that_share_a_transaction_stand_alone() {
         assert_sound(&node, &on).await;
     }
     let events = database.psql("SELECT count(*), count(DISTINCT sequence) FROM numgen_ledger_events");
-    assert_eq!(events, "9|8", "each of nine rows once, of which two are the first of their counter");
+    assert_eq!(
+        events, "9|8",
+        "nine rows once, two of them the first of their counter; nothing for who has gone"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -137,14 +137,22 @@ fn keep_books(caller: &mut Caller) {
     caller.post("/numbers", &json!({ "prefix_key": "BOOKS", "reserve_seconds": 600 })).expect(200);
 }
 
-/// Waits until the survey has come round.
-fn wait_survey(story: &mut Story, server: &TestServer) {
-    story.wait(server, r#"numgen_sequence_last_value{mode="continuous",prefix="METER"}"#, |last| last > 20.0);
+/// A server that shares stores: looked at before it is ready, then busy.
+fn begin(server: &TestServer) -> (Story, Caller) {
+    Stopwatch::wait_until(Duration::from_secs(10), "it listens", || server.admin("/livez").is_ok());
+    let mut story = Story::default();
+    story.look(server);
+    server.wait_ready();
+    let mut caller = server.caller();
+    busy_day(server, &mut caller);
+    (story, caller)
 }
 
-/// Moves the counter past values, which become holes.
-fn skip_some(caller: &mut Caller) {
+/// Once the survey has come round, moves the counter past values, which become holes.
+fn skip_some(story: &mut Story, server: &TestServer, caller: &mut Caller) {
+    story.wait(server, r#"numgen_sequence_last_value{mode="continuous",prefix="METER"}"#, |last| last > 20.0);
     caller.post("/sequences/METER/advance", &json!({ "to": "900000" })).expect(200);
+    story.wait(server, r#"numgen_hole_values{prefix="METER",reason="advanced"}"#, |holes| holes > 0.0);
 }
 
 #[test]
@@ -155,9 +163,7 @@ fn embedded() {
     let mut caller = server.caller();
     busy_day(&server, &mut caller);
     keep_books(&mut caller);
-    wait_survey(&mut story, &server);
-    skip_some(&mut caller);
-    story.wait(&server, r#"numgen_hole_values{prefix="METER",reason="advanced"}"#, |holes| holes > 0.0);
+    skip_some(&mut story, &server, &mut caller);
     story.wait(&server, "numgen_ledger_oldest_reservation_seconds", |age| age > 0.0);
     assert_eq!(story.last["numgen_ledger_reservations_open"], 1.0);
     assert_eq!(story.last[r#"numgen_store_reachable{store="sqlite"}"#], 1.0);
@@ -197,15 +203,8 @@ fn bridge(story: &mut Story, server: &TestServer, caller: &mut Caller, store: &s
 fn redis() {
     let mut redis = Redis::start();
     let server = site().with("NUMGEN_REDIS_URL", &redis.url()).start_unready();
-    Stopwatch::wait_until(Duration::from_secs(10), "it listens", || server.admin("/livez").is_ok());
-    let mut story = Story::default();
-    story.look(&server);
-    server.wait_ready();
-    let mut caller = server.caller();
-    busy_day(&server, &mut caller);
-    wait_survey(&mut story, &server);
-    skip_some(&mut caller);
-    story.wait(&server, r#"numgen_hole_values{prefix="METER",reason="advanced"}"#, |holes| holes > 0.0);
+    let (mut story, mut caller) = begin(&server);
+    skip_some(&mut story, &server, &mut caller);
     story.wait(&server, "numgen_worker_slots_free", |free| free == 31.0);
     story.wait(&server, "numgen_segments_held", |held| held == 1.0);
     redis.kill();
@@ -223,16 +222,9 @@ fn postgres() {
     let line = Proxy::to(Postgres::shared().port());
     let url = through(&line, &database.url());
     let server = site().with("NUMGEN_DATABASE_URL", &url).start_unready();
-    Stopwatch::wait_until(Duration::from_secs(10), "it listens", || server.admin("/livez").is_ok());
-    let mut story = Story::default();
-    story.look(&server);
-    server.wait_ready();
-    let mut caller = server.caller();
-    busy_day(&server, &mut caller);
+    let (mut story, mut caller) = begin(&server);
     keep_books(&mut caller);
-    wait_survey(&mut story, &server);
-    skip_some(&mut caller);
-    story.wait(&server, r#"numgen_hole_values{prefix="METER",reason="advanced"}"#, |holes| holes > 0.0);
+    skip_some(&mut story, &server, &mut caller);
     story.wait(&server, "numgen_worker_slots_free", |free| free == 31.0);
     story.wait(&server, "numgen_ledger_oldest_reservation_seconds", |age| age > 0.0);
     line.set(Fault::Refuse);
@@ -254,16 +246,9 @@ fn full() {
         .with("NUMGEN_REDIS_URL", &fast.redis_url())
         .with("NUMGEN_DATABASE_URL", &through(&line, &database.url()))
         .start_unready();
-    Stopwatch::wait_until(Duration::from_secs(10), "it listens", || server.admin("/livez").is_ok());
-    let mut story = Story::default();
-    story.look(&server);
-    server.wait_ready();
-    let mut caller = server.caller();
-    busy_day(&server, &mut caller);
+    let (mut story, mut caller) = begin(&server);
     keep_books(&mut caller);
-    wait_survey(&mut story, &server);
-    skip_some(&mut caller);
-    story.wait(&server, r#"numgen_hole_values{prefix="METER",reason="advanced"}"#, |holes| holes > 0.0);
+    skip_some(&mut story, &server, &mut caller);
     // Large batches use their grants up; a segment is cut from what is granted to those that follow.
     Stopwatch::wait_until(Duration::from_secs(20), "a segment", || {
         caller.get("/numbers/METER");

@@ -6,6 +6,7 @@
 //!
 //! - A prefix key has one shared transaction under way in this process.
 //! - A step is taken by a transaction that began after it was asked for, in the order of asking.
+//! - A step whose caller has gone before that is left out.
 //! - What becomes of a step does not depend on those beside it: where a shared transaction fails for a reason that may be that of one
 //!   of them, each is taken by itself. But they wait together: also for a counter of another period that somebody holds.
 
@@ -79,6 +80,7 @@ impl Queues {
     fn next(&self, key: &PrefixKey) -> Option<Vec<Waiting>> {
         let mut queues = self.waiting();
         let queue = queues.get_mut(key)?;
+        queue.retain(|waiting| !waiting.answer.is_closed());
         let rest = queue.split_off(queue.len().min(MOST));
         let next = mem::replace(queue, rest);
         if next.is_empty() {
@@ -105,12 +107,28 @@ pub(super) async fn take(store: &PostgresStore, step: Step) -> Result<Transition
     }
 }
 
+/// Who works for a queue.
+struct Servant<'a> {
+    queues: &'a Queues,
+    key: &'a PrefixKey,
+}
+
+impl Drop for Servant<'_> {
+    /// After a bug nobody would ever work for those who wait: they are told that there is no answer, and the next one begins anew.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.queues.waiting().remove(self.key);
+        }
+    }
+}
+
 async fn serve(store: PostgresStore, key: PrefixKey) {
-    while let Some(next) = store.books().steps.next(&key) {
+    let servant = Servant { queues: &store.books().steps, key: &key };
+    while let Some(next) = servant.queues.next(&key) {
         let (steps, answers): (Vec<_>, Vec<_>) =
             next.into_iter().map(|waiting| (waiting.step, waiting.answer)).unzip();
         for (answer, outcome) in answers.into_iter().zip(together(&store, &steps).await) {
-            // Who has gone misses nothing: the step is taken.
+            // Who has gone meanwhile misses nothing: the step is taken.
             let _gone = answer.send(outcome);
         }
     }
