@@ -569,6 +569,29 @@ async fn a_batch_that_was_written_over_is_found_out() {
     assert_eq!(assert_sound(&others[0], &on).await.len(), 6, "drawn once");
 }
 
+/// Connections are cut while they are opened: nobody who has time notices.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_are_cut_as_they_open_cost_nobody() {
+    for locking in BOTH {
+        let database = Postgres::create_database();
+        let proxy = Proxy::to(Postgres::shared().port());
+        let node = Arc::new(Node::start(&through(&proxy, &database), locking, 60 * SECOND));
+        let on = counter("");
+        node.draw(&on, 1).await;
+        for _ in 0..5 {
+            proxy.set(Fault::CutReplies);
+            let mut calls = JoinSet::new();
+            for _ in 0..4 {
+                let (node, on) = (Arc::clone(&node), on.clone());
+                calls.spawn(async move { node.rows(&on).await.len() });
+            }
+            sleep(Duration::from_millis(50)).await;
+            proxy.set(Fault::None);
+            assert_eq!(calls.join_all().await, [1; 4]);
+        }
+    }
+}
+
 /// Connections are cut again and again under load. Every caller is answered in time, each value has one caller, none is left over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cut_connections_lose_and_double_nothing() {

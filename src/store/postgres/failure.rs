@@ -39,6 +39,15 @@ pub(super) enum Meaning {
     Final(StoreError),
 }
 
+impl Meaning {
+    /// What a caller is told who does not try again.
+    pub(super) fn into_error(self) -> StoreError {
+        match self {
+            Self::Conflict(error) | Self::Lost(error) | Self::Final(error) => error,
+        }
+    }
+}
+
 /// SQLSTATE classes and codes, PostgreSQL manual, appendix A.
 mod state {
     pub(super) const CONNECTION: &str = "08";

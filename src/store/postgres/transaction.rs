@@ -119,7 +119,7 @@ impl PostgresStore {
         operation: &'static str,
         until: Instant,
     ) -> Result<PgConnection, StoreError> {
-        let mut session = self.shared.session(operation, until).await?;
+        let mut session = self.shared.session(operation, until).await.map_err(Meaning::into_error)?;
         let Some(connection) = session.connection.take() else {
             return Err(unavailable(operation, "the connection was given back"));
         };
@@ -150,31 +150,37 @@ impl Shared {
     {
         let mut pause = CONFLICT_PAUSE;
         loop {
-            let mut session = self.session(operation, until).await?;
-            let outcome = session.run(operation, until, ending, arguments, work).await;
-            let error = match outcome {
-                Ok(result) => {
-                    session.keep();
-                    return Ok(result);
-                }
-                Err(Meaning::Final(error)) => {
-                    session.roll_back(until).await;
-                    return Err(error);
-                }
-                Err(Meaning::Conflict(error)) => {
-                    session.roll_back(until).await;
-                    error
-                }
-                Err(Meaning::Lost(error)) => error,
+            let error = match self.once(operation, until, ending, arguments, work).await {
+                Ok(result) => return Ok(result),
+                Err(Meaning::Final(error)) => return Err(error),
+                Err(Meaning::Conflict(error) | Meaning::Lost(error)) => error,
             };
-            drop(session);
-            let nap = jittered(pause);
-            pause = (pause * 2).min(LONGEST_PAUSE);
-            if Instant::now() + nap >= until {
-                return Err(error);
-            }
-            sleep(nap).await;
+            rest(&mut pause, until, error).await?;
         }
+    }
+
+    /// One attempt, on a connection that is given back or closed.
+    async fn once<A, T, W>(
+        &self,
+        operation: &'static str,
+        until: Instant,
+        ending: Ending,
+        arguments: &A,
+        work: &W,
+    ) -> Result<T, Meaning>
+    where
+        A: Sync + ?Sized,
+        T: Send,
+        W: for<'c> Fn(&'c mut PgConnection, &'c A) -> BoxFuture<'c, Result<T, Failure>> + Send + Sync,
+    {
+        let mut session = self.session(operation, until).await?;
+        let outcome = session.run(operation, until, ending, arguments, work).await;
+        match &outcome {
+            Ok(_) => session.keep(),
+            Err(Meaning::Final(_) | Meaning::Conflict(_)) => session.roll_back(until).await,
+            Err(Meaning::Lost(_)) => {}
+        }
+        outcome
     }
 
     /// A connection of the pool. New ones are opened at home, whatever runtime calls: there the network is served until the end.
@@ -205,7 +211,7 @@ impl Shared {
     }
 
     /// A connection, as soon as the store is ready and one is free. A store that is known to be away is not waited for long.
-    async fn session(&self, operation: &'static str, until: Instant) -> Result<Session, StoreError> {
+    async fn session(&self, operation: &'static str, until: Instant) -> Result<Session, Meaning> {
         let mut reachable = self.reachable.clone();
         let until = until.min(Instant::now() + self.patience());
         let ready = async {
@@ -217,11 +223,15 @@ impl Shared {
         };
         match timeout_at(until, ready).await {
             Ok(Ok(connection)) => Ok(Session { connection: Some(connection) }),
-            Ok(Err(error)) => Err(unavailable(operation, &said(&error))),
-            Err(_elapsed) => Err(match &*self.reachable.borrow() {
+            Ok(Err(error @ sqlx::Error::PoolClosed)) => {
+                Err(Meaning::Final(unavailable(operation, &said(&error))))
+            }
+            // Nothing has begun on a connection that was cut while it was opened.
+            Ok(Err(error)) => Err(meaning(operation, error.into())),
+            Err(_elapsed) => Err(Meaning::Final(match &*self.reachable.borrow() {
                 Reachable::Yes => unknown(operation),
                 Reachable::No { reason, .. } => unavailable(operation, reason),
-            }),
+            })),
         }
     }
 }
@@ -317,8 +327,19 @@ async fn execute(connection: &mut PgConnection, statements: String) -> Result<()
     sqlx::raw_sql(AssertSqlSafe(statements)).execute(connection).await.map(drop)
 }
 
+/// Waits, longer each time; `error` is the answer where there is no time for it.
+pub(super) async fn rest(pause: &mut Duration, until: Instant, error: StoreError) -> Result<(), StoreError> {
+    let nap = jittered(*pause);
+    *pause = (*pause * 2).min(LONGEST_PAUSE);
+    if Instant::now() + nap >= until {
+        return Err(error);
+    }
+    sleep(nap).await;
+    Ok(())
+}
+
 /// Between half of it and all of it.
-pub(super) fn jittered(pause: Duration) -> Duration {
+fn jittered(pause: Duration) -> Duration {
     let mut bits = [0; 1];
     // Without randomness everybody waits equally long: slower, not wrong.
     let _ = getrandom::fill(&mut bits);

@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use sqlx::{PgConnection, Row};
 use tokio::{
     sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard},
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 use super::{
@@ -23,7 +23,7 @@ use super::{
         barrier::barrier,
         failure::{Failure, unknown},
         idempotency::key_of,
-        transaction::jittered,
+        transaction::rest,
     },
     Guess, OPERATION, Page,
     entry::{self, Entry, Order},
@@ -40,9 +40,8 @@ use crate::{
 /// How often the optimistic strategy reads and tries before it takes the row lock.
 const OPTIMISTIC_ATTEMPTS: u32 = 4;
 
-/// How long to wait before trying again, at first and at most.
+/// How long to wait before trying again, at first.
 const PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// A batch worked out: its answers, and the sheet afterwards.
 #[derive(Clone)]
@@ -359,17 +358,6 @@ fn was_written<'c>(
         let last: Option<i64> = displaced.map(|row| row.try_get("batch")).transpose()?;
         Ok(last.is_some_and(|last| Batch(last).proves(batch)))
     })
-}
-
-/// Waits, longer each time; `error` is the answer where there is no time for it.
-async fn rest(pause: &mut Duration, until: Instant, error: StoreError) -> Result<(), StoreError> {
-    let nap = jittered(*pause);
-    *pause = (*pause * 2).min(LONGEST_PAUSE);
-    if Instant::now() + nap >= until {
-        return Err(error);
-    }
-    sleep(nap).await;
-    Ok(())
 }
 
 /// What is left of the time, if anything is.

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    super::{PostgresStore, Shared, failure::Failure},
+    super::{PostgresStore, Shared, failure::Failure, transaction::rest},
     KNOWN_LIMIT,
     marker::{self, Beat, Finding},
     sheet::Sheet,
@@ -39,6 +39,9 @@ const LEASE: Duration = Duration::from_secs(30);
 /// How often one is given, and how often a suspended ledger is looked at.
 const EVERY: Duration = Duration::from_secs(1);
 const EVERY_WHILE_SUSPENDED: Duration = Duration::from_millis(250);
+
+/// How long to wait before one that was not acknowledged is given again, at first.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// A sign of life that was acknowledged less than this ago is not deleted for its age by anybody.
 const YOUNG: Duration = Duration::from_secs(24 * 3_600);
@@ -200,16 +203,24 @@ impl PostgresStore {
     /// Waits until this process may draw.
     pub(super) async fn may_draw(&self, until: Instant) -> Result<(), StoreError> {
         let witness = &self.shared.books.witness;
+        let mut pause = PAUSE;
         loop {
             if witness.may_draw() {
                 return Ok(());
             }
-            match Box::pin(self.attend(until.saturating_duration_since(Instant::now()))).await? {
-                None => {}
-                Some(Suspension::Settling) if Instant::now() + EVERY_WHILE_SUSPENDED < until => {
+            match Box::pin(self.attend(until.saturating_duration_since(Instant::now()))).await {
+                Ok(None) => {}
+                Ok(Some(Suspension::Settling)) if Instant::now() + EVERY_WHILE_SUSPENDED < until => {
                     sleep(EVERY_WHILE_SUSPENDED).await;
                 }
-                Some(why) => return Err(StoreError::Suspended { why }),
+                Ok(Some(why)) => return Err(StoreError::Suspended { why }),
+                // A server that is known to be away was waited for as long as is worth it.
+                Err(error @ StoreError::Unavailable { .. }) if self.is_away() => return Err(error),
+                // It can be given again, whether it arrived or not.
+                Err(error @ (StoreError::Timeout { .. } | StoreError::Unavailable { .. })) => {
+                    rest(&mut pause, until, error).await?;
+                }
+                Err(error) => return Err(error),
             }
         }
     }
