@@ -13,7 +13,7 @@ use crate::{
     auth::Scope,
     body::{self, Body},
     json::{Message, Object},
-    store::{AuditAction, AuditDetails, Transition, Transitioned},
+    store::{AuditAction, AuditDetails, LedgerStep, Transition, Transitioned},
 };
 
 /// The longest reason, in characters.
@@ -70,26 +70,23 @@ async fn step(
     request: &Incoming<'_>,
     key: &str,
     number: &str,
-    step: Transition,
+    transition: Transition,
 ) -> Result<Response<Body>, Error> {
     let (claims, key) = request.caller_of(Scope::NumbersIssue, key)?;
     super::request::rule(parts, &key)?;
-    let actor = Arc::clone(&claims.subject);
-    let (word, outcome) = match step {
+    let (word, note) = match &transition {
         // The ordinary course, which the events of the ledger tell of.
-        Transition::Confirm => {
-            let (number, at) = (number.to_owned(), parts.clock.now());
-            ("confirmed", parts.ledgers.transition(key.clone(), number, step, Arc::clone(&actor), at).await?)
-        }
-        Transition::Void { ref reason } => {
-            let text = number.to_owned();
-            let (number, reason) = (Some(text.clone()), Some(reason.clone()));
+        Transition::Confirm => ("confirmed", None),
+        Transition::Void { reason } => {
+            let (number, reason) = (Some(number.to_owned()), Some(reason.clone()));
             let details = AuditDetails { number, reason, ..AuditDetails::default() };
-            let note = request.note(parts, AuditAction::Voided, &key, details)?;
-            ("voided", parts.ledgers.transition_noted(key.clone(), text, step, note).await?)
+            ("voided", Some(request.note(parts, AuditAction::Voided, &key, details)?))
         }
     };
-    match outcome {
+    let actor = Arc::clone(&claims.subject);
+    let at = note.as_ref().map_or_else(|| parts.clock.now(), |note| note.entry().at);
+    let step = LedgerStep { number: number.to_owned(), transition, actor: Arc::clone(&actor), at, note };
+    match parts.engine.step(key.clone(), step).await? {
         Transitioned::Done(row) => {
             tracing::info!(prefix_key = key.as_str(), number, actor = &*actor, "{word}");
             Ok(body::json(StatusCode::OK, row_to_json(&row).to_string()))

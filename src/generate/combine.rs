@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //!
-//! 1. A lane (one counter) never has more than one call in flight. A call whose batch has its place in the order and only waits for
+//! 1. A lane (one counter, or one prefix key) never has more than one call in flight. A call whose batch has its place in the order and only waits for
 //!    the disk ([`Served::Later`]) is not in flight any more: the next one comes after it.
 //! 2. A request is served only by a call that was sent after the request arrived: whoever asks after an answer was seen
 //!    gets higher values. That is what makes the order of a counter real-time order.
@@ -18,6 +18,7 @@
 use std::{
     collections::HashMap,
     future::Future,
+    hash::Hash,
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -32,7 +33,7 @@ use tokio::{
 
 use tracing::{Instrument, Span};
 
-use crate::{counter::Counter, lifecycle::Lifecycle, store::StoreError, telemetry::BatchSizes};
+use crate::{lifecycle::Lifecycle, store::StoreError, telemetry::BatchSizes};
 
 /// The target of the spans here.
 const TRACED: &str = "numgen::generate";
@@ -41,7 +42,7 @@ const TRACED: &str = "numgen::generate";
 pub(super) type Promise<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>;
 
 /// The call of one batch: as many answers as requests, in their order.
-pub(super) type Call<R, A> = Box<dyn Fn(Counter, Vec<R>) -> Promise<Served<A>> + Send + Sync>;
+pub(super) type Call<K, R, A> = Box<dyn Fn(K, Vec<R>) -> Promise<Served<A>> + Send + Sync>;
 
 /// What a call has come to.
 pub(super) enum Served<A> {
@@ -66,16 +67,21 @@ pub(super) enum CombineError {
 }
 
 /// What becomes of an answer whose caller has gone: it was drawn, and nobody will show it.
-pub(super) type Undelivered<A> = Box<dyn Fn(&Counter, A) + Send + Sync>;
+pub(super) type Undelivered<K, A> = Box<dyn Fn(&K, A) + Send + Sync>;
 
-/// Those who wait for the next call of each counter.
-type Lanes<R, A> = HashMap<Counter, Vec<Waiting<R, A>>, RandomState>;
+/// What has a lane of its own.
+pub(super) trait Key: Clone + Eq + Hash + Send + Sync + 'static {}
+
+impl<K: Clone + Eq + Hash + Send + Sync + 'static> Key for K {}
+
+/// Those who wait for the next call of each lane.
+type Lanes<K, R, A> = HashMap<K, Vec<Waiting<R, A>>, RandomState>;
 
 /// Lanes of one kind of call.
-pub(super) struct Combiner<R, A> {
-    lanes: Mutex<Lanes<R, A>>,
-    call: Call<R, A>,
-    undelivered: Undelivered<A>,
+pub(super) struct Combiner<K, R, A> {
+    lanes: Mutex<Lanes<K, R, A>>,
+    call: Call<K, R, A>,
+    undelivered: Undelivered<K, A>,
     /// Whether two requests may share a call: they must agree on everything but themselves.
     together: fn(&R, &R) -> bool,
     max_batch: usize,
@@ -119,10 +125,10 @@ struct Delivery<A> {
     answers: Vec<(oneshot::Sender<Outcome<A>>, Outcome<A>)>,
 }
 
-impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
+impl<K: Key, R: Send + 'static, A: Send + 'static> Combiner<K, R, A> {
     pub(super) fn new(
-        call: Call<R, A>,
-        undelivered: Undelivered<A>,
+        call: Call<K, R, A>,
+        undelivered: Undelivered<K, A>,
         together: fn(&R, &R) -> bool,
         max_batch: usize,
         patience: Duration,
@@ -146,35 +152,35 @@ impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
     /// # Errors
     ///
     /// [`CombineError`]; whether the request was served is then unknown, as it is for the call.
-    pub(super) async fn submit(self: &Arc<Self>, counter: Counter, request: R) -> Result<A, CombineError> {
+    pub(super) async fn submit(self: &Arc<Self>, key: K, request: R) -> Result<A, CombineError> {
         let (answer, answered) = oneshot::channel();
         let deadline = Instant::now() + self.patience;
-        let span = tracing::debug_span!(target: TRACED, "draw");
+        let span = tracing::debug_span!(target: TRACED, "wait");
         let caller = Caller { answer, home: Handle::current(), deadline };
         let waiting = Waiting { request, caller, span };
         let starts_lane = {
             let mut lanes = self.lanes();
             // A lane exists exactly while somebody drives it.
-            match lanes.get_mut(&counter) {
+            match lanes.get_mut(&key) {
                 Some(lane) => {
                     lane.push(waiting);
                     false
                 }
                 None => {
-                    lanes.insert(counter.clone(), vec![waiting]);
+                    lanes.insert(key.clone(), vec![waiting]);
                     true
                 }
             }
         };
         if starts_lane {
-            self.lifecycle.spawn(Arc::clone(self).drive(counter));
+            self.lifecycle.spawn(Arc::clone(self).drive(key));
         }
         answered.await.unwrap_or(Err(CombineError::Abandoned))
     }
 
     /// Calls until nobody waits in the lane.
-    async fn drive(self: Arc<Self>, counter: Counter) {
-        let lane = Lane { combiner: &self, counter: &counter };
+    async fn drive(self: Arc<Self>, key: K) {
+        let lane = Lane { combiner: &self, key: &key };
         let mut alarm = pin!(tokio::time::sleep(self.patience));
         loop {
             tokio::task::yield_now().await;
@@ -186,13 +192,13 @@ impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
             let span = span_of_call(&batch);
             let (requests, mut callers): (Vec<R>, Vec<_>) =
                 batch.into_iter().map(|waiting| (waiting.request, Some(waiting.caller))).unzip();
-            let call: Promise<_> = Box::pin((self.call)(counter.clone(), requests).instrument(span));
+            let call: Promise<_> = Box::pin((self.call)(key.clone(), requests).instrument(span));
             match lane.await_call(call, &mut callers, alarm.as_mut()).await {
-                Ok(Served::Now(answers)) => self.hand_out(&counter, callers, Ok(answers)),
+                Ok(Served::Now(answers)) => self.hand_out(&key, callers, Ok(answers)),
                 Ok(Served::Later(rest)) => {
-                    self.lifecycle.spawn(Arc::clone(&self).await_rest(counter.clone(), callers, rest));
+                    self.lifecycle.spawn(Arc::clone(&self).await_rest(key.clone(), callers, rest));
                 }
-                Err(error) => self.hand_out(&counter, callers, Err(error)),
+                Err(error) => self.hand_out(&key, callers, Err(error)),
             }
         }
     }
@@ -200,7 +206,7 @@ impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
     /// Waits for the answers of a batch that has left its lane. Whose time is up before is told so.
     async fn await_rest(
         self: Arc<Self>,
-        counter: Counter,
+        key: K,
         mut callers: Vec<Option<Caller<A>>>,
         mut rest: Promise<Vec<A>>,
     ) {
@@ -212,12 +218,12 @@ impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
                 Err(_elapsed) => dismiss(&mut callers, Instant::now()),
             }
         };
-        self.hand_out(&counter, callers, outcome);
+        self.hand_out(&key, callers, outcome);
     }
 
     fn hand_out(
         self: &Arc<Self>,
-        counter: &Counter,
+        key: &K,
         callers: Vec<Option<Caller<A>>>,
         outcome: Result<Vec<A>, StoreError>,
     ) {
@@ -228,19 +234,19 @@ impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
                 callers.iter().map(|_| Err(error.clone())).collect()
             }
         };
-        for delivery in self.by_home(counter, callers.into_iter().zip(answers)) {
-            self.deliver(counter, delivery);
+        for delivery in self.by_home(key, callers.into_iter().zip(answers)) {
+            self.deliver(key, delivery);
         }
     }
 
     /// Hands out answers on the runtime of those who wait for them.
-    fn deliver(self: &Arc<Self>, counter: &Counter, delivery: Delivery<A>) {
+    fn deliver(self: &Arc<Self>, key: &K, delivery: Delivery<A>) {
         let Delivery { home, answers } = delivery;
-        let (combiner, counter) = (Arc::clone(self), counter.clone());
+        let (combiner, key) = (Arc::clone(self), key.clone());
         let hand_out = move || {
             for (caller, answer) in answers {
                 if let Err(unheard) = caller.send(answer) {
-                    combiner.keep(&counter, unheard);
+                    combiner.keep(&key, unheard);
                 }
             }
         };
@@ -254,13 +260,13 @@ impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
     /// Sorts answers by the runtimes of their callers, of which there are as many as cores.
     fn by_home(
         &self,
-        counter: &Counter,
+        key: &K,
         answers: impl Iterator<Item = (Option<Caller<A>>, Outcome<A>)>,
     ) -> Vec<Delivery<A>> {
         let mut deliveries: Vec<Delivery<A>> = Vec::new();
         for (caller, answer) in answers {
             let Some(Caller { answer: caller, home, .. }) = caller else {
-                self.keep(counter, answer);
+                self.keep(key, answer);
                 continue;
             };
             match deliveries.iter_mut().find(|delivery| delivery.home.id() == home.id()) {
@@ -272,13 +278,13 @@ impl<R: Send + 'static, A: Send + 'static> Combiner<R, A> {
     }
 
     /// A caller that has gone misses nothing; what was drawn for it must not be lost.
-    fn keep(&self, counter: &Counter, unheard: Outcome<A>) {
+    fn keep(&self, key: &K, unheard: Outcome<A>) {
         if let Ok(served) = unheard {
-            (self.undelivered)(counter, served);
+            (self.undelivered)(key, served);
         }
     }
 
-    fn lanes(&self) -> MutexGuard<'_, Lanes<R, A>> {
+    fn lanes(&self) -> MutexGuard<'_, Lanes<K, R, A>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -306,19 +312,19 @@ fn span_of_call<R, A>(batch: &[Waiting<R, A>]) -> Span {
 }
 
 /// A lane that is being driven. Dropping it while it is (a panic in a call) closes it, so that the next request starts anew.
-struct Lane<'a, R: Send + 'static, A: Send + 'static> {
-    combiner: &'a Combiner<R, A>,
-    counter: &'a Counter,
+struct Lane<'a, K: Key, R: Send + 'static, A: Send + 'static> {
+    combiner: &'a Combiner<K, R, A>,
+    key: &'a K,
 }
 
-impl<R: Send + 'static, A: Send + 'static> Lane<'_, R, A> {
+impl<K: Key, R: Send + 'static, A: Send + 'static> Lane<'_, K, R, A> {
     /// Those at the front who may share a call; an empty batch closes the lane.
     fn next_batch(&self) -> Vec<Waiting<R, A>> {
         let mut lanes = self.combiner.lanes();
-        let Some(lane) = lanes.get_mut(self.counter) else { return Vec::new() };
+        let Some(lane) = lanes.get_mut(self.key) else { return Vec::new() };
         lane.retain(|waiting| !waiting.caller.answer.is_closed());
         let Some(first) = lane.first() else {
-            lanes.remove(self.counter);
+            lanes.remove(self.key);
             return Vec::new();
         };
         let alike = lane
@@ -353,7 +359,7 @@ impl<R: Send + 'static, A: Send + 'static> Lane<'_, R, A> {
         let now = Instant::now();
         dismiss(callers, now);
         let mut lanes = self.combiner.lanes();
-        let waiting = lanes.entry(self.counter.clone()).or_default();
+        let waiting = lanes.entry(self.key.clone()).or_default();
         for late in waiting.extract_if(.., |waiting| waiting.caller.is_late(now)) {
             late.caller.give_up();
         }
@@ -364,11 +370,11 @@ impl<R: Send + 'static, A: Send + 'static> Lane<'_, R, A> {
     }
 }
 
-impl<R: Send + 'static, A: Send + 'static> Drop for Lane<'_, R, A> {
+impl<K: Key, R: Send + 'static, A: Send + 'static> Drop for Lane<'_, K, R, A> {
     fn drop(&mut self) {
         // After a regular end the lane is closed already, and may have been opened by somebody else.
         if std::thread::panicking() {
-            self.combiner.lanes().remove(self.counter);
+            self.combiner.lanes().remove(self.key);
         }
     }
 }
@@ -380,7 +386,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::{calendar::Period, prefix_key::PrefixKey};
+    use crate::{calendar::Period, counter::Counter, prefix_key::PrefixKey};
 
     fn counter() -> Counter {
         Counter { key: PrefixKey::parse("A").expect("valid"), period: Period::none() }
@@ -389,7 +395,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(5);
 
     struct Fake {
-        combiner: Arc<Combiner<u32, u32>>,
+        combiner: Arc<Combiner<Counter, u32, u32>>,
         gate: Arc<Semaphore>,
         batches: Arc<Mutex<Vec<Vec<u32>>>>,
         in_flight: Arc<AtomicUsize>,
@@ -403,7 +409,7 @@ mod tests {
         let in_flight = Arc::new(AtomicUsize::new(0));
         let (inner_gate, inner_batches, inner_flight) =
             (Arc::clone(&gate), Arc::clone(&batches), Arc::clone(&in_flight));
-        let call: Call<u32, u32> = Box::new(move |_, requests| {
+        let call: Call<Counter, u32, u32> = Box::new(move |_, requests| {
             let (gate, batches, in_flight) =
                 (Arc::clone(&inner_gate), Arc::clone(&inner_batches), Arc::clone(&inner_flight));
             Box::pin(async move {
@@ -420,7 +426,7 @@ mod tests {
         });
         let returned = Arc::new(Mutex::new(Vec::new()));
         let list = Arc::clone(&returned);
-        let undelivered: Undelivered<u32> =
+        let undelivered: Undelivered<Counter, u32> =
             Box::new(move |_, answer| list.lock().expect("no panic").push(answer));
         let sizes = BatchSizes::default();
         let combiner =

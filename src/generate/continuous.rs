@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    counter::Counter,
     lifecycle::Lifecycle,
     rule::OnOutage,
     store::{Bounds, Claim, CounterStore, StoreError, TakeRequest, Taken},
@@ -18,7 +19,7 @@ use super::{
 const MAX_BATCH: usize = 1_024;
 
 pub(super) struct Continuous {
-    combiner: Arc<Combiner<Take, Answer>>,
+    combiner: Arc<Combiner<Counter, Take, Answer>>,
 }
 
 struct Take {
@@ -41,7 +42,7 @@ impl Continuous {
         lifecycle: &Lifecycle,
     ) -> Self {
         let (to_return, returns) = (Arc::clone(&store), lifecycle.clone());
-        let undelivered: Undelivered<Answer> = Box::new(move |counter, answer| {
+        let undelivered: Undelivered<Counter, Answer> = Box::new(move |counter, answer| {
             let Answer { taken: Taken::Fresh(values) | Taken::Segment(values), keyed: false } = answer else {
                 return;
             };
@@ -55,7 +56,7 @@ impl Continuous {
                 }
             });
         });
-        let call: Call<Take, Answer> = Box::new(move |counter, takes| {
+        let call: Call<Counter, Take, Answer> = Box::new(move |counter, takes| {
             let store = Arc::clone(&store);
             Box::pin(async move {
                 let Some(Take { bounds, .. }) = takes.first() else { return Ok(Served::Now(Vec::new())) };

@@ -1,4 +1,4 @@
-//! The engine: turns an order for numbers into numbers.
+//! The engine: turns an order for numbers into numbers, and changes what became of them.
 //!
 //! Invariants:
 //!
@@ -8,13 +8,14 @@
 //!    idempotency key returns.
 //! 3. An answer is given only after its store has made it durable; a snowflake needs none.
 //!
-//! Reading order: [`Engine::issue`], one arm per mode; then `snowflake`, `continuous`, `strict`, `temporary`; `combine` is how many requests
-//! share one call of a store, `stamp` how an answer is remembered under an idempotency key.
+//! Reading order: [`Engine::issue`], one arm per mode; then `snowflake`, `continuous`, `strict`, `temporary`; `steps` confirms and voids;
+//! `combine` is how many requests share one call of a store, `stamp` how an answer is remembered under an idempotency key.
 
 mod combine;
 mod continuous;
 mod snowflake;
 mod stamp;
+mod steps;
 mod strict;
 pub mod temporary;
 #[cfg(test)]
@@ -30,9 +31,12 @@ use crate::{
     counter::{Counter, Ranges, SequenceValue, ValueRange},
     language::{Language, Localized},
     lifecycle::Lifecycle,
+    prefix_key::PrefixKey,
     rule::{Mode, Rule},
     snowflake::{IdParts, Ids, Layout},
-    store::{Bounds, CounterStore, IdempotencyStore, LedgerStore, StoreError, Taken},
+    store::{
+        Bounds, CounterStore, IdempotencyStore, LedgerStep, LedgerStore, StoreError, Taken, Transitioned,
+    },
     telemetry::BatchSizes,
     template::{Origin, Template},
 };
@@ -305,6 +309,7 @@ pub struct Engine {
     idempotency: Arc<dyn IdempotencyStore>,
     continuous: continuous::Continuous,
     strict: strict::Strict,
+    steps: steps::Steps,
     temporary: Option<Arc<temporary::Issuer>>,
 }
 
@@ -318,6 +323,7 @@ impl Engine {
             ids,
             idempotency: stores.idempotency,
             continuous: continuous::Continuous::new(stores.counters, patience, of_counters, lifecycle),
+            steps: steps::Steps::new(Arc::clone(&stores.ledgers), patience, lifecycle),
             strict: strict::Strict::new(stores.ledgers, patience, of_ledgers, lifecycle),
             temporary: stores.temporary,
         }
@@ -358,6 +364,15 @@ impl Engine {
             }
         };
         answer(order, taken, stamp)
+    }
+
+    /// Confirms or voids a strict number of `key`.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`, `Store` and `Internal`; it may have been done then, and can be asked for again.
+    pub async fn step(&self, key: PrefixKey, step: LedgerStep) -> Result<Transitioned, IssueError> {
+        self.steps.take(key, step).await
     }
 
     /// What an order gets that its store did not serve: temporary numbers, where rule and caller allow them, else the error.

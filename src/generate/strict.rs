@@ -20,7 +20,7 @@ use super::{
 const MAX_BATCH: usize = 256;
 
 pub(super) struct Strict {
-    combiner: Arc<Combiner<Issue, Taken>>,
+    combiner: Arc<Combiner<Counter, Issue, Taken>>,
 }
 
 struct Issue {
@@ -37,7 +37,7 @@ impl Strict {
         sizes: BatchSizes,
         lifecycle: &Lifecycle,
     ) -> Self {
-        let call: Call<Issue, Taken> = Box::new(move |counter, issues| {
+        let call: Call<Counter, Issue, Taken> = Box::new(move |counter, issues| {
             let store = Arc::clone(&store);
             Box::pin(async move {
                 let Some(Issue { bounds, .. }) = issues.first() else { return Ok(Served::Now(Vec::new())) };

@@ -17,8 +17,8 @@ use std::{
 
 use super::{
     Advanced, AuditEntry, Bounds, Certificate, Claim, CounterState, CounterStore, Elsewhere, Hole,
-    HoleReason, IdMillis, IdempotencyStore, Instance, IssueRequest, LedgerQuery, LedgerRow, LedgerStore,
-    Note, RenderNumber, Reservations, RuleRecord, StoreError, StoreFuture, TakeRequest, Taken, Transition,
+    HoleReason, IdMillis, IdempotencyStore, Instance, IssueRequest, LedgerQuery, LedgerRow, LedgerStep,
+    LedgerStore, Note, RenderNumber, Reservations, RuleRecord, StoreError, StoreFuture, TakeRequest, Taken,
     Transitioned, Verification,
     draw::{Movement, Record, Standing, plan_infallibly},
     ledger::{self, Account, Advance, Event, Verdict},
@@ -175,15 +175,8 @@ impl State {
         Advanced::Done
     }
 
-    fn transition(
-        &mut self,
-        key: &PrefixKey,
-        number: String,
-        step: &Transition,
-        actor: &str,
-        now: UnixMillis,
-        note: Option<&Note>,
-    ) -> Transitioned {
+    fn transition(&mut self, key: &PrefixKey, step: LedgerStep) -> Transitioned {
+        let LedgerStep { number, transition, actor, at: now, note } = step;
         let place = self.numbers.get(&(key.clone(), number)).cloned();
         let Some((period, sequence)) = place else { return Transitioned::Unknown };
         let counter = Counter { key: key.clone(), period };
@@ -192,14 +185,14 @@ impl State {
         if ledger::has_expired(row, now) {
             tally.events.push(ledger::expire(&counter, &mut tally.account, row, now));
         }
-        match ledger::judge(row.state, step) {
+        match ledger::judge(row.state, &transition) {
             Verdict::Stands => Transitioned::Done(row.clone()),
             Verdict::Contrary => Transitioned::Conflict(row.clone()),
             Verdict::Changes(change, reason) => {
-                let event = ledger::change(&counter, &mut tally.account, row, change, reason, actor, now);
+                let event = ledger::change(&counter, &mut tally.account, row, change, reason, &actor, now);
                 tally.events.push(event);
                 let row = row.clone();
-                self.note(note);
+                self.note(note.as_ref());
                 Transitioned::Done(row)
             }
         }
@@ -381,28 +374,8 @@ impl LedgerStore for MemoryStore {
         self.with(move |state| state.issue(&counter, bounds, &requests, &render, self.clock.now()))
     }
 
-    fn transition(
-        &self,
-        key: PrefixKey,
-        number: String,
-        step: Transition,
-        actor: Arc<str>,
-        now: UnixMillis,
-    ) -> StoreFuture<'_, Transitioned> {
-        self.with(move |state| Ok(state.transition(&key, number, &step, &actor, now, None)))
-    }
-
-    fn transition_noted(
-        &self,
-        key: PrefixKey,
-        number: String,
-        step: Transition,
-        note: Note,
-    ) -> StoreFuture<'_, Transitioned> {
-        self.with(move |state| {
-            let AuditEntry { at, author, .. } = note.entry();
-            Ok(state.transition(&key, number, &step, &author.subject, *at, Some(&note)))
-        })
+    fn transition(&self, key: PrefixKey, steps: Vec<LedgerStep>) -> StoreFuture<'_, Vec<Transitioned>> {
+        self.with(move |state| Ok(steps.into_iter().map(|step| state.transition(&key, step)).collect()))
     }
 
     fn expire_reservations(&self, now: UnixMillis) -> StoreFuture<'_, u64> {

@@ -138,7 +138,22 @@ pub enum Transition {
     },
 }
 
-/// Outcome of [`LedgerStore::transition`].
+/// A step that a caller asks for, with all that is written of it.
+#[derive(Clone, Debug)]
+pub struct LedgerStep {
+    /// Of which number.
+    pub number: String,
+    /// What is to become of it.
+    pub transition: Transition,
+    /// Who asks.
+    pub actor: Arc<str>,
+    /// When.
+    pub at: UnixMillis,
+    /// For the audit trail, if the step changes the row.
+    pub note: Option<Note>,
+}
+
+/// What became of a [`LedgerStep`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transitioned {
     /// The row as it now stands; also when the same step had been taken before.
@@ -200,33 +215,9 @@ pub trait LedgerStore: Send + Sync + 'static {
         Box::pin(async move { self.issue(counter, bounds, requests, render).await.map(Drawn::Kept) })
     }
 
-    /// Confirms or voids one number. A reservation that has expired by `now` is void (`expired`) before the step is looked at.
-    fn transition(
-        &self,
-        key: PrefixKey,
-        number: String,
-        step: Transition,
-        actor: Arc<str>,
-        now: UnixMillis,
-    ) -> StoreFuture<'_, Transitioned>;
-
-    /// As [`Self::transition`], by the author and at the time of the note; once the row has changed, the note is on the audit trail.
-    fn transition_noted(
-        &self,
-        key: PrefixKey,
-        number: String,
-        step: Transition,
-        note: Note,
-    ) -> StoreFuture<'_, Transitioned> {
-        Box::pin(async move {
-            let (actor, at) = (Arc::clone(&note.entry().author.subject), note.entry().at);
-            let outcome = self.transition(key, number, step, actor, at).await?;
-            if matches!(outcome, Transitioned::Done(_)) {
-                note.write().await;
-            }
-            Ok(outcome)
-        })
-    }
+    /// Confirms or voids numbers of one prefix key in the order of the steps, in one transaction; an outcome for each. A reservation that
+    /// has expired by the time of a step is void (`expired`) before the step is looked at. Whatever fails, fails for all of them.
+    fn transition(&self, key: PrefixKey, steps: Vec<LedgerStep>) -> StoreFuture<'_, Vec<Transitioned>>;
 
     /// Voids reservations that expired by `now`, a bounded number at a time; answers how many.
     fn expire_reservations(&self, now: UnixMillis) -> StoreFuture<'_, u64>;

@@ -24,8 +24,8 @@ pub use counters::{
 };
 pub use idempotency::{Claim, IdempotencyStore, Recorded, Taken};
 pub use ledger::{
-    Certificate, Drawn, IssueRequest, LedgerQuery, LedgerRow, LedgerState, LedgerStore, RenderNumber,
-    Reservations, Transition, Transitioned,
+    Certificate, Drawn, IssueRequest, LedgerQuery, LedgerRow, LedgerState, LedgerStep, LedgerStore,
+    RenderNumber, Reservations, Transition, Transitioned,
 };
 pub use rules::{RuleRecord, RuleStore, Swap};
 pub use workers::{MarkStore, WorkerStore};

@@ -1,7 +1,5 @@
 //! The strict ledger: rows, events and their chains come from `store/ledger.rs`, this file writes and reads them.
 
-use std::sync::Arc;
-
 use rusqlite::{Connection, ToSql, params};
 
 use super::{
@@ -17,8 +15,8 @@ use crate::{
     counter::Counter,
     prefix_key::PrefixKey,
     store::{
-        AuditEntry, Bounds, Certificate, HoleReason, IssueRequest, LedgerQuery, LedgerRow, LedgerStore, Note,
-        RenderNumber, Reservations, StoreFuture, Taken, Transition, Transitioned, Verification,
+        Bounds, Certificate, HoleReason, IssueRequest, LedgerQuery, LedgerRow, LedgerStep, LedgerStore,
+        RenderNumber, Reservations, StoreFuture, Taken, Transitioned, Verification,
         draw::{Standing, plan},
         ledger::{self, Entries, Event, Verdict},
         verification::Auditor,
@@ -41,29 +39,9 @@ impl LedgerStore for SqliteStore {
         self.write("issue", move |workspace| issue(workspace, &counter, bounds, &requests, &render))
     }
 
-    fn transition(
-        &self,
-        key: PrefixKey,
-        number: String,
-        step: Transition,
-        actor: Arc<str>,
-        now: UnixMillis,
-    ) -> StoreFuture<'_, Transitioned> {
+    fn transition(&self, key: PrefixKey, steps: Vec<LedgerStep>) -> StoreFuture<'_, Vec<Transitioned>> {
         self.write("transition", move |workspace| {
-            transition(workspace, key, &number, &step, &actor, now, None)
-        })
-    }
-
-    fn transition_noted(
-        &self,
-        key: PrefixKey,
-        number: String,
-        step: Transition,
-        note: Note,
-    ) -> StoreFuture<'_, Transitioned> {
-        self.write("transition", move |workspace| {
-            let AuditEntry { at, author, .. } = note.entry();
-            transition(workspace, key, &number, &step, &author.subject, *at, Some(&note))
+            steps.iter().map(|step| transition(workspace, &key, step)).collect()
         })
     }
 
@@ -202,30 +180,27 @@ pub(super) fn write_entries(
 
 fn transition(
     workspace: &mut Workspace,
-    key: PrefixKey,
-    number: &str,
-    step: &Transition,
-    actor: &str,
-    now: UnixMillis,
-    note: Option<&Note>,
+    key: &PrefixKey,
+    step: &LedgerStep,
 ) -> Result<Transitioned, Failure> {
+    let LedgerStep { number, transition, actor, at: now, note } = step;
     // `number <> ''` lets SQLite use the index of numbers, and keeps rows without one out of reach.
     let by_number =
         format!("SELECT {COLUMNS} FROM ledger WHERE prefix_key = ?1 AND number = ?2 AND number <> ''");
     let found = workspace.find(&by_number, (key.as_str(), number), values::ledger_row)?;
     let Some(mut row) = found else { return Ok(Transitioned::Unknown) };
-    let counter = Counter { key, period: row.period.clone() };
-    if ledger::has_expired(&row, now) {
-        change(workspace, &counter, &mut row, |account, row| ledger::expire(&counter, account, row, now))?;
+    let counter = Counter { key: key.clone(), period: row.period.clone() };
+    if ledger::has_expired(&row, *now) {
+        change(workspace, &counter, &mut row, |account, row| ledger::expire(&counter, account, row, *now))?;
     }
-    Ok(match ledger::judge(row.state, step) {
+    Ok(match ledger::judge(row.state, transition) {
         Verdict::Stands => Transitioned::Done(row),
         Verdict::Contrary => Transitioned::Conflict(row),
         Verdict::Changes(kind, reason) => {
             change(workspace, &counter, &mut row, |account, row| {
-                ledger::change(&counter, account, row, kind, reason, actor, now)
+                ledger::change(&counter, account, row, kind, reason, actor, *now)
             })?;
-            enter(workspace, note)?;
+            enter(workspace, note.as_ref())?;
             Transitioned::Done(row)
         }
     })

@@ -7,7 +7,7 @@ use numgen::{
     counter::SequenceValue,
     store::{
         Advanced, AuditAction, AuditDetails, AuditEntry, AuditQuery, AuditRecord, AuditStore, Author,
-        CounterStore, LedgerStore, Note, RuleRecord, RuleStore, Swap, TemporaryStore, Transition,
+        CounterStore, LedgerStep, LedgerStore, Note, RuleRecord, RuleStore, Swap, TemporaryStore, Transition,
         Transitioned,
     },
 };
@@ -147,11 +147,14 @@ pub(super) async fn a_number_is_noted_once_it_was_voided(bench: impl Bench<Store
     store.issue(counter("A", ""), FREE, vec![issue(1)], invoices()).await.expect("issued");
     let number = invoices()(0, SequenceValue(1));
     let void = async |number: &str| {
-        let step = Transition::Void { reason: "wrong".to_owned() };
-        store
-            .transition_noted(key("A"), number.to_owned(), step, note(&store, &voided))
-            .await
-            .expect("answered")
+        let step = LedgerStep {
+            number: number.to_owned(),
+            transition: Transition::Void { reason: "wrong".to_owned() },
+            actor: "bob".into(),
+            at: NOON,
+            note: Some(note(&store, &voided)),
+        };
+        store.transition(key("A"), vec![step]).await.expect("answered").remove(0)
     };
     assert!(matches!(void(&number).await, Transitioned::Done(_)));
     assert!(matches!(void(&number).await, Transitioned::Done(_)), "again");

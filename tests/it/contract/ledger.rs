@@ -7,7 +7,8 @@ use numgen::{
     counter::{Counter, SequenceValue},
     store::{
         ADVANCE_LIMIT, Advanced, Bounds, Certificate, CounterStore, HoleReason, IssueRequest, LedgerQuery,
-        LedgerRow, LedgerState, LedgerStore, StoreError, Taken, Transition, Transitioned, Verification,
+        LedgerRow, LedgerState, LedgerStep, LedgerStore, StoreError, Taken, Transition, Transitioned,
+        Verification,
     },
 };
 
@@ -38,11 +39,12 @@ async fn certificate(store: &Arc<impl LedgerStore + CounterStore>, on: &Counter)
 async fn step(
     store: &Arc<impl LedgerStore + CounterStore>,
     number: &str,
-    step: Transition,
-    now: UnixMillis,
+    transition: Transition,
+    at: UnixMillis,
 ) -> Transitioned {
     let key = counter("A", "").key;
-    store.transition(key, number.to_owned(), step, "bob".into(), now).await.expect("answered")
+    let step = LedgerStep { number: number.to_owned(), transition, actor: "bob".into(), at, note: None };
+    store.transition(key, vec![step]).await.expect("answered").remove(0)
 }
 
 fn void(reason: &str) -> Transition {

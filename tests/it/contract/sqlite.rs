@@ -15,8 +15,8 @@ use numgen::{
     clock::ManualClock,
     counter::SequenceValue,
     store::{
-        AcquireRequest, Acquired, CounterStore, HoleReason, LedgerFault, LedgerStore, Nonce, RuleStore,
-        StoreError, Taken, Transition, WorkerStore,
+        AcquireRequest, Acquired, CounterStore, HoleReason, LedgerFault, LedgerStep, LedgerStore, Nonce,
+        RuleStore, StoreError, Taken, Transition, WorkerStore,
         sqlite::{OpenError, SqliteStore},
     },
 };
@@ -243,10 +243,13 @@ async fn ledger(directory: &Path) {
         numgen::store::IssueRequest { reserved_until: Some(NOON.plus(Duration::from_secs(9))), ..issue(1) };
     let requests = vec![issue(3), reserved.clone(), reserved, issue(1)];
     store.issue(on, FREE, requests, invoices()).await.expect("issued");
-    for (value, step) in [(4, Transition::Confirm), (1, Transition::Void { reason: "lost".to_owned() })] {
+    let step = |value, transition| {
         let number = format!("INV-{value:020}");
-        store.transition(key("A"), number, step, "bob".into(), NOON).await.expect("done");
-    }
+        LedgerStep { number, transition, actor: "bob".into(), at: NOON, note: None }
+    };
+    let steps = [(4, Transition::Confirm), (1, Transition::Void { reason: "lost".to_owned() })]
+        .map(|(value, transition)| step(value, transition));
+    store.transition(key("A"), steps.to_vec()).await.expect("done");
     store.close().await;
 }
 

@@ -2,10 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use futures_util::future::BoxFuture;
@@ -28,7 +25,7 @@ use crate::{
     counter::{Counter, SequenceValue},
     prefix_key::PrefixKey,
     store::{
-        LedgerRow, Note, StoreError, Transition, Transitioned,
+        LedgerRow, LedgerStep, StoreError, Transitioned,
         ledger::{self, Event, Verdict},
     },
 };
@@ -39,30 +36,19 @@ const EXPIRE_LIMIT: i64 = 500;
 /// Every how many sweeps the batches of processes that are long gone are forgotten.
 const FORGET_EVERY: u32 = 600;
 
-/// What a caller asks for.
-pub(super) struct Step {
-    pub(super) key: PrefixKey,
-    pub(super) number: String,
-    pub(super) step: Transition,
-    pub(super) actor: Arc<str>,
-    pub(super) now: UnixMillis,
-    /// For the audit trail, if the step changes the row.
-    pub(super) note: Option<Note>,
-}
-
-/// Confirms or voids rows of one prefix key; answers what became of each step, in their order.
+/// See [`crate::store::LedgerStore::transition`].
 pub(super) fn transition<'c>(
     connection: &'c mut PgConnection,
-    steps: &'c [Step],
+    (key, steps): &'c (PrefixKey, Vec<LedgerStep>),
 ) -> BoxFuture<'c, Result<Vec<Transitioned>, Failure>> {
     Box::pin(async move {
         let mut outcomes = vec![Transitioned::Unknown; steps.len()];
         let mut notes = Vec::new();
-        for (id, asked) in places(connection, steps).await? {
+        for (id, asked) in places(connection, key, steps).await? {
             let mut book = Book::open(connection, id, &asked).await?;
             for (at, sequence) in asked {
                 let step = &steps[at];
-                let (outcome, verdict) = book.take(step, sequence)?;
+                let (outcome, verdict) = book.take(key, step, sequence)?;
                 if matches!(verdict, Verdict::Changes(..)) {
                     notes.extend(&step.note);
                 }
@@ -78,15 +64,15 @@ pub(super) fn transition<'c>(
 /// Where the rows are: by counter, in the order in which counters are locked, which step is about which row.
 async fn places(
     connection: &mut PgConnection,
-    steps: &[Step],
+    key: &PrefixKey,
+    steps: &[LedgerStep],
 ) -> Result<BTreeMap<i64, Vec<(usize, SequenceValue)>>, Failure> {
     // `number <> ''` leads to the index, and keeps rows without a number out of reach.
     const PLACES: &str =
         "SELECT l.number, l.counter, l.sequence FROM numgen_ledger l JOIN numgen_ledger_keys k ON k.id = l.prefix
         WHERE k.prefix_key = $1 AND l.number = ANY($2) AND l.number <> ''";
-    let key = steps.first().map_or("", |step| step.key.as_str());
     let numbers: Vec<&str> = steps.iter().map(|step| step.number.as_str()).collect();
-    let rows = sqlx::query(PLACES).bind(key).bind(&numbers).fetch_all(connection).await?;
+    let rows = sqlx::query(PLACES).bind(key.as_str()).bind(&numbers).fetch_all(connection).await?;
     let mut found = HashMap::new();
     for row in &rows {
         let (id, sequence): (i64, Whole) = (row.try_get("counter")?, row.try_get("sequence")?);
@@ -122,17 +108,22 @@ impl Book {
         Ok(Self { sheet, rows: rows.collect::<Result<_, _>>()?, events: Vec::new() })
     }
 
-    fn take(&mut self, step: &Step, sequence: SequenceValue) -> Result<(Transitioned, Verdict), Failure> {
+    fn take(
+        &mut self,
+        key: &PrefixKey,
+        step: &LedgerStep,
+        sequence: SequenceValue,
+    ) -> Result<(Transitioned, Verdict), Failure> {
         let Self { sheet, rows, events } = self;
         let row = rows.get_mut(&sequence).ok_or_else(|| Failure::corrupt("a ledger row that went away"))?;
-        let counter = Counter { key: step.key.clone(), period: row.period.clone() };
-        if ledger::has_expired(row, step.now) {
-            events.push(ledger::expire(&counter, &mut sheet.account, row, step.now));
+        let counter = Counter { key: key.clone(), period: row.period.clone() };
+        if ledger::has_expired(row, step.at) {
+            events.push(ledger::expire(&counter, &mut sheet.account, row, step.at));
         }
-        let verdict = ledger::judge(row.state, &step.step);
+        let verdict = ledger::judge(row.state, &step.transition);
         if let Verdict::Changes(kind, reason) = &verdict {
             let (account, actor) = (&mut sheet.account, &step.actor);
-            events.push(ledger::change(&counter, account, row, *kind, reason.clone(), actor, step.now));
+            events.push(ledger::change(&counter, account, row, *kind, reason.clone(), actor, step.at));
         }
         let outcome = match verdict {
             Verdict::Contrary => Transitioned::Conflict(row.clone()),

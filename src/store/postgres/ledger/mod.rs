@@ -28,7 +28,7 @@
 //! The hot path is one round trip and one commit for a whole batch (`press.rs`); for many counters at once, still one.
 //!
 //! Order of reading: `sheet.rs`, `entry.rs`, `statement.rs`, `../barrier.rs`, `press.rs`, `issue.rs`; `marker.rs`, `witness.rs`; then
-//! `changes.rs` and `steps.rs` (confirm, void, expire), `reading.rs` (pages, certificates, verification), `counters.rs` (the same sheets outside the ledger).
+//! `changes.rs` (confirm, void, expire), `reading.rs` (pages, certificates, verification), `counters.rs` (the same sheets outside the ledger).
 
 mod changes;
 mod counters;
@@ -39,7 +39,6 @@ mod press;
 mod reading;
 mod sheet;
 mod statement;
-mod steps;
 mod witness;
 
 use std::{
@@ -61,7 +60,6 @@ use self::{
     entry::Order,
     press::Press,
     sheet::{Batch, Sheet, Signature},
-    steps::Queues,
     witness::Witness,
 };
 use super::{PostgresStore, failure::unknown};
@@ -71,8 +69,8 @@ use crate::{
     lifecycle::Lifecycle,
     prefix_key::PrefixKey,
     store::{
-        Bounds, Certificate, Drawn, IssueRequest, LedgerQuery, LedgerRow, LedgerStore, Note, RenderNumber,
-        Reservations, StoreError, StoreFuture, Taken, Transition, Transitioned, Verification,
+        Bounds, Certificate, Drawn, IssueRequest, LedgerQuery, LedgerRow, LedgerStep, LedgerStore,
+        RenderNumber, Reservations, StoreError, StoreFuture, Taken, Transitioned, Verification,
     },
 };
 
@@ -101,7 +99,6 @@ pub(super) struct Books {
     lines: AtomicI64,
     pages: Mutex<HashMap<Counter, Arc<tokio::sync::Mutex<Page>>, RandomState>>,
     press: Press,
-    steps: Queues,
     pub(super) witness: Witness,
     lifecycle: Lifecycle,
 }
@@ -142,7 +139,6 @@ impl Books {
             lines: AtomicI64::new(0),
             pages: Mutex::default(),
             press: Press::default(),
-            steps: Queues::default(),
             witness: Witness::new(writer, node),
             lifecycle,
         })
@@ -249,28 +245,8 @@ impl LedgerStore for PostgresStore {
         Box::pin(self.draw_in_turn(Order { counter, bounds, requests, render }))
     }
 
-    fn transition(
-        &self,
-        key: PrefixKey,
-        number: String,
-        step: Transition,
-        actor: Arc<str>,
-        now: UnixMillis,
-    ) -> StoreFuture<'_, Transitioned> {
-        let step = changes::Step { key, number, step, actor, now, note: None };
-        Box::pin(steps::take(self, step))
-    }
-
-    fn transition_noted(
-        &self,
-        key: PrefixKey,
-        number: String,
-        step: Transition,
-        note: Note,
-    ) -> StoreFuture<'_, Transitioned> {
-        let (actor, now) = (Arc::clone(&note.entry().author.subject), note.entry().at);
-        let step = changes::Step { key, number, step, actor, now, note: Some(note) };
-        Box::pin(steps::take(self, step))
+    fn transition(&self, key: PrefixKey, steps: Vec<LedgerStep>) -> StoreFuture<'_, Vec<Transitioned>> {
+        Box::pin(async move { self.transact_ahead("transition", &(key, steps), changes::transition).await })
     }
 
     fn expire_reservations(&self, now: UnixMillis) -> StoreFuture<'_, u64> {

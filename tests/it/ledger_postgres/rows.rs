@@ -1,0 +1,146 @@
+//! Rows that are held, changed together, or tampered with.
+
+use std::{sync::Arc, time::Duration};
+
+use numgen::{
+    counter::SequenceValue,
+    store::{LedgerState, LedgerStore as _, StoreError, Transition, Transitioned},
+};
+use tokio::{task::JoinSet, time::sleep};
+
+use super::{BOTH, Node, SECOND, assert_sound, counter, plain, step, void};
+use crate::harness::{Postgres, Stopwatch};
+
+/// Somebody holds the row: whoever waits is told so in time, and nothing was drawn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_is_held_times_out() {
+    for locking in BOTH {
+        let database = Postgres::create_database();
+        let node = Node::start(&database.url(), locking, Duration::from_millis(700));
+        let on = counter("");
+        let patient = Node::on(&database);
+        patient.draw(&on, 1).await;
+        let url = database.url();
+        let holder = tokio::task::spawn_blocking(move || {
+            let sql = "BEGIN; SELECT FROM numgen_ledger_counters FOR UPDATE; SELECT pg_sleep(3); COMMIT";
+            std::process::Command::new("psql")
+                .args(["-X", "-q", "-d", &url, "-c", sql])
+                .output()
+                .expect("psql")
+        });
+        sleep(SECOND).await;
+        let watch = Stopwatch::start();
+        let late = node.issue(&on, vec![plain(1)]).await;
+        assert!(matches!(late, Err(StoreError::Timeout { .. })), "{late:?}");
+        assert!(watch.elapsed() < Duration::from_millis(1_500), "{:?}", watch.elapsed());
+        holder.await.expect("psql");
+        patient.draw(&on, 1).await;
+        let rows = assert_sound(&patient, &on).await.len();
+        assert_eq!(rows, 2, "nobody's numbers");
+    }
+}
+
+/// Steps of one call are of several counters and of one row, in their order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn steps_share_a_transaction() {
+    let database = Postgres::create_database();
+    let (node, on, apart) = (Node::on(&database), counter(""), counter("2027"));
+    node.draw(&on, 9).await;
+    node.draw(&apart, 2).await;
+    let mut steps = vec![step("/9", Transition::Confirm), step("2027/1", void()), step("/10", void())];
+    steps.extend((1..=8).map(|value| step(&format!("/{value}"), void())));
+    steps.extend([step("/1", void()), step("/1", Transition::Confirm)]);
+    let transactions = || database.psql("SELECT count(DISTINCT xmin::text) FROM numgen_ledger_events");
+    let outcomes = node.store.transition(on.key.clone(), steps.clone()).await.expect("taken");
+    assert_eq!(transactions(), "1");
+    for (step, outcome) in steps.iter().zip(&outcomes) {
+        let expected = match (&*step.number, &step.transition) {
+            ("/10", _) => None,
+            ("/9", _) => Some((LedgerState::Issued, true)),
+            (_, Transition::Confirm) => Some((LedgerState::Void, false)),
+            (_, Transition::Void { .. }) => Some((LedgerState::Void, true)),
+        };
+        let found = match outcome {
+            Transitioned::Done(row) => Some((row.state, true)),
+            Transitioned::Conflict(row) => Some((row.state, false)),
+            Transitioned::Unknown => None,
+        };
+        assert_eq!(found, expected, "{step:?}: {outcome:?}");
+    }
+    for on in [&on, &apart] {
+        assert_sound(&node, on).await;
+    }
+    let events = || database.psql("SELECT count(*), count(DISTINCT sequence) FROM numgen_ledger_events");
+    assert_eq!(events(), "9|8", "nine rows once, two of them the first of their counter");
+    // What fails, fails for all: nobody can read this row.
+    database.psql(
+        "INSERT INTO numgen_ledger (counter, prefix, sequence, number, state, subject, issued_at_ms, hash)
+        SELECT counter, prefix, 99999999999999999999, '/bad', state, subject, issued_at_ms, hash
+        FROM numgen_ledger WHERE number = '/1'",
+    );
+    let failed =
+        node.store.transition(on.key.clone(), vec![step("2027/2", void()), step("/bad", void())]).await;
+    assert!(matches!(failed, Err(StoreError::Corrupt { .. })), "{failed:?}");
+    assert_eq!(events(), "9|8");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_row_says_cannot_be_edited() {
+    let database = Postgres::create_database();
+    let (node, on) = (Node::on(&database), counter(""));
+    node.draw(&on, 2).await;
+    let voided = node.store.transition(on.key.clone(), vec![step("/1", void())]).await.expect("taken");
+    assert!(matches!(&voided[..], [Transitioned::Done(_)]), "{voided:?}");
+    for sql in [
+        "UPDATE numgen_ledger SET number = 'x' WHERE sequence = 1",
+        "UPDATE numgen_ledger SET idempotency_key = 'x' WHERE sequence = 1",
+        "UPDATE numgen_ledger SET state = 'issued' WHERE sequence = 1",
+        "UPDATE numgen_ledger SET state = 'reserved' WHERE sequence = 2",
+        "DELETE FROM numgen_ledger WHERE sequence = 2",
+        "TRUNCATE numgen_ledger",
+        "UPDATE numgen_ledger_events SET actor = 'x'",
+        "DELETE FROM numgen_ledger_events",
+    ] {
+        let tried = format!(
+            "DO $do$ BEGIN EXECUTE $sql${sql}$sql$; EXCEPTION WHEN integrity_constraint_violation THEN RETURN; END $do$;
+            SELECT count(*) FROM numgen_ledger WHERE number = 'x' OR idempotency_key = 'x'"
+        );
+        assert_eq!(database.psql(&tried), "0", "{sql}");
+    }
+    assert_eq!(assert_sound(&node, &on).await.len(), 2);
+    // Past the triggers it shows.
+    database.psql(
+        "ALTER TABLE numgen_ledger DISABLE TRIGGER ALL; UPDATE numgen_ledger SET subject = 'mallory' WHERE sequence = 1;
+        ALTER TABLE numgen_ledger ENABLE TRIGGER ALL",
+    );
+    let verification = node.store.verify(on.clone()).await.expect("read");
+    assert_eq!(verification.faults.len(), 1, "{verification:?}");
+    database
+        .psql("ALTER TABLE numgen_ledger DISABLE TRIGGER ALL; DELETE FROM numgen_ledger WHERE sequence = 1");
+    let certificate = node.store.certificate(on.clone()).await.expect("read").expect("rows");
+    assert_eq!(certificate.holes, [(SequenceValue(1), SequenceValue(1))]);
+}
+
+/// Whole batches of several counters, of which one has moved: the others are written all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counters_that_share_a_statement_stand_alone() {
+    let database = Postgres::create_database();
+    let (node, other) = (Arc::new(Node::on(&database)), Node::on(&database));
+    let counters: Vec<_> = (0..40).map(|index| counter(&format!("{index}"))).collect();
+    for round in 0..3_u64 {
+        let mut tasks = JoinSet::new();
+        for on in counters.clone() {
+            let node = Arc::clone(&node);
+            tasks.spawn(async move { node.draw(&on, 3).await });
+        }
+        tasks.join_all().await;
+        for on in counters.iter().step_by(5) {
+            other.draw(on, 1).await;
+        }
+        let rows = assert_sound(&node, &counters[1]).await.len() as u64;
+        assert_eq!(rows, (round + 1) * 3);
+    }
+    for on in &counters {
+        assert_sound(&other, on).await;
+    }
+}
