@@ -30,9 +30,10 @@ export class Page {
 
   note(answer) {
     if (!on || answer === null) return;
-    if (answer.source === 'primary') this.put('primary', valueOf(answer.number));
-    else if (answer.source === 'segment') this.put('segment', `${valueOf(answer.number)}@${Date.now()}`);
-    else this.put('temporary', `${answer.number}@${Date.now()}`);
+    const { source, number } = answer;
+    if (source === 'primary') this.put('primary', valueOf(number));
+    else if (source === 'segment') this.put('segment', `${valueOf(number)}@${Date.now()}`);
+    else this.put('temporary', `${number}@${Date.now()}`);
   }
 
   batch(answer) {
