@@ -64,6 +64,32 @@ fn nodes_count_as_one_in_every_mode() {
     assert_eq!(database.psql("SELECT count(*) FROM numgen_worker_slots WHERE owner IS NOT NULL"), "0");
 }
 
+/// No table can keep U+0000: it is refused wherever a caller may write one, by name.
+#[test]
+fn the_character_that_no_table_keeps_is_refused() {
+    let database = Postgres::create_database();
+    let node = site(&database.url()).start();
+    let mut caller = node.caller();
+    caller.register("S", &json!({"format": "S-{SEQ:4}", "mode": "strict"}));
+    assert_eq!(caller.number("S"), "S-0001");
+    let reason = json!({"reason": "spo\u{0}ilt"});
+    for (method, target, body, status) in [
+        ("POST", "/numbers/S/S%000001/confirm", None, 404),
+        ("POST", "/numbers/S/S%000001/void", Some(&reason), 404),
+        ("POST", "/numbers/S/S-0001/void", Some(&reason), 400),
+        ("GET", "/ledger/S%00", None, 400),
+        ("GET", "/ledger/S?period=%00", None, 400),
+        ("GET", "/ledger/S/certificate?period=%00", None, 400),
+        ("GET", "/audit?prefixKey=S%00", None, 400),
+    ] {
+        let answer = caller.send(method, target, &[], body);
+        assert_eq!(answer.status, status, "{method} {target}: {answer:?}");
+    }
+    let said = caller.send("POST", "/numbers/S/S-0001/void", &[], Some(&reason)).text();
+    assert!(said.contains("U+0000") && said.contains("reason"), "{said}");
+    assert_eq!(caller.number("S"), "S-0002");
+}
+
 /// Continuous and strict counters are kept apart: the change must not begin again.
 #[test]
 fn a_change_of_mode_never_repeats_a_number() {
