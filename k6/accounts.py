@@ -43,6 +43,9 @@ class Journal:
         if kind == "primary":
             for value in rest.split():
                 self.add(int(value))
+        elif kind == "answers":
+            for answer in json.loads(rest):
+                self.add(int(answer["number"].rpartition("-")[2]))
         elif kind == "batch":
             for batch in rest.split():
                 first, last = batch.split("-")

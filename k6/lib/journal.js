@@ -3,6 +3,7 @@
 // A line is a kind and its values, separated by spaces:
 //
 //   began KEY 1795349521000                when the rule was registered, in ms since 1970
+//   answers [{"number": "LOAD-001001", ..}, ..]  as they came: decoding them takes k6 a while
 //   primary 1001 1002 1007                 sequence values
 //   batch 1001-2000                        a batch, first and last
 //   segment 2002@1795349531234             with the time of the answer, where the store was not asked
@@ -26,6 +27,14 @@ export function valueOf(number) {
 export class Page {
   constructor() {
     this.lines = {};
+    this.bodies = [];
+  }
+
+  /** An answer as it came. */
+  keep(body) {
+    if (!on) return;
+    if (body.includes('"source":"primary"')) this.bodies.push(body);
+    else this.note(JSON.parse(body));
   }
 
   note(answer) {
@@ -46,6 +55,7 @@ export class Page {
   }
 
   close() {
+    if (this.bodies.length > 0) console.log(`answers [${this.bodies.join(',')}]`);
     for (const [kind, values] of Object.entries(this.lines)) console.log(`${kind} ${values.join(' ')}`);
   }
 }
