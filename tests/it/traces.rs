@@ -74,7 +74,7 @@ fn a_request_stays_in_the_trace_of_its_caller() {
     assert_eq!(answer.header("traceparent"), Some(own.as_str()));
 
     // Down to the store, each in the one before.
-    let draw = named(&spans, "draw");
+    let draw = named(&spans, "wait");
     assert_eq!(draw.parent_span_id, request.span_id);
     let call = named(&spans, "combined call");
     assert_eq!(call.parent_span_id, draw.span_id);
@@ -170,7 +170,7 @@ fn those_who_share_a_call_are_linked_to_it() {
     let mut spans = Vec::new();
     Stopwatch::wait_until(Duration::from_secs(20), "every request has its spans", || {
         spans = collector.spans();
-        spans.iter().filter(|span| span.name == "draw").count() >= 800
+        spans.iter().filter(|span| span.name == "wait").count() >= 800
     });
     let shared: Vec<_> =
         spans.iter().filter(|span| span.name == "combined call" && !span.links.is_empty()).collect();
@@ -180,7 +180,7 @@ fn those_who_share_a_call_are_linked_to_it() {
         let draws = call.links.iter().map(|link| &link.span_id).chain([&call.parent_span_id]);
         for id in draws {
             assert!(
-                spans.iter().any(|span| span.name == "draw" && span.span_id == *id),
+                spans.iter().any(|span| span.name == "wait" && span.span_id == *id),
                 "each leads to a request"
             );
         }

@@ -39,6 +39,10 @@ const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 /// The same, letting go of every lock before the disk has turned.
 const COMMIT_AHEAD: &str = "SET LOCAL synchronous_commit = off; SET LOCAL statement_timeout = 0; COMMIT";
 
+/// What is done inside a transaction.
+type Work<'w, A, T> =
+    &'w (dyn for<'c> Fn(&'c mut PgConnection, &'c A) -> BoxFuture<'c, Result<T, Failure>> + Send + Sync);
+
 /// When a transaction lets go of what it has locked. Either way it is durable by the time that it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
@@ -135,18 +139,17 @@ impl PostgresStore {
 }
 
 impl Shared {
-    async fn repeat<A, T, W>(
+    async fn repeat<A, T>(
         &self,
         operation: &'static str,
         until: Instant,
         ending: Ending,
         arguments: &A,
-        work: &W,
+        work: Work<'_, A, T>,
     ) -> Result<T, StoreError>
     where
         A: Sync + ?Sized,
         T: Send,
-        W: for<'c> Fn(&'c mut PgConnection, &'c A) -> BoxFuture<'c, Result<T, Failure>> + Send + Sync,
     {
         let mut pause = CONFLICT_PAUSE;
         loop {
@@ -160,18 +163,17 @@ impl Shared {
     }
 
     /// One attempt, on a connection that is given back or closed.
-    async fn once<A, T, W>(
+    async fn once<A, T>(
         &self,
         operation: &'static str,
         until: Instant,
         ending: Ending,
         arguments: &A,
-        work: &W,
+        work: Work<'_, A, T>,
     ) -> Result<T, Meaning>
     where
         A: Sync + ?Sized,
         T: Send,
-        W: for<'c> Fn(&'c mut PgConnection, &'c A) -> BoxFuture<'c, Result<T, Failure>> + Send + Sync,
     {
         let mut session = self.session(operation, until).await?;
         let outcome = session.run(operation, until, ending, arguments, work).await;
@@ -242,18 +244,17 @@ struct Session {
 }
 
 impl Session {
-    async fn run<A, T, W>(
+    async fn run<A, T>(
         &mut self,
         operation: &'static str,
         until: Instant,
         ending: Ending,
         arguments: &A,
-        work: &W,
+        work: Work<'_, A, T>,
     ) -> Result<T, Meaning>
     where
         A: Sync + ?Sized,
         T: Send,
-        W: for<'c> Fn(&'c mut PgConnection, &'c A) -> BoxFuture<'c, Result<T, Failure>> + Send + Sync,
     {
         let connection = self.connection()?;
         let worked = timeout_at(until, async {
