@@ -53,10 +53,10 @@ export function fetch(path) {
   return get(home() + path, readingIn(''));
 }
 
-/** A request with all that it takes. Returns the decoded answer, or null. */
-export function call(method, path, { body = null, extra = {}, tags = {} } = {}) {
-  const sent = { headers: Object.assign({}, headers, extra), tags };
-  return judge(request(method, home() + path, body === null ? null : JSON.stringify(body), sent), tags);
+/** A request with all that it takes; `body` is JSON already. Returns the decoded answer, or null. */
+export function call(method, path, { body = null, extra = null } = {}) {
+  const sent = { headers: extra === null ? headers : Object.assign({}, headers, extra) };
+  return judge(request(method, home() + path, body, sent));
 }
 
 /** Where `ask` asks, and what it sends, by phase: made once, since a thousand users ask ten thousand times a second. */
