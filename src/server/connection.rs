@@ -19,6 +19,7 @@ use pin_project_lite::pin_project;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    sync::OwnedSemaphorePermit,
 };
 
 use super::{
@@ -29,9 +30,9 @@ use crate::body::Body;
 
 pub(super) struct Connection<S> {
     pub(super) watcher: Arc<Watcher>,
-    pub(super) tls: Option<Tls>,
-    pub(super) header_timeout: Duration,
     pub(super) service: S,
+    /// Its place among those that there may be, until it ends.
+    pub(super) slot: OwnedSemaphorePermit,
 }
 
 impl<S> Connection<S>
@@ -43,42 +44,66 @@ where
     pub(super) async fn serve(self, stream: std::net::TcpStream) {
         // The stream moves to the runtime of this thread.
         let Ok(stream) = TcpStream::from_std(stream) else { return };
-        match self.tls.clone() {
-            None => self.serve_stream(stream).await,
-            Some(tls) => {
-                let handshake = tokio::time::timeout(self.header_timeout, tls.acceptor().accept(stream));
-                match handshake.await {
-                    // In a box of its own: the states of TLS are large, and most connections have none.
-                    Ok(Ok(stream)) => Box::pin(self.serve_stream(stream)).await,
-                    Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-                    Err(_elapsed) => tracing::debug!("TLS handshake took too long"),
-                }
-            }
+        self.converse(stream).await;
+    }
+
+    /// The same over TLS, as soon as the peer has shaken hands, for which it has `patience`.
+    pub(super) async fn serve_tls(self, stream: std::net::TcpStream, tls: Tls, patience: Duration) {
+        let Ok(stream) = TcpStream::from_std(stream) else { return };
+        match tokio::time::timeout(patience, tls.acceptor().accept(stream)).await {
+            Ok(Ok(stream)) => self.converse(stream).await,
+            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+            Err(_elapsed) => tracing::debug!("TLS handshake took too long"),
         }
     }
 
-    async fn serve_stream<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: T) {
-        let watcher = Arc::clone(&self.watcher);
-        let service = WatchedService { service: Mutex::new(self.service), watcher: Arc::clone(&watcher) };
+    /// No async function, which would keep room for each part beside the whole: there are as many of these as connections.
+    fn converse<T>(self, stream: T) -> Conversation<Watched<T>, WatchedService<S>>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self { watcher, service, slot } = self;
+        let service = WatchedService { service: Mutex::new(service), watcher: Arc::clone(&watcher) };
         let stream = TokioIo::new(Watched { stream, watcher: Arc::clone(&watcher) });
-        let builder = builder();
-        let mut connection = std::pin::pin!(builder.serve_connection(stream, service));
-        let mut finishing = false;
-        let outcome = std::future::poll_fn(|cx| {
-            match watcher.command(cx) {
-                Command::Close => return Poll::Ready(Ok(())),
-                Command::Finish if !finishing => {
-                    finishing = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                Command::Finish | Command::Stay => {}
+        let connection = builder().serve_connection(stream, service).into_owned();
+        Conversation { connection, watcher, is_finishing: false, slot }
+    }
+}
+
+pin_project! {
+    /// Requests and answers, until one side ends it.
+    struct Conversation<T, S: hyper::service::HttpService<Incoming>> {
+        #[pin]
+        connection: auto::Connection<'static, TokioIo<T>, S, TokioExecutor>,
+        watcher: Arc<Watcher>,
+        is_finishing: bool,
+        slot: OwnedSemaphorePermit,
+    }
+}
+
+impl<T, S> Future for Conversation<T, WatchedService<S>>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: tower::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        match this.watcher.command(cx) {
+            Command::Close => return Poll::Ready(()),
+            Command::Finish if !*this.is_finishing => {
+                *this.is_finishing = true;
+                this.connection.as_mut().graceful_shutdown();
             }
-            connection.as_mut().poll(cx)
-        });
-        if let Err(error) = outcome.await {
+            Command::Finish | Command::Stay => {}
+        }
+        if let Err(error) = ready!(this.connection.poll(cx)) {
             // Peers that vanish or speak something else are everyday life.
             tracing::debug!(error = &*error, "connection ended with an error");
         }
+        Poll::Ready(())
     }
 }
 

@@ -131,16 +131,13 @@ impl Server {
             };
             let Some((stream, peer)) = accepted else { return };
             let Some(stream) = detach(stream) else { continue };
-            let connection = Connection {
-                watcher: watchers.watch(),
-                tls: self.tls.clone(),
-                header_timeout: self.limits.header_timeout,
-                service: make(peer),
-            };
-            threads.run(&lifecycle, async move {
-                connection.serve(stream).await;
-                drop(slot);
-            });
+            let connection = Connection { watcher: watchers.watch(), service: make(peer), slot };
+            match self.tls.clone() {
+                None => threads.run(&lifecycle, connection.serve(stream)),
+                Some(tls) => {
+                    threads.run(&lifecycle, connection.serve_tls(stream, tls, self.limits.header_timeout));
+                }
+            }
         }
     }
 }

@@ -3,13 +3,16 @@
 use std::{
     future::Future,
     io,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     thread,
 };
 
+use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -51,11 +54,7 @@ impl Threads {
         else {
             return;
         };
-        let counted = Counted::new(&thread.tasks);
-        lifecycle.spawn_on(&thread.runtime, async move {
-            task.await;
-            drop(counted);
-        });
+        lifecycle.spawn_on(&thread.runtime, Counted { task, place: Place::new(&thread.tasks) });
     }
 }
 
@@ -80,17 +79,34 @@ impl Drop for Threads {
     }
 }
 
-/// Counts a task from now until it is dropped, whether it ends, is cancelled or panics.
-struct Counted(Arc<AtomicUsize>);
+pin_project! {
+    /// A task that is counted until it is dropped, whether it ends, is cancelled or panics.
+    struct Counted<F> {
+        #[pin]
+        task: F,
+        place: Place,
+    }
+}
 
-impl Counted {
+impl<F: Future> Future for Counted<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.project().task.poll(cx)
+    }
+}
+
+/// One in a count.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
     fn new(tasks: &Arc<AtomicUsize>) -> Self {
         tasks.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(tasks))
     }
 }
 
-impl Drop for Counted {
+impl Drop for Place {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
