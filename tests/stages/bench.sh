@@ -125,6 +125,32 @@ for count in "${connections[@]}"; do
   measure 'continuous, Redis' "$count" "$shared" "$shared_url/numbers/COUNT"
   measure 'webdis INCR' "$count" "$webdis" "http://127.0.0.1:$webdis_port/INCR/bench"
 done
+# Latency where nobody is driven to the limit: 500 connections that pause 50 ms on average are 10,000 requests/s.
+cat >"$work/steady.lua" <<'LUA'
+local threads = 0
+function setup(thread)
+  threads = threads + 1
+  thread:set("seed", threads)
+end
+function init() math.randomseed(seed) end
+-- Milliseconds. Equal pauses would march in step.
+function delay() return math.random(0, 100) end
+function done(summary, latency)
+  local failed = summary.errors.status + summary.errors.timeout + summary.errors.read + summary.errors.connect
+  print(string.format("steady %.0f %.2f %.2f %.2f %d", summary.requests / summary.duration * 1e6, latency.mean / 1e3,
+    latency:percentile(95) / 1e3, latency:percentile(99) / 1e3, failed))
+end
+LUA
+steady() { # name, URL
+  wrk -t2 -c500 -d"${seconds}s" -s "$work/steady.lua" -H "Authorization: Bearer $token" "$2" | awk -v name="$1" \
+    '$1 == "steady" { printf "%-24s %6s %12s %10s %10s %10s %8s\n", name, 500, $2, $3 "ms", $4 "ms", $5 "ms", $6 }'
+}
+printf '\n%-24s %6s %12s %10s %10s %10s %8s\n' 'at a steady pace' conns requests/s average p95 p99 failed
+steady bare "http://127.0.0.1:$bare_port/"
+steady snowflake "$url/numbers/SNOW"
+steady continuous "$url/numbers/COUNT"
+steady 'continuous, Redis' "$shared_url/numbers/COUNT"
+
 batch=$(wrk -t2 -c8 -d"${seconds}s" -H "Authorization: Bearer $token" "$url/numbers/SNOW?count=1000" | awk '/^Requests\/sec/ { print $2 }')
 awk -v rate="$batch" 'BEGIN { printf "\nsnowflake, count=1000: %.0f numbers/s\n", rate * 1000 }'
 
