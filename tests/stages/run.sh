@@ -79,16 +79,18 @@ tools_wait() {
   echo "waited $((SECONDS - since)) s for tools"
 }
 
+# Where the counted tests are compiled. The lints are, too: what both need, macros of others and libraries in C, is compiled once.
+counts=$PWD/target/llvm-cov-target
+
 lint() {
   step lint::format cargo fmt --check
-  step lint::clippy cargo clippy --quiet --all-targets --locked -- -D warnings
-  step lint::rustdoc env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --locked
+  step lint::clippy env CARGO_TARGET_DIR="$counts" cargo clippy --quiet --all-targets --locked -- -D warnings
+  step lint::rustdoc env CARGO_TARGET_DIR="$counts" RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --locked
   tools_wait
   step_with cargo-deny lint::deny cargo deny --log-level warn check licenses bans sources
 }
 
 # Where cargo-llvm-cov is missing the tests still run, uncounted; then it is the coverage stage that did not.
-counts=$PWD/target/llvm-cov-target
 cleaned= # earlier counts do not count, and binaries of earlier builds would show as never run
 counted_test() {
   if grep -qE '^missing: (llvm-tools|cargo-llvm-cov)' "$log"; then

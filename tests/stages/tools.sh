@@ -12,7 +12,7 @@ cd "$(dirname "$0")/../.."
 tools="$PWD/target/tools"
 export PATH="$tools/bin:$PATH"
 # Tools run for seconds: compiling them quickly matters more than how fast they are.
-export CARGO_PROFILE_RELEASE_LTO=false CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_DEBUG=false
+export CARGO_PROFILE_RELEASE_LTO=false CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_DEBUG=false
 export CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 
 missing=0
@@ -92,7 +92,8 @@ crate() {
   shift 2
   "$@" 2>/dev/null | grep -qF "$version" && return
   echo "installing $name $version (a minute or two)"
-  cargo install --quiet --locked --root "$tools" "$name@$version" || lacking "$name" "cargo install failed"
+  # One folder for all of them: they have libraries in common.
+  CARGO_TARGET_DIR=$tools/build.$$ cargo install --quiet --locked --root "$tools" "$name@$version" || lacking "$name" "cargo install failed"
 }
 
 # A tool from a Python package, in an environment of its own: package, version.
@@ -149,4 +150,5 @@ install() {
 
 [ $# -gt 0 ] || set -- system prometheus llvm llvm-cov deny hurl k6 manifests
 for tool in "$@"; do install "$tool"; done
+rm -rf "$tools/build.$$"
 exit $missing
