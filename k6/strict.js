@@ -49,7 +49,7 @@ const [ISSUE, RESERVE, CONFIRM, VOID] = [
 
 export default function () {
   const page = new Page();
-  // Whoever asks for these calls out of JavaScript.
+  // Looked up once: each look leaves JavaScript, and there are thousands a second.
   const session = `${run}-${exec.vu.idInTest}-${exec.vu.iterationInInstance}`;
   let numbers = 0;
   rest({ least: 0, most: pause.most });

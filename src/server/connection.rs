@@ -50,7 +50,8 @@ where
     /// The same over TLS, as soon as the peer has shaken hands, for which it has `patience`.
     pub(super) async fn serve_tls(self, stream: std::net::TcpStream, tls: Tls, patience: Duration) {
         let Ok(stream) = TcpStream::from_std(stream) else { return };
-        match tokio::time::timeout(patience, tls.acceptor().accept(stream)).await {
+        let handshake = tokio::time::timeout(patience, tls.acceptor().accept(stream)).await;
+        match handshake {
             Ok(Ok(stream)) => self.converse(stream).await,
             Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
             Err(_elapsed) => tracing::debug!("TLS handshake took too long"),
@@ -173,5 +174,40 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for Served<F
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Poll::Ready(output)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Ready, ready};
+
+    use super::*;
+
+    struct Stack;
+
+    impl tower::Service<Request<Incoming>> for Stack {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = Ready<Result<Response<Body>, Infallible>>;
+
+        fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _request: Request<Incoming>) -> Self::Future {
+            ready(Ok(Response::default()))
+        }
+    }
+
+    fn size_of_task<A, B, F: Future>(_: impl FnOnce(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_takes_its_parts_and_what_becomes_of_them_once_each() {
+        let parts = size_of::<Connection<Stack>>() + size_of::<std::net::TcpStream>();
+        let conversation = size_of::<Conversation<Watched<TcpStream>, WatchedService<Stack>>>();
+        let task = size_of_task(Connection::<Stack>::serve);
+        assert!(task <= parts + conversation + 64, "{task} bytes of {parts} and {conversation}");
     }
 }

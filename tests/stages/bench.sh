@@ -2,7 +2,8 @@
 # Ratios, never a test:  tests/stages/bench.sh     (BENCH_SECONDS=10, BENCH_CONNECTIONS="64 1000")
 #
 # First the pure parts by criterion; then HTTP, one after the other in one run: a bare hyper server that answers a constant, the
-# service in each mode and profile with its whole stack on (token, rate limit, metrics, tracing), and webdis INCR on the same Redis.
+# service in each mode and profile with its whole stack on (token, rate limit, metrics, tracing), and webdis INCR on the same Redis;
+# then latency at a pace that drives nobody to the limit.
 # Last, strict mode on PostgreSQL against what pgbench gets out of one row of the same server (UPDATE .. RETURNING, 64 clients).
 # Absolute figures on shared machines mean little.
 set -euo pipefail
