@@ -30,7 +30,7 @@ use crate::{
     api::{Admin, Api, Parts},
     auth::{self, Verifier},
     clock::Clock,
-    config::{Config, DataDir, NodeName, Origins, ProcessSource, Profile},
+    config::{Config, DataDir, DataDirError, Jwt, NodeName, Origins, ProcessSource, Profile},
     generate::{self, Engine},
     lifecycle::Lifecycle,
     middleware::rate_limit::{Limits, Rates, RuleLimits},
@@ -47,7 +47,7 @@ pub use reload::Reload;
 
 use gauges::{Gauges, Granting};
 use health::Status;
-use reload::Replaceable;
+use reload::{Replaceable, Tokens};
 use stores::{Ground, Stores};
 use survey::Survey;
 
@@ -136,9 +136,9 @@ impl App {
         );
         let registry = Arc::new(registry.recorded_on(stores.trail.clone()));
         let following = stores.load_rules(&registry, &clock, &background).await?;
-        let secret =
-            if config.jwt.has_key() { config.jwt.secret.clone() } else { Some(data_dir.signing_secret()?) };
-        let verifier = verifier(&config, secret.clone(), Arc::clone(&clock), &background)?;
+        let accepted = accepted_tokens::<BuildError>(&config.jwt, &data_dir)?;
+        let secret = accepted.secret.clone();
+        let verifier = Verifier::start(&accepted, Arc::clone(&clock), &background)?;
         let tls = tls(&config)?;
         let (public_server, admin_server) = bind(&config, tls.clone()).await?;
         let gauges = Gauges {
@@ -191,7 +191,12 @@ impl App {
             rule_limits: RuleLimits::new(Arc::clone(&clock)),
         });
         let limits = Limits::new(Rates::from(&config.rate_limits), Arc::clone(&clock));
-        let replaceable = Replaceable::new(&config, Arc::clone(&limits), tls);
+        let tokens = Tokens {
+            verifier: Arc::clone(&verifier),
+            data_dir: data_dir.clone(),
+            jwks_url: config.jwt.jwks_url.clone(),
+        };
+        let replaceable = Replaceable::new(&config, Arc::clone(&limits), tls, tokens);
         let public = Public::new(PublicParts {
             api,
             proxies: config.http.trusted_proxies.clone().into(),
@@ -350,14 +355,16 @@ fn engine_settings(config: &Config) -> generate::Settings {
     }
 }
 
-fn verifier(
-    config: &Config,
-    secret: Option<Secret<String>>,
-    clock: Arc<dyn Clock>,
-    lifecycle: &Lifecycle,
-) -> Result<Arc<Verifier>, BuildError> {
-    let settings = auth::Settings { secret, ..auth::Settings::read(&config.jwt)? };
-    Ok(Verifier::start(&settings, clock, lifecycle)?)
+/// Which tokens are accepted: those of the configured keys; where there is none, those of the secret of the data directory.
+fn accepted_tokens<E>(jwt: &Jwt, data_dir: &DataDir) -> Result<auth::Settings, E>
+where
+    E: From<auth::SetupError> + From<DataDirError>,
+{
+    let configured = auth::Settings::read(jwt)?;
+    if jwt.has_key() {
+        return Ok(configured);
+    }
+    Ok(auth::Settings { secret: Some(data_dir.signing_secret()?), ..configured })
 }
 
 /// Which browsers may call: none unless configured.

@@ -1,4 +1,4 @@
-//! What changes without a restart: rate limits, the log filter, the certificate.
+//! What changes without a restart: the keys of tokens, rate limits, the log filter, the certificate.
 //!
 //! SIGHUP reads the configuration again. It is taken as a whole or not at all: with one mistake in it everything stays as it was, and
 //! the log has what is wrong, where, and what would be right. The certificate is also looked at by itself, since whoever renews it
@@ -8,10 +8,13 @@ use std::{error::Error, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::signal::unix::Signal;
 
+use super::accepted_tokens;
 use crate::{
-    config::{Config, Listen, ProcessSource, Reloader, Reread},
+    auth::{ConfiguredKeys, SetupError, Verifier},
+    config::{Config, DataDir, DataDirError, Jwt, Listen, ProcessSource, Reloader, Reread},
     lifecycle::Lifecycle,
     middleware::rate_limit::{Limits, Rates},
+    secret::Secret,
     server::{Tls, TlsError},
     telemetry::{LogFilter, TelemetryError},
 };
@@ -37,12 +40,33 @@ enum NotApplied {
     Tls(#[from] TlsError),
     #[error("NUMGEN_LOG")]
     Filter(#[from] TelemetryError),
+    #[error(transparent)]
+    Tokens(#[from] SetupError),
+    #[error("NUMGEN_DATA_DIR: {0}")]
+    DataDir(#[from] DataDirError),
+}
+
+/// Who verifies tokens, and where the secret is that serves when no key is configured.
+pub(super) struct Tokens {
+    pub(super) verifier: Arc<Verifier>,
+    pub(super) data_dir: DataDir,
+    /// Where others are fetched from, since the start.
+    pub(super) jwks_url: Option<Secret<String>>,
+}
+
+impl Tokens {
+    /// The keys of another configuration; one that has other keys to fetch has them after a restart.
+    fn check(&self, jwt: &Jwt) -> Result<ConfiguredKeys, NotApplied> {
+        let jwt = Jwt { jwks_url: self.jwks_url.clone(), ..jwt.clone() };
+        Ok(self.verifier.check(&accepted_tokens::<NotApplied>(&jwt, &self.data_dir)?)?)
+    }
 }
 
 /// What is in force, and can be replaced.
 pub(super) struct Replaceable {
     pub(super) limits: Arc<Limits>,
     pub(super) tls: Option<Tls>,
+    tokens: Tokens,
     rates: Rates,
     filter: String,
 }
@@ -52,9 +76,9 @@ fn files(listen: &Listen) -> Option<(PathBuf, PathBuf)> {
 }
 
 impl Replaceable {
-    pub(super) fn new(config: &Config, limits: Arc<Limits>, tls: Option<Tls>) -> Self {
+    pub(super) fn new(config: &Config, limits: Arc<Limits>, tls: Option<Tls>, tokens: Tokens) -> Self {
         let (rates, filter) = (Rates::from(&config.rate_limits), config.log.filter.clone());
-        Self { limits, tls, rates, filter }
+        Self { limits, tls, tokens, rates, filter }
     }
 
     /// Follows SIGHUP and the files of the certificate until the drain.
@@ -117,6 +141,7 @@ impl Replaceable {
 
     /// First whatever can fail; answers what is other than before.
     fn put_in_force(&mut self, config: &Config, filter: &LogFilter) -> Result<Vec<&'static str>, NotApplied> {
+        let keys = self.tokens.check(&config.jwt)?;
         let mut changed = Vec::new();
         if let (Some(tls), Some((certificates, key))) = (&self.tls, files(&config.listen))
             && tls.replace(certificates, key)?
@@ -127,6 +152,9 @@ impl Replaceable {
             filter.replace(&config.log.filter)?;
             self.filter.clone_from(&config.log.filter);
             changed.push("log filter");
+        }
+        if self.tokens.verifier.replace(keys) {
+            changed.push("keys of tokens");
         }
         let rates = Rates::from(&config.rate_limits);
         if rates != self.rates {

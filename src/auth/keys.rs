@@ -1,7 +1,7 @@
 //! Keys, each pinned to the one algorithm that it verifies (RFC 8725, section 3.1).
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -215,7 +215,7 @@ pub(super) enum Fetched {
 pub(super) struct KeySet {
     /// Grows by one with each change.
     pub(super) epoch: u64,
-    fetched: Fetched,
+    pub(super) fetched: Fetched,
     /// Configured ones first.
     keys: Vec<VerifyingKey>,
 }
@@ -262,18 +262,26 @@ fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
     items.next().filter(|_| items.next().is_none())
 }
 
-/// The keys in force, exchanged as a whole when the JWKS changes.
+/// The keys in force, exchanged as a whole when the JWKS or the configured keys change.
 pub(super) struct Keyring {
-    configured: Vec<VerifyingKey>,
+    /// What `current` is made of; held while it is exchanged.
+    parts: Mutex<Parts>,
     current: ArcSwap<KeySet>,
     /// That of `current`, where the hot path reads it with one load.
     epoch: AtomicU64,
 }
 
+struct Parts {
+    configured: Vec<VerifyingKey>,
+    published: Vec<VerifyingKey>,
+    fetched: Fetched,
+}
+
 impl Keyring {
     pub(super) fn new(configured: Vec<VerifyingKey>, fetched: Fetched) -> Self {
         let first = KeySet { epoch: 0, fetched, keys: configured.clone() };
-        Self { configured, current: ArcSwap::from_pointee(first), epoch: AtomicU64::new(0) }
+        let parts = Mutex::new(Parts { configured, published: Vec::new(), fetched });
+        Self { parts, current: ArcSwap::from_pointee(first), epoch: AtomicU64::new(0) }
     }
 
     pub(super) fn current(&self) -> Arc<KeySet> {
@@ -284,16 +292,28 @@ impl Keyring {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Puts a fetched set in force, if it differs: what was verified before then counts no longer. One caller at a time.
-    pub(super) fn install(&self, fetched: Vec<VerifyingKey>) {
-        let present = self.current();
-        let keys: Vec<_> = self.configured.iter().cloned().chain(fetched).collect();
-        if present.fetched == Fetched::Loaded && present.keys == keys {
-            return;
+    /// Puts a fetched set in force, if it differs: what was verified before then counts no longer.
+    pub(super) fn install(&self, published: Vec<VerifyingKey>) {
+        self.exchange(|parts| (parts.published, parts.fetched) = (published, Fetched::Loaded));
+    }
+
+    /// The same with the configured keys; answers whether they differ. What was fetched stays.
+    pub(super) fn configure(&self, configured: Vec<VerifyingKey>) -> bool {
+        self.exchange(|parts| parts.configured = configured)
+    }
+
+    fn exchange(&self, change: impl FnOnce(&mut Parts)) -> bool {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut parts);
+        let keys: Vec<_> = parts.configured.iter().chain(&parts.published).cloned().collect();
+        let (present, fetched) = (self.current(), parts.fetched);
+        if present.fetched == fetched && present.keys == keys {
+            return false;
         }
         let epoch = present.epoch + 1;
-        self.current.store(Arc::new(KeySet { epoch, fetched: Fetched::Loaded, keys }));
+        self.current.store(Arc::new(KeySet { epoch, fetched, keys }));
         self.epoch.store(epoch, Ordering::Release);
+        true
     }
 }
 
@@ -347,7 +367,12 @@ mod tests {
         keyring.install(first.clone());
         keyring.install(first);
         assert_eq!(keyring.epoch(), 1);
-        keyring.install(second);
+        keyring.install(second.clone());
         assert_eq!((keyring.epoch(), keyring.current().epoch), (2, 2));
+        assert!(!keyring.configure(Vec::new()));
+        assert_eq!(keyring.epoch(), 2);
+        assert!(keyring.configure(key(Forge::ed25519())));
+        keyring.install(second);
+        assert_eq!(keyring.epoch(), 3, "what was fetched had stayed");
     }
 }

@@ -36,7 +36,7 @@ pub use self::{
     mint::{Grant, MintError, mint},
     rejection::Rejection,
     scope::{Scope, Scopes, UnknownScope},
-    verifier::{Reconsideration, Settings, SetupError, Verifier},
+    verifier::{ConfiguredKeys, Reconsideration, Settings, SetupError, Verifier},
 };
 
 /// The longest token, in bytes.

@@ -85,6 +85,23 @@ impl Settings {
     }
 }
 
+/// Keys that were configured and can serve.
+pub struct ConfiguredKeys(Vec<VerifyingKey>);
+
+impl ConfiguredKeys {
+    /// There has to be one, unless others are `fetched`.
+    fn new(settings: &Settings, fetched: Fetched) -> Result<Self, SetupError> {
+        let mut keys = Vec::new();
+        if let Some(secret) = &settings.secret {
+            keys.push(VerifyingKey::from_secret(secret).map_err(SetupError::Secret)?);
+        }
+        if let Some(pem) = &settings.public_key_pem {
+            keys.push(VerifyingKey::from_pem(pem).map_err(SetupError::PublicKey)?);
+        }
+        if keys.is_empty() && fetched == Fetched::Never { Err(SetupError::NoKey) } else { Ok(Self(keys)) }
+    }
+}
+
 /// Verifies tokens against the configured keys. Share it in an `Arc`.
 pub struct Verifier {
     keyring: Arc<Keyring>,
@@ -126,17 +143,8 @@ impl Verifier {
         clock: Arc<dyn Clock>,
         lifecycle: &Lifecycle,
     ) -> Result<Arc<Self>, SetupError> {
-        let mut keys = Vec::new();
-        if let Some(secret) = &settings.secret {
-            keys.push(VerifyingKey::from_secret(secret).map_err(SetupError::Secret)?);
-        }
-        if let Some(pem) = &settings.public_key_pem {
-            keys.push(VerifyingKey::from_pem(pem).map_err(SetupError::PublicKey)?);
-        }
-        if keys.is_empty() && source.is_none() {
-            return Err(SetupError::NoKey);
-        }
         let fetched = if source.is_some() { Fetched::Awaited } else { Fetched::Never };
+        let ConfiguredKeys(keys) = ConfiguredKeys::new(settings, fetched)?;
         let keyring = Arc::new(Keyring::new(keys, fetched));
         let refresher = source.map(|source| {
             let refresher = Arc::new(Refresher::new(source, Arc::clone(&keyring), Arc::clone(&clock)));
@@ -146,6 +154,21 @@ impl Verifier {
         let expected = Expected { issuer: settings.issuer.clone(), audience: settings.audience.clone() };
         let cache = Cache::new(CACHED_TOKENS);
         Ok(Arc::new(Self { keyring, expected, cache, clock, refresher }))
+    }
+
+    /// Takes the secret and the PEM file of other settings, and changes nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// `SetupError` if one is unfit, or no key would be left.
+    pub fn check(&self, settings: &Settings) -> Result<ConfiguredKeys, SetupError> {
+        ConfiguredKeys::new(settings, self.keyring.current().fetched)
+    }
+
+    /// Puts other configured keys in force, and leaves what was fetched; answers whether they differ. From then on no token counts
+    /// that they do not verify, not even where it was verified before.
+    pub fn replace(&self, keys: ConfiguredKeys) -> bool {
+        self.keyring.configure(keys.0)
     }
 
     /// Verifies a token as it stands behind `Bearer`.

@@ -6,9 +6,11 @@ use super::{
     settings,
 };
 
-/// Settings that take effect when they are read again; all others need a restart. A change of a certificate is one of the files'
-/// content, or of their names.
-const RELOADED: [&str; 7] = [
+/// Settings that take effect when they are read again; all others need a restart. A change of a certificate or a key is one of the
+/// files' content, or of their names.
+const RELOADED: [&str; 9] = [
+    "NUMGEN_JWT_SECRET",
+    "NUMGEN_JWT_PUBLIC_KEY_FILE",
     "NUMGEN_TLS_CERT_FILE",
     "NUMGEN_TLS_KEY_FILE",
     "NUMGEN_RATE_LIMIT_NUMBERS",

@@ -32,8 +32,9 @@ fn file_error(content: &str) -> String {
 #[test]
 fn a_new_reading_names_what_needs_a_restart_and_changes_nothing() {
     let surroundings = |file: &str, secret: &str| {
-        let file = format!("jwt_secret_file = \"secret\"\n{file}");
-        FixedSource::new().file("numgen.toml", file).file("secret", secret.repeat(32))
+        let file = format!("jwt_secret_file = \"secret\"\nredis_url_file = \"url\"\n{file}");
+        let url = format!("redis://:{}@127.0.0.1", secret.repeat(8));
+        FixedSource::new().file("numgen.toml", file).file("secret", secret.repeat(32)).file("url", url)
     };
     let first = surroundings("rate_limit_issued = 5\nlog = \"info\"", "a");
     let (reloader, config, _) = Reloader::load(&Flags::default(), first).unwrap();
@@ -46,7 +47,7 @@ fn a_new_reading_names_what_needs_a_restart_and_changes_nothing() {
     assert_eq!(same.config.rate_limits.issued.map(std::num::NonZeroU32::get), Some(9));
     assert_eq!(same.config.log.filter, "debug");
     let other = reread("max_connections = 10001\nidle_timeout = \"1s\"", "b").unwrap();
-    assert_eq!(named(&other), ["NUMGEN_JWT_SECRET", "NUMGEN_MAX_CONNECTIONS", "NUMGEN_IDLE_TIMEOUT"]);
+    assert_eq!(named(&other), ["NUMGEN_REDIS_URL", "NUMGEN_MAX_CONNECTIONS", "NUMGEN_IDLE_TIMEOUT"]);
     assert!(!format!("{other:?}").contains("bbbb"), "never the secret itself");
     let wrong = reread("rate_limit_issued = -1", "a").unwrap_err().to_string();
     assert!(
@@ -57,7 +58,7 @@ fn a_new_reading_names_what_needs_a_restart_and_changes_nothing() {
 
 #[test]
 fn what_is_reloaded_is_a_setting() {
-    assert_eq!(settings().filter(|setting| setting.is_reloaded()).count(), 7);
+    assert_eq!(settings().filter(|setting| setting.is_reloaded()).count(), 9);
 }
 
 #[test]

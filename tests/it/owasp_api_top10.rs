@@ -12,19 +12,11 @@ use std::{
     time::Duration,
 };
 
-use aws_lc_rs::{
-    encoding::{AsDer as _, PublicKeyX509Der},
-    signature::{Ed25519KeyPair, KeyPair as _},
-};
-use base64::{
-    Engine as _,
-    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
-};
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use numgen::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
 
-use crate::harness::{Caller, Connection, Response, SECRET, Site, TestServer};
+use crate::harness::{Caller, Connection, Response, SECRET, Site, TestServer, TokenKey};
 
 fn now_s() -> i64 {
     SystemClock::new().now().0 / 1_000
@@ -121,10 +113,8 @@ fn api1_broken_object_level_authorization() {
 /// Tokens: every known way around a signature. More in `hurl/security.hurl` and the unit tests of `auth`.
 #[test]
 fn api2_broken_authentication() {
-    let keys = Ed25519KeyPair::generate().expect("a key");
-    let der: PublicKeyX509Der<'_> = keys.public_key().as_der().expect("a document");
-    let body = STANDARD.encode(der.as_ref());
-    let pem = format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n");
+    let key = TokenKey::new();
+    let pem = key.pem();
     let site =
         Site::new().with("NUMGEN_JWT_ISSUER", "https://issuer.example").with("NUMGEN_JWT_AUDIENCE", "numgen");
     fs::write(site.path("public.pem"), &pem).expect("written");
@@ -142,11 +132,7 @@ fn api2_broken_authentication() {
     let hs256 = json!({ "alg": "HS256", "typ": "JWT" });
     let sign = |claims: &Value| signed(&hs256, claims, SECRET.as_bytes());
     assert_eq!(status_of(&server, &sign(&with(json!({})))), 200, "the way it should be");
-    let pkcs8 = keys.to_pkcs8v1().expect("a document");
-    let eddsa = EncodingKey::from_ed_der(pkcs8.as_ref());
-    let good =
-        jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), &with(json!({})), &eddsa).expect("signed");
-    assert_eq!(status_of(&server, &good), 200, "by the public key too");
+    assert_eq!(status_of(&server, &key.sign(&with(json!({})))), 200, "by the public key too");
 
     let good_claims = with(json!({}));
     let whole = sign(&good_claims);
@@ -166,8 +152,8 @@ fn api2_broken_authentication() {
         // The public key as a shared secret, in each form that a library might take it in.
         ("PEM as secret", signed(&hs256, &good_claims, pem.as_bytes())),
         ("trimmed PEM as secret", signed(&hs256, &good_claims, pem.trim().as_bytes())),
-        ("DER as secret", signed(&hs256, &good_claims, der.as_ref())),
-        ("raw key as secret", signed(&hs256, &good_claims, keys.public_key().as_ref())),
+        ("DER as secret", signed(&hs256, &good_claims, &key.der())),
+        ("raw key as secret", signed(&hs256, &good_claims, key.raw())),
         ("HS512 of a key for HS256", header(json!({ "alg": "HS512" }))),
         ("EdDSA over an HMAC", header(json!({ "alg": "EdDSA" }))),
         ("expired", sign(&with(json!({ "exp": now_s() - 31 })))),

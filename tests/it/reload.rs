@@ -1,18 +1,18 @@
-//! What changes without a restart: SIGHUP and the files of the certificate.
+//! What changes without a restart: by SIGHUP, and the certificate by its files.
 
 use std::{fs, sync::Arc, time::Duration};
 
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use serde_json::json;
 
-use crate::harness::{Authority, Certificate, Connection, Site, Stopwatch, TestServer};
+use crate::harness::{Authority, Caller, Certificate, Connection, Site, Stopwatch, TestServer, TokenKey};
 
 fn configure(site: &Site, content: &str) {
     fs::write(site.path("numgen.toml"), content).expect("written");
 }
 
 /// How many of 20 requests for numbers on one connection are refused for their rate.
-fn refused(caller: &mut crate::harness::Caller) -> usize {
+fn refused(caller: &mut Caller) -> usize {
     (0..20).filter(|_| caller.get("/numbers/RATE").status == 429).count()
 }
 
@@ -67,26 +67,81 @@ fn a_bad_file_changes_nothing_and_says_what_is_wrong() {
 
 #[test]
 fn what_needs_a_restart_is_named() {
-    let site = Site::new().without("NUMGEN_JWT_SECRET_FILE");
-    let secret = site.path("secret").to_string_lossy().into_owned();
-    configure(&site, &format!("jwt_secret_file = '{secret}'\n"));
+    let site = Site::new();
     let server = site.start();
-    configure(&site, &format!("jwt_secret_file = '{secret}'\nmax_connections = 5\nrate_limit_issued = 3\n"));
-    let other = "another-secret-of-more-than-32-bytes-in-length";
-    fs::write(site.path("secret"), other).expect("written");
+    let url = site.path("url").to_string_lossy().into_owned();
+    let secret = "a-password-of-redis";
+    fs::write(&url, format!("redis://:{secret}@127.0.0.1:1")).expect("written");
+    configure(&site, &format!("redis_url_file = '{url}'\nmax_connections = 5\nrate_limit_issued = 3\n"));
     server.reload();
     let log = server.log();
     for named in [
         "key max_connections of numgen.toml has changed, which takes effect with a restart",
-        "key jwt_secret_file of numgen.toml has changed, which takes effect with a restart",
+        "key redis_url_file of numgen.toml has changed, which takes effect with a restart",
         "\"NUMGEN_MAX_CONNECTIONS\"",
         "configuration reloaded",
     ] {
         assert!(log.contains(named), "{named} in {log}");
     }
-    assert!(!log.contains(other), "a secret is named, never shown");
+    assert!(!log.contains(secret), "a secret is named, never shown");
     let restarts = log.matches("takes effect with a restart").count();
     assert_eq!(restarts, 2, "what is in force already is not named: {log}");
+}
+
+#[test]
+fn a_key_set_waits_for_a_restart() {
+    let site = Site::new().without("NUMGEN_JWT_SECRET_FILE");
+    let server = site.start();
+    let mut caller = server.caller();
+    configure(&site, "jwt_jwks_url = 'http://127.0.0.1:1/jwks.json'\nrate_limit_issued = 3\n");
+    server.reload();
+    let log = server.log();
+    assert!(
+        log.contains("key jwt_jwks_url of numgen.toml has changed, which takes effect with a restart"),
+        "{log}"
+    );
+    assert!(log.contains("configuration reloaded") && !log.contains("keys of tokens"), "{log}");
+    assert_eq!(caller.get("/prefix-configs").status, 200, "by the secret that was made at the start");
+}
+
+#[test]
+fn other_keys_verify_tokens_on_open_connections_too() {
+    let site = Site::new();
+    configure(&site, "jwt_public_key_file = 'key.pem'\n");
+    let publish = |key: &TokenKey| fs::write(site.path("key.pem"), key.pem()).expect("written");
+    let (first, second) = (TokenKey::new(), TokenKey::new());
+    publish(&first);
+    let server = site.start();
+    let status = |caller: &mut Caller| caller.get("/prefix-configs").status;
+    let claims = json!({ "sub": "issuer", "scope": "admin", "exp": 4_000_000_000_u32 });
+    let of = |key: &TokenKey| Caller::new(server.listen, Some(key.sign(&claims)));
+    let (mut of_first, mut of_second) = (of(&first), of(&second));
+    let mut of_secret = server.caller();
+    assert_eq!([&mut of_first, &mut of_second, &mut of_secret].map(status), [200, 401, 200]);
+
+    let other = "another-secret-of-more-than-32-bytes-in-length";
+    fs::write(site.path("secret"), other).expect("written");
+    publish(&second);
+    server.reload();
+    assert!(server.log().contains("keys of tokens"), "{}", server.log());
+    assert_eq!([&mut of_first, &mut of_second, &mut of_secret].map(status), [401, 200, 401]);
+    let mut of_other = server.caller();
+    assert_eq!(status(&mut of_other), 200, "numgen token has read the new secret");
+
+    fs::write(site.path("key.pem"), "no key").expect("written");
+    server.reload();
+    let log = server.log();
+    assert!(log.contains("NUMGEN_JWT_PUBLIC_KEY_FILE: expected one PEM block"), "{log}");
+    fs::remove_file(site.path("key.pem")).expect("removed");
+    fs::write(site.path("secret"), "short").expect("written");
+    server.reload();
+    assert!(server.log().contains("NUMGEN_JWT_SECRET"), "{}", server.log());
+    assert_eq!(
+        [&mut of_first, &mut of_second, &mut of_other].map(status),
+        [401, 200, 200],
+        "those before stay"
+    );
+    assert!(!server.log().contains(other));
 }
 
 /// Puts a certificate where the server looks: renamed into place, as whoever renews certificates does.

@@ -86,14 +86,17 @@ prometheus() {
 }
 install_file() { command install -m 0755 "$@" "$tools/bin/"; }
 
+# Where crates are compiled: one folder, since they have libraries in common, and gone however this ends.
+build=$tools/build.$$
+trap 'rm -rf "$build"' EXIT
+
 # A tool from a crate: name of the crate, version, command that prints a version.
 crate() {
   local name=$1 version=$2
   shift 2
   "$@" 2>/dev/null | grep -qF "$version" && return
   echo "installing $name $version (a minute or two)"
-  # One folder for all of them: they have libraries in common.
-  CARGO_TARGET_DIR=$tools/build.$$ cargo install --quiet --locked --root "$tools" "$name@$version" || lacking "$name" "cargo install failed"
+  CARGO_TARGET_DIR=$build cargo install --quiet --locked --root "$tools" "$name@$version" || lacking "$name" "cargo install failed"
 }
 
 # A tool from a Python package, in an environment of its own: package, version.
@@ -150,5 +153,4 @@ install() {
 
 [ $# -gt 0 ] || set -- system prometheus llvm llvm-cov deny hurl k6 manifests
 for tool in "$@"; do install "$tool"; done
-rm -rf "$tools/build.$$"
 exit $missing

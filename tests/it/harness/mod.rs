@@ -8,6 +8,7 @@ mod check;
 mod collector;
 mod faketime;
 mod http;
+mod keys;
 mod postgres;
 mod process;
 mod proxy;
@@ -34,6 +35,7 @@ pub(crate) use check::{Observation, assert_no_value_twice, assert_real_time_orde
 pub(crate) use collector::{Collector, Manners, attribute};
 pub(crate) use faketime::{Hands, faketime, turn as turn_hands, watching as watching_hands};
 pub(crate) use http::{Connection, Response};
+pub(crate) use keys::TokenKey;
 pub(crate) use postgres::{Database, Postgres, Timeline};
 pub(crate) use process::{Process, free_address};
 pub(crate) use proxy::{Fault, Proxy};
