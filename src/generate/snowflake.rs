@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::{
     counter::Ranges,
     snowflake::{DrawError, Sequencer},
@@ -52,15 +54,18 @@ impl Engine {
 
     async fn draw_all(&self, count: u32) -> Result<Ranges, IssueError> {
         let mut values = Ranges::new();
-        let mut patience = WINDOW_PATIENCE;
+        let mut until = None;
         loop {
             let wait = match self.draw_more(count, &mut values) {
                 Ok(0) => return Ok(values),
                 Ok(_missing) => TICK,
                 Err(DrawError::Wait(wait)) => wait,
                 // A process that was stopped for a while finds its window used up, and renews it in a moment.
-                Err(DrawError::BeyondMark) if !patience.is_zero() => {
-                    patience = patience.saturating_sub(TICK);
+                Err(DrawError::BeyondMark) => {
+                    let now = Instant::now();
+                    if now >= *until.get_or_insert(now + WINDOW_PATIENCE) {
+                        return Err(IssueError::NoWindow);
+                    }
                     TICK
                 }
                 Err(error) => return Err(error.into()),

@@ -209,6 +209,16 @@ async fn without_a_window_there_are_no_snowflakes() {
     engine.ids.close();
     let client = Client::new(Mode::Snowflake, "{SEQ:19}", 0);
     assert!(matches!(client.issue(&engine, 1, None).await, Err(IssueError::NoWindow)));
+    // Nobody waits longer for one where every millisecond takes fifty.
+    let slowly = async {
+        loop {
+            tokio::time::advance(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        issued = client.issue(&engine, 1, None) => assert!(matches!(issued, Err(IssueError::NoWindow)), "{issued:?}"),
+        () = slowly => {}
+    }
     let counted = Client::new(Mode::Continuous, "{SEQ:3}", 0);
     assert_eq!(counted.issue(&engine, 1, None).await.expect("needs no window"), ["001"]);
 }
