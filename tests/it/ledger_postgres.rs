@@ -227,16 +227,6 @@ impl Told {
     }
 }
 
-/// Somebody else at work on the same database.
-fn in_background(database: &Database, sql: &'static str) -> tokio::task::JoinHandle<()> {
-    let url = database.url();
-    tokio::task::spawn_blocking(move || {
-        let output = std::process::Command::new("psql").args(["-X", "-q", "-d", &url, "-c", sql]).output();
-        let output = output.expect("psql");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    })
-}
-
 /// From now on each commit that writes a ledger row takes so many seconds longer, inside COMMIT.
 fn delay_commits(database: &Database, seconds: &str) {
     database.psql(&format!(
@@ -263,7 +253,7 @@ fn rows_in(database: &Database) -> String {
 async fn wait_for_rows(database: &Database, count: &str) {
     let watch = Stopwatch::start();
     while rows_in(database) != count {
-        assert!(watch.elapsed() < 20 * SECOND, "no {count} rows");
+        watch.assert_within(20 * SECOND, &format!("waiting for {count} rows"));
         sleep(Duration::from_millis(20)).await;
     }
 }

@@ -16,7 +16,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use numgen::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
 
-use crate::harness::{Caller, Connection, Response, SECRET, Site, TestServer, TokenKey};
+use crate::harness::{Caller, Connection, Response, SECRET, Site, Stopwatch, TestServer, TokenKey};
 
 fn now_s() -> i64 {
     SystemClock::new().now().0 / 1_000
@@ -573,10 +573,12 @@ fn api10_unsafe_consumption_of_apis() {
         let server = Site::new().with("NUMGEN_JWT_JWKS_URL", &url).start();
         let token = signed(&json!({ "alg": "HS256", "kid": "m" }), &claims(&json!({})), shared);
         assert_eq!(status_of(&server, &token), 401, "a shared secret does not come from outside");
-        assert!(calls.load(Ordering::SeqCst) > 0, "it was asked");
+        Stopwatch::wait_until(Duration::from_secs(30), "it is asked, and what it answered refused", || {
+            let ready = server.admin("/readyz").expect("an answer").expect(200).json();
+            let jwks = ready["components"]["jwks"].as_str().expect("a component");
+            assert_ne!(jwks, "ok", "a set without a usable key is no good set: {ready}");
+            calls.load(Ordering::SeqCst) > 0 && !jwks.contains("not fetched yet")
+        });
         server.caller().get("/prefix-configs").expect(200);
-        thread::sleep(Duration::from_millis(50));
-        let ready = server.admin("/readyz").expect("an answer").expect(200).json();
-        assert_ne!(ready["components"]["jwks"], "ok", "a set without a usable key is no good set: {ready}");
     }
 }

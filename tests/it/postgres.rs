@@ -17,7 +17,7 @@ use numgen::{
     telemetry::Metrics,
 };
 
-use crate::harness::{Postgres, Stopwatch};
+use crate::harness::{Postgres, Stopwatch, wait_reachable};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -36,14 +36,6 @@ fn connect_with(url: &str, timeout_ms: u64, pool_size: u32, lifecycle: &Lifecycl
     };
     PostgresStore::connect(&Secret::new(url.to_owned()), settings, &Metrics::new(), lifecycle)
         .expect("a good URL")
-}
-
-async fn wait_until_reachable(store: &PostgresStore) {
-    let mut reachable = store.reachable();
-    let said = tokio::time::timeout(30 * SECOND, reachable.wait_for(|state| *state == Reachable::Yes)).await;
-    if said.is_err() {
-        panic!("{:?}", store.reachable().borrow());
-    }
 }
 
 fn claim(key: &str) -> Claim {
@@ -69,7 +61,7 @@ async fn an_empty_database_is_brought_to_the_schema_and_takes_a_transaction() {
     assert_eq!(taken, Taken::Fresh(values(1, 3)));
     let again = store.remember(claim("k"), values(4, 6)).await.expect("read");
     assert!(matches!(again, Taken::Replayed(recorded) if recorded.values == values(1, 3)));
-    wait_until_reachable(&store).await;
+    wait_reachable(store.reachable(), true).await;
     store.first_look(SECOND).await.expect("fit");
     assert_eq!(database.psql("SELECT name FROM numgen_schema ORDER BY version LIMIT 1"), "0001_base");
     lifecycle.drain();
@@ -87,7 +79,7 @@ mod schema {
         let (database, lifecycle) = (Postgres::create_database(), Lifecycle::new());
         let stores: Vec<_> = (0..5).map(|_| connect(&database.url(), &lifecycle)).collect();
         for store in &stores {
-            wait_until_reachable(store).await;
+            wait_reachable(store.reachable(), true).await;
         }
         let steps =
             database.psql("SELECT count(*), count(DISTINCT version), max(version) FROM numgen_schema");
@@ -103,10 +95,10 @@ mod schema {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_newer_schema_is_tolerated_and_a_changed_step_is_refused() {
         let (database, lifecycle) = (Postgres::create_database(), Lifecycle::new());
-        wait_until_reachable(&connect(&database.url(), &lifecycle)).await;
+        wait_reachable(connect(&database.url(), &lifecycle).reachable(), true).await;
         database.psql("INSERT INTO numgen_schema (version, name, digest) VALUES (9999, '9999_later', 'x')");
         let store = connect(&database.url(), &lifecycle);
-        wait_until_reachable(&store).await;
+        wait_reachable(store.reachable(), true).await;
         store.remember(claim("k"), values(1, 1)).await.expect("a rolling upgrade goes on");
 
         database.psql("UPDATE numgen_schema SET digest = 'y' WHERE version = 1");
@@ -205,7 +197,7 @@ mod outage {
             "{error:?}"
         );
         server.start_again();
-        wait_until_reachable(&store).await;
+        wait_reachable(store.reachable(), true).await;
         store.remember(claim("k"), values(1, 1)).await.expect("back");
         lifecycle.drain();
     }
@@ -214,7 +206,7 @@ mod outage {
     async fn a_crash_loses_nothing_and_calls_go_on_by_themselves() {
         let (mut server, lifecycle) = (Postgres::start(), Lifecycle::new());
         let store = connect_with(&server.url(), 10_000, 4, &lifecycle);
-        wait_until_reachable(&store).await;
+        wait_reachable(store.reachable(), true).await;
         for round in 0..4_u64 {
             let key = |at: u64| format!("{round}-{at}");
             for at in 0..8 {
@@ -242,18 +234,16 @@ mod outage {
     async fn a_server_that_stands_still_costs_the_deadline_and_no_more() {
         let (server, lifecycle) = (Postgres::start(), Lifecycle::new());
         let store = connect_with(&server.url(), 500, 4, &lifecycle);
-        wait_until_reachable(&store).await;
+        wait_reachable(store.reachable(), true).await;
         store.remember(claim("k"), values(1, 1)).await.expect("written");
         server.pause();
         let watch = Stopwatch::start();
         let error = store.remember(claim("l"), values(2, 2)).await.expect_err("no answer");
         assert!(matches!(error, StoreError::Timeout { .. }), "{error:?}");
-        assert!(watch.elapsed() < 2 * SECOND, "{:?}", watch.elapsed());
-        let mut reachable = store.reachable();
-        let notice = async { drop(reachable.wait_for(|state| *state != Reachable::Yes).await) };
-        tokio::time::timeout(10 * SECOND, notice).await.expect("noticed");
+        watch.assert_within(2 * SECOND, "a deadline of half a second");
+        wait_reachable(store.reachable(), false).await;
         server.resume();
-        wait_until_reachable(&store).await;
+        wait_reachable(store.reachable(), true).await;
         store.remember(claim("l"), values(2, 2)).await.expect("the same again, whatever became of it");
         lifecycle.drain();
     }
@@ -262,7 +252,7 @@ mod outage {
     async fn a_locked_row_and_an_exhausted_pool_are_timeouts() {
         let (database, lifecycle) = (Postgres::create_database(), Lifecycle::new());
         let store = connect_with(&database.url(), 500, 2, &lifecycle);
-        wait_until_reachable(&store).await;
+        wait_reachable(store.reachable(), true).await;
         let rule = |key: &str| RuleRecord {
             key: PrefixKey::parse(key).expect("a key"),
             revision: 1,
@@ -272,18 +262,13 @@ mod outage {
         };
         tokio::time::sleep(6 * SECOND).await; // settled
         assert_eq!(store.swap_rule(None, rule("A")).await.expect("free"), Swap::Done);
-        let url = database.url();
-        let sql = "BEGIN; SELECT 1 FROM numgen_memory FOR UPDATE; SELECT pg_sleep(2)";
-        let locker = std::thread::spawn(move || {
-            let _ = std::process::Command::new("psql").args(["-X", "-q", &url, "-c", sql]).output();
-        });
-        tokio::time::sleep(SECOND / 2).await;
+        let locker = database.transact_slowly("SELECT FROM numgen_memory FOR UPDATE", 2 * SECOND, "");
         let swaps = ["B", "C", "D", "E"].map(|key| store.swap_rule(None, rule(key)));
         let watch = Stopwatch::start();
         for outcome in futures_util::future::join_all(swaps).await {
             assert!(matches!(outcome, Err(StoreError::Timeout { .. })), "{outcome:?}");
         }
-        assert!(watch.elapsed() < 2 * SECOND, "{:?}", watch.elapsed());
+        watch.assert_within(2 * SECOND, "a deadline of half a second");
         locker.join().expect("a lock");
         assert_eq!(store.swap_rule(None, rule("B")).await.expect("free again"), Swap::Done);
         lifecycle.drain();
@@ -293,7 +278,7 @@ mod outage {
     async fn a_caller_that_goes_away_leaves_no_transaction_behind() {
         let (database, lifecycle) = (Postgres::create_database(), Lifecycle::new());
         let store = connect_with(&database.url(), 5_000, 2, &lifecycle);
-        wait_until_reachable(&store).await;
+        wait_reachable(store.reachable(), true).await;
         for round in 0..30_u64 {
             let key = format!("k{round}");
             let call = store.remember(claim(&key), values(1, 1));
@@ -334,8 +319,8 @@ mod memory {
 async fn followers_are_called() {
     let (database, lifecycle) = (Postgres::create_database(), Lifecycle::new());
     let (here, there) = (connect(&database.url(), &lifecycle), connect(&database.url(), &lifecycle));
-    wait_until_reachable(&here).await;
-    wait_until_reachable(&there).await;
+    wait_reachable(here.reachable(), true).await;
+    wait_reachable(there.reachable(), true).await;
     let news = there.follow(RuleMark::default()).await.expect("followed");
     assert_eq!((news.lineage, news.records.len()), (Lineage::New, 0));
     let called = there.called();

@@ -17,8 +17,8 @@ use numgen::{
     rule::OnOutage,
     secret::Secret,
     store::{
-        Bounds, CounterStore, Reachable, TakeRequest, Taken,
-        counters::{AuthorityLink, Settings, SharedCounters},
+        Bounds, CounterStore, TakeRequest, Taken,
+        counters::{Settings, SharedCounters},
         postgres::{self, PostgresStore, counters::PostgresLink},
         sqlite::SqliteStore,
     },
@@ -56,12 +56,6 @@ fn connect(url: &str, lifecycle: &Lifecycle) -> PostgresStore {
 /// The way of one node to its authority.
 fn link(url: &str, lifecycle: &Lifecycle) -> PostgresLink {
     PostgresLink::new(connect(url, lifecycle), lifecycle)
-}
-
-async fn wait_reachable(link: &PostgresLink, wanted: bool) {
-    let mut reachable = link.reachable();
-    let said = reachable.wait_for(|state| (*state == Reachable::Yes) == wanted);
-    tokio::time::timeout(30 * SECOND, said).await.expect("in time").expect("a watchman");
 }
 
 /// One node, in this process.

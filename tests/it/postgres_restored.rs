@@ -167,7 +167,7 @@ fn a_server_that_lacks_nothing_goes_on_by_itself() {
     server.start_again();
     let watch = Stopwatch::start();
     draw_when_possible(&mut callers[0], 4);
-    assert!(watch.elapsed() < 8 * SECOND, "nobody is silent: {:?}", watch.elapsed());
+    watch.assert_within(8 * SECOND, "nobody is silent, and the first number");
     draw_when_possible(&mut callers[1], 5);
     assert_eq!(component(&first, "ledger"), "");
     assert!(!second.log().contains("are suspended"), "{}", second.log());

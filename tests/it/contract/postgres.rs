@@ -15,14 +15,14 @@ use numgen::{
     lifecycle::Lifecycle,
     secret::Secret,
     store::{
-        AcquireRequest, Nonce, Reachable, TemporaryStore, WorkerStore,
+        AcquireRequest, Nonce, TemporaryStore, WorkerStore,
         postgres::{PostgresStore, Settings, workers::Workers},
     },
     telemetry::Metrics,
 };
 
 use super::{Bench, EPOCH, NOON};
-use crate::harness::{self, Database};
+use crate::harness::{self, Database, wait_reachable};
 
 /// Databases begin so long before noon: whatever has to settle has settled by then.
 const EARLIER_MS: i64 = 60_000;
@@ -101,10 +101,7 @@ impl<P: Part, M: Manner> OnePostgres<P, M> {
         let store = PostgresStore::connect(&url, settings, &Metrics::new(), &self.lifecycle);
         let store = store.expect("a good URL");
         // The deadline of a worker's call is far shorter than what the tests of a loaded machine may take to connect.
-        let mut reachable = store.reachable();
-        let ready = async { drop(reachable.wait_for(|state| *state == Reachable::Yes).await) };
-        let ready = tokio::time::timeout(Duration::from_secs(30), ready).await;
-        assert!(ready.is_ok(), "{:?}", store.reachable().borrow());
+        wait_reachable(store.reachable(), true).await;
         self.store = Some(Arc::new(P::of(store)));
     }
 

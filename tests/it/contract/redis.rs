@@ -114,7 +114,7 @@ impl Hour {
 pub(super) async fn wait_for_markers(expected: u32, count: impl Fn() -> u32) {
     let watch = Stopwatch::start();
     while count() < expected {
-        assert!(watch.elapsed() < Duration::from_secs(60), "{} of {expected} markers", count());
+        watch.assert_within(Duration::from_secs(60), &format!("waiting for {expected} markers"));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -25,7 +25,7 @@ use super::{
     Bench, FREE, NOON, Sqlite, counter, key, plain,
     redis::{MARKERS, SLOTS, before, wait_for_markers},
 };
-use crate::harness::{Database, Hands, Postgres, Redis, RedisCluster, SharedCluster};
+use crate::harness::{Database, Hands, Postgres, Redis, RedisCluster, SharedCluster, wait_reachable};
 
 /// How long a call may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -138,6 +138,8 @@ impl Node {
     async fn start(ground: &impl Ground, disk: &std::path::Path) -> Self {
         let (lifecycle, clock) = (Lifecycle::new(), Arc::new(ManualClock::at(NOON)));
         let link = ground.link(&clock, &lifecycle).await;
+        // What is asked before then is answered by what stands in for a store that is away.
+        wait_reachable(link.reachable(), true).await;
         let disk = Sqlite::open(disk, &clock);
         let settings = Settings { node: "n1".to_owned(), segment_size: 1_000, timeout: TIMEOUT };
         let counters =

@@ -41,10 +41,9 @@ fn a_healthy_full_counter_has_no_gap_over_many_grants() {
     let fleet = fleet(&redis.url(), &url, 1, 2);
     fleet.register("HOT", &counting());
     let load = Load::on(&fleet, "HOT", Pace { callers: 2, pause: Duration::from_millis(5), batch: 150 });
-    thread::sleep(Duration::from_secs(6));
+    load.wait_for(30_000); // more than one grant
     let story = load.stop();
     story.assert_unique();
-    assert!(story.observations().len() > 30_000, "more than one grant: {story}");
     assert_no_gap(&story, &fleet.sequences(1, "HOT"));
 }
 
@@ -103,11 +102,9 @@ fn postgresql_away_and_what_was_granted_goes_on() {
     }
     assert_eq!(fleet.draw(0, "STRICT", 1, &mut gapless), None, "503");
     line.set(Fault::None);
-    let watch = Stopwatch::start();
     Stopwatch::wait_until(NORMAL_WITHIN, "strict is back", || {
         fleet.draw(0, "STRICT", 1, &mut gapless).is_some()
     });
-    assert!(watch.elapsed() < NORMAL_WITHIN);
     for round in 0..30 {
         assert_eq!(fleet.draw(round % 2, "HOT", 1_000, &mut hot), Some(Source::Primary));
     }
@@ -140,8 +137,7 @@ fn redis_away_the_segment_first_and_then_postgresql() {
         }
     }
     proxy.set(Fault::None);
-    let took = fleet.wait_normal("HOT", "full, Redis away", &mut story);
-    assert!(took < NORMAL_WITHIN);
+    fleet.wait_normal("HOT", "full, Redis away", &mut story);
     for round in 0..40 {
         let source = fleet.draw(round % 2, "HOT", 500, &mut story);
         assert_eq!(source, Some(Source::Primary), "round {round}: {}", fleet.sequences(0, "HOT"));
@@ -165,10 +161,11 @@ fn two_data_centres_draw_one_prefix_and_one_of_them_forgets() {
     let pace = Pace { callers: 2, pause: Duration::from_millis(10), batch: 40 };
     let loads = fleets.each_ref().map(|fleet| Load::on(fleet, "HOT", pace));
     let flakes = fleets.each_ref().map(|fleet| Load::on(fleet, "FLAKE", Pace::CALM));
-    thread::sleep(Duration::from_secs(4));
+    loads.iter().for_each(|load| load.wait_for(10_000));
     second.kill();
     second.start_again(Data::Empty);
-    thread::sleep(SETTLING + Duration::from_secs(4));
+    thread::sleep(SETTLING);
+    loads.iter().for_each(|load| load.wait_for(10_000));
     let mut hot = Story::default();
     loads.into_iter().for_each(|load| hot.add(load.stop()));
     let mut flaked = Story::default();
@@ -176,7 +173,6 @@ fn two_data_centres_draw_one_prefix_and_one_of_them_forgets() {
     fleets[1].wait_normal("HOT", "a data centre whose Redis was emptied", &mut hot);
     hot.assert_unique();
     flaked.assert_unique();
-    assert!(hot.observations().len() > 20_000, "under load: {hot}");
     let granted = database.psql(
         "SELECT count(*) FROM numgen_grants a JOIN numgen_grants b USING (prefix_key, period) \
          WHERE a.id < b.id AND a.first <= b.last AND b.first <= a.last",

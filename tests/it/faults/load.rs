@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -14,8 +14,11 @@ use serde_json::json;
 
 use super::Fleet;
 use crate::harness::{
-    Caller, Observation, Response, assert_no_value_twice, assert_real_time_order, value_of,
+    Caller, Observation, Response, Stopwatch, assert_no_value_twice, assert_real_time_order, value_of,
 };
+
+/// How long callers may take for what they have to have seen; far above what they take.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How hard it is asked.
 #[derive(Clone, Copy, Debug)]
@@ -76,21 +79,27 @@ pub(super) struct Story {
     pub(super) unknown: usize,
 }
 
+/// So many numbers more make an order worth looking at, without those that were under way when it began.
+pub(super) const ENOUGH: usize = 100;
+
 /// Callers at work.
 pub(super) struct Load {
     stop: Arc<AtomicBool>,
+    /// How many numbers they have been given so far.
+    given: Arc<AtomicUsize>,
     threads: Vec<thread::JoinHandle<Story>>,
 }
 
 impl Load {
     /// Asks every node of the fleet for numbers of one prefix until it is told to stop.
     pub(super) fn on(fleet: &Fleet, prefix: &str, pace: Pace) -> Self {
-        let (stop, token) = (Arc::new(AtomicBool::new(false)), fleet.token());
+        let (stop, given) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let token = fleet.token();
         let callers = (0..fleet.nodes.len()).flat_map(|node| (0..pace.callers).map(move |_| node));
         let threads = callers
             .map(|node| {
-                let (stop, watch, addresses) =
-                    (Arc::clone(&stop), Arc::clone(&fleet.watch), Arc::clone(&fleet.addresses));
+                let (stop, given) = (Arc::clone(&stop), Arc::clone(&given));
+                let (watch, addresses) = (Arc::clone(&fleet.watch), Arc::clone(&fleet.addresses));
                 let (prefix, token) = (prefix.to_owned(), token.clone());
                 thread::spawn(move || {
                     let mut story = Story::default();
@@ -112,7 +121,9 @@ impl Load {
                             Ok(answer) => {
                                 story.note(node, count, asked, watch.elapsed(), &answer);
                                 caller = Some(present);
-                                if answer.status != 200 {
+                                if answer.status == 200 {
+                                    given.fetch_add(count, Ordering::Relaxed);
+                                } else {
                                     thread::sleep(Duration::from_millis(10));
                                 }
                             }
@@ -127,7 +138,16 @@ impl Load {
                 })
             })
             .collect();
-        Self { stop, threads }
+        Self { stop, given, threads }
+    }
+
+    /// Waits until they have been given so many numbers more.
+    #[track_caller]
+    pub(super) fn wait_for(&self, numbers: usize) {
+        let enough = self.given.load(Ordering::Relaxed) + numbers;
+        Stopwatch::wait_until(PATIENCE, "numbers under load", || {
+            self.given.load(Ordering::Relaxed) >= enough
+        });
     }
 
     /// Lets everybody finish, and tells what they saw.

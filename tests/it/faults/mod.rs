@@ -32,7 +32,7 @@ use crate::harness::{Caller, Redis, Site, Stopwatch, TestServer};
 
 use self::{
     accounts::{assert_accounted, assert_no_gap},
-    load::{Load, Pace, Source, Story},
+    load::{ENOUGH, Load, Pace, Source, Story},
 };
 
 /// Back to normal within this time once what was away is back: the promise.
@@ -154,24 +154,23 @@ impl Fleet {
         (answer.status, answer.json())
     }
 
-    /// Waits until every node that runs draws from Redis again, and says that nothing is away; prints and answers how long it took.
+    /// Waits until every node that runs draws from Redis again, and says that nothing is away; prints how long it took.
     /// What it draws is part of the story.
     #[track_caller]
-    fn wait_normal(&self, prefix: &str, what: &str, story: &mut Story) -> Duration {
+    fn wait_normal(&self, prefix: &str, what: &str, story: &mut Story) {
         let watch = Stopwatch::start();
         let running: Vec<usize> =
             (0..self.nodes.len()).filter(|&index| self.nodes[index].is_some()).collect();
         for &index in &running {
             let mut caller = self.caller(index);
-            Stopwatch::wait_until(NORMAL_WITHIN.saturating_sub(watch.elapsed()), what, || {
+            Stopwatch::wait_until(NORMAL_WITHIN.saturating_sub(watch.awake()), what, || {
                 thread::sleep(Duration::from_millis(20));
                 let source = self.draw_from(index, &mut caller, prefix, 1, story);
                 source == Some(Source::Primary) && self.readiness(index).1["status"] == "ready"
             });
         }
-        let took = watch.elapsed();
-        report(&format!("{what}: back to normal after {} ms, {} nodes", took.as_millis(), running.len()));
-        took
+        let took_ms = watch.elapsed().as_millis();
+        report(&format!("{what}: back to normal after {took_ms} ms, {} nodes", running.len()));
     }
 
     /// One request, told to the story; where its numbers came from, if there are any.

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path, thread, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{Fleet, Load, NORMAL_WITHIN, Pace, SETTLING, flaking, settled, worker_of};
+use super::{ENOUGH, Fleet, Load, NORMAL_WITHIN, Pace, SETTLING, flaking, settled, worker_of};
 use crate::harness::{Data, Hands, Redis, Site, Stopwatch, faketime, turn_hands, watching_hands};
 
 /// Windows and leases that a test can wait for.
@@ -39,7 +39,7 @@ fn nodes_that_start_at_once_on_an_empty_redis_are_different_workers() {
     let workers = workers(&fleet);
     assert_eq!(workers.iter().collect::<BTreeSet<_>>().len(), 5, "{workers:?}");
     let load = Load::on(&fleet, "FLAKE", Pace { callers: 1, batch: 50, ..Pace::FULL });
-    thread::sleep(Duration::from_secs(2));
+    load.wait_for(10_000);
     load.stop().assert_unique();
 }
 
@@ -63,16 +63,16 @@ fn a_node_that_slept_through_its_window_issues_nothing_from_it() {
     fleet.wait_ready(2);
     thread::sleep(Duration::from_secs(1));
     fleet.node(0).resume();
-    thread::sleep(Duration::from_secs(2));
     // More nodes than slots: the one that lost its own says so, and what limits it.
-    let (status, readiness) = fleet.readiness(0);
-    assert_eq!(status, 503, "{readiness}");
-    assert!(readiness.to_string().contains("NUMGEN_SNOWFLAKE_LAYOUT"), "{readiness}");
+    Stopwatch::wait_until(NORMAL_WITHIN, "the node says what limits it", || {
+        let (status, readiness) = fleet.readiness(0);
+        status == 503 && readiness.to_string().contains("NUMGEN_SNOWFLAKE_LAYOUT")
+    });
     fleet.caller(0).get("/numbers/FLAKE").expect_problem(503, "NoWorkerId");
     // A place becomes free: nobody is needed.
     fleet.stop(2);
     Stopwatch::wait_until(NORMAL_WITHIN, "a slot for the node that slept", || fleet.readiness(0).0 == 200);
-    thread::sleep(Duration::from_millis(500));
+    load.wait_for(ENOUGH);
     let story = load.stop();
     story.assert_unique();
     assert!(story.drawn.iter().any(|drawn| drawn.node == 2), "the third node issued: {story}");
@@ -85,14 +85,15 @@ fn a_killed_node_is_replaced_and_its_slot_rests() {
     fleet.register("FLAKE", &flaking());
     let load = Load::on(&fleet, "FLAKE", Pace { callers: 2, pause: Duration::from_millis(1), batch: 20 });
     for life in 0..3 {
-        thread::sleep(Duration::from_millis(500 + life * 200));
+        load.wait_for(500);
+        thread::sleep(Duration::from_millis(life * 200)); // not at the same point of every life
         fleet.kill_9(1);
         fleet.start_again(1);
     }
     let story = load.stop();
     story.assert_unique();
     let of_other = story.drawn.iter().filter(|drawn| drawn.node == 0).count();
-    assert!(of_other > 200 && story.problems.is_empty(), "the other node did not notice: {story}");
+    assert!(of_other > ENOUGH && story.problems.is_empty(), "the other node did not notice: {story}");
 }
 
 #[test]
@@ -108,6 +109,7 @@ fn clocks_of_nodes_do_not_matter() {
     }
     let fleet = Fleet::start_with(&redis.url(), 3, |index, site| bent(site, &library, &hands(index)));
     fleet.register("FLAKE", &flaking());
+    let begun_ms = redis.time_ms();
     let load = Load::on(&fleet, "FLAKE", Pace { callers: 2, pause: Duration::from_millis(1), batch: 20 });
     for jumps in
         [[3_600_000, 0, -3_600_000], [-7_200_000, 7_200_000, 0], [0, -10_000, 10_000], [-1, 1, 86_400_000]]
@@ -122,7 +124,7 @@ fn clocks_of_nodes_do_not_matter() {
     story.assert_unique();
     assert_eq!((story.unknown, story.problems.len()), (0, 0), "nobody had to wait: {story}");
     // IDs stay true to the time of Redis, whatever the clock of their node shows.
-    let now_ms = redis.time_ms();
+    let ended_ms = redis.time_ms();
     let mut caller = fleet.caller(0);
     for drawn in story.drawn.iter().step_by(story.drawn.len() / 20 + 1) {
         let path = format!("/numbers/decode?prefixKey=FLAKE&number={}", drawn.numbers[0]);
@@ -130,8 +132,8 @@ fn clocks_of_nodes_do_not_matter() {
         let issued_at = decoded["issued_at"].as_str().expect("a time");
         let issued_at = chrono::DateTime::parse_from_rfc3339(issued_at).expect("RFC 3339").timestamp_millis();
         assert!(
-            (now_ms - 15_000..=now_ms + 1_000).contains(&issued_at),
-            "{issued_at} and now {now_ms}: {decoded}"
+            (begun_ms - 1_000..=ended_ms + 1_000).contains(&issued_at),
+            "{issued_at} is not from {begun_ms} to {ended_ms}: {decoded}"
         );
     }
 }
@@ -184,9 +186,9 @@ fn a_fixed_worker_id_has_one_holder() {
     let number = caller.number("FLAKE");
     assert_eq!(worker_of(&mut caller, "FLAKE", &number), 7);
     fleet.start_unready(1);
-    thread::sleep(Duration::from_secs(2));
-    let log = fleet.node(1).log();
-    assert!(log.contains("NUMGEN_WORKER_ID"), "the second is refused and told which setting: {log}");
+    Stopwatch::wait_until(NORMAL_WITHIN, "the second is refused and told which setting", || {
+        fleet.node(1).log().contains("NUMGEN_WORKER_ID")
+    });
     assert_ne!(fleet.node(1).admin("/readyz").map_or(503, |answer| answer.status), 200);
 }
 

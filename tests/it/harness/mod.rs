@@ -14,10 +14,12 @@ mod process;
 mod proxy;
 mod redis;
 mod selftest;
+mod stopwatch;
 
 use std::{
     fs,
     net::SocketAddr,
+    panic::Location,
     path::PathBuf,
     process::{Command, ExitStatus, Output, Stdio},
     sync::Arc,
@@ -25,10 +27,11 @@ use std::{
     time::Duration,
 };
 
-use numgen::clock::{Clock, SystemClock};
+use numgen::store::Reachable;
 use process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::sync::watch;
 
 pub(crate) use certificates::{Authority, Certificate};
 pub(crate) use check::{Observation, assert_no_value_twice, assert_real_time_order, value_of};
@@ -40,30 +43,22 @@ pub(crate) use postgres::{Database, Postgres, Timeline};
 pub(crate) use process::{Process, free_address};
 pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use redis::{Data, Redis, RedisCluster, Sentinels, SharedCluster};
+pub(crate) use stopwatch::Stopwatch;
 
 /// What signs the tokens of a test; also the canary that must never appear in a log.
 pub(crate) const SECRET: &str = "canary-secret-4f1d2a9c8b7e6d5c4b3a291807f6e5d4";
 
-/// Time as the tests measure it.
-pub(crate) struct Stopwatch(SystemClock);
-
-impl Stopwatch {
-    pub(crate) fn start() -> Self {
-        Self(SystemClock::new())
-    }
-
-    pub(crate) fn elapsed(&self) -> Duration {
-        self.0.monotonic()
-    }
-
-    /// Asks `done` until it says yes; fails the test after `limit`.
-    #[track_caller]
-    pub(crate) fn wait_until(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
-        let watch = Self::start();
-        while !done() {
-            assert!(watch.elapsed() < limit, "{what}: not within {limit:?}");
-            thread::sleep(Duration::from_millis(5));
-        }
+/// Waits until a store in this process can be asked, or cannot.
+#[track_caller]
+pub(crate) fn wait_reachable(
+    mut reachable: watch::Receiver<Reachable>,
+    wanted: bool,
+) -> impl Future<Output = ()> {
+    let caller = Location::caller();
+    async move {
+        let said = reachable.wait_for(|state| (*state == Reachable::Yes) == wanted);
+        let said = tokio::time::timeout(Duration::from_secs(60), said).await;
+        assert!(said.is_ok_and(|said| said.is_ok()), "{caller}: still {:?}", reachable.borrow());
     }
 }
 

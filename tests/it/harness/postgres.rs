@@ -15,6 +15,7 @@ use std::{
         Arc, LazyLock, Mutex, PoisonError, Weak,
         atomic::{AtomicU32, Ordering},
     },
+    thread,
     time::Duration,
 };
 
@@ -344,7 +345,7 @@ impl Postgres {
                 self.process = Some(process);
                 return true;
             }
-            std::thread::sleep(Duration::from_millis(10));
+            thread::sleep(Duration::from_millis(10));
         }
         false
     }
@@ -357,7 +358,7 @@ impl Drop for Postgres {
             process.signal(Signal::Quit);
             let watch = Stopwatch::start();
             while process.ended().is_none() && watch.elapsed() < Duration::from_secs(5) {
-                std::thread::sleep(Duration::from_millis(2));
+                thread::sleep(Duration::from_millis(2));
             }
         }
     }
@@ -388,6 +389,20 @@ impl Database {
         let hands = self.hands.as_ref().expect("made with a clock").path();
         fs::write(hands.join("draft"), at.0.to_string()).expect("its hands");
         fs::rename(hands.join("draft"), hands.join("ms")).expect("its hands");
+    }
+
+    /// Somebody else at work here: a transaction that has begun with this statement when the call returns, and goes on with the other
+    /// so much later.
+    #[track_caller]
+    pub(crate) fn transact_slowly(&self, first: &str, pause: Duration, then: &str) -> thread::JoinHandle<()> {
+        let (server, name) = (Arc::clone(&self.server), self.name.clone());
+        let sql = format!("BEGIN; {first}; SELECT pg_sleep({}); {then}; COMMIT", pause.as_secs_f64());
+        let other = thread::spawn(move || drop(server.psql_in(&name, &sql)));
+        let pausing = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
+        Stopwatch::wait_until(PATIENCE, "the first statement", || {
+            self.psql(pausing) == "1" || other.is_finished()
+        });
+        other
     }
 
     pub(crate) fn name(&self) -> &str {

@@ -210,3 +210,13 @@ fn slow_and_lossy_lines_deliver_in_the_end() {
     assert!(watch.elapsed() > Duration::from_millis(400), "some were lost: {:?}", watch.elapsed());
     assert!(proxy.forwarded() > 7 * 8);
 }
+
+#[test]
+fn a_limit_that_is_passed_while_the_machine_is_awake_fails() {
+    let watch = Stopwatch::start();
+    let passed = std::panic::catch_unwind(|| {
+        Stopwatch::wait_until(Duration::from_millis(50), "nothing", || false);
+    });
+    assert!(passed.is_err());
+    assert!(watch.elapsed() >= Duration::from_millis(50) && watch.awake() <= watch.elapsed());
+}

@@ -163,7 +163,7 @@ async fn cut_connections_lose_and_double_nothing() {
             let before = done.load(Ordering::Relaxed);
             let watch = Stopwatch::start();
             while done.load(Ordering::Relaxed) < before + 30 {
-                assert!(watch.elapsed() < 30 * SECOND, "nothing is issued");
+                watch.assert_within(30 * SECOND, "a number");
                 sleep(Duration::from_millis(5)).await;
             }
             proxy.set(if round % 2 == 0 { Fault::CutReplies } else { Fault::Refuse });
@@ -225,7 +225,7 @@ async fn a_killed_database_loses_and_doubles_nothing() {
             let before = done.load(Ordering::Relaxed);
             let watch = Stopwatch::start();
             while done.load(Ordering::Relaxed) < before + 40 {
-                assert!(watch.elapsed() < 60 * SECOND, "nothing is issued");
+                watch.assert_within(60 * SECOND, "a number");
                 sleep(Duration::from_millis(5)).await;
             }
             tokio::task::block_in_place(|| {

@@ -38,49 +38,58 @@ fn crowd() -> Vec<IssueRequest> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_crash_takes_back_was_told_to_nobody() {
     for locking in BOTH {
-        let mut server = Postgres::start_with(&["wal_writer_delay=10s", "autovacuum=off"]);
-        slow_barrier(&server, "0");
-        let proxy = Proxy::to(server.port());
-        let url = server.url().replace(&format!(":{}/", server.port()), &format!(":{}/", proxy.port()));
-        let node = Arc::new(Node::start(&url, locking, 60 * SECOND));
-        let on = counter("");
-        node.draw(&on, 1).await;
-        node.issue(&on, crowd()).await.expect("drawn");
-        slow_barrier(&server, "30");
-        // Nobody else writes the log to disk.
-        let writer = server.psql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'");
-        signal(&writer, "-STOP");
-        let mut call = JoinSet::new();
-        {
-            let (node, on) = (Arc::clone(&node), on.clone());
-            call.spawn(async move { node.issue(&on, crowd()).await });
+        let mut tries = 1..=5;
+        while !a_crash_takes_back(locking).await {
+            assert!(tries.next().is_some(), "nothing was ever lost: this proves nothing");
         }
-        let watch = Stopwatch::start();
-        while server.psql("SELECT count(*) FROM numgen_ledger") != "9" {
-            assert!(watch.elapsed() < 20 * SECOND, "it is not committed");
-            sleep(Duration::from_millis(5)).await;
-        }
-        assert!(call.try_join_next().is_none(), "it was answered before it was durable");
-        proxy.set(Fault::Refuse);
-        tokio::task::block_in_place(|| {
-            server.kill();
-            signal(&writer, "-KILL");
-            server.start_again();
-        });
-        assert_eq!(
-            server.psql("SELECT count(*) FROM numgen_ledger"),
-            "5",
-            "nothing was lost: this proves nothing"
-        );
-        slow_barrier(&server, "0");
-        let other = Node::start(&server.url(), locking, 10 * SECOND);
-        assert_eq!(other.draw(&on, 1).await.to_string(), "6");
-        proxy.set(Fault::None);
-        let taken = call.join_all().await.remove(0).expect("drawn again");
-        let values: Vec<_> = taken.iter().filter_map(values_of).map(ToString::to_string).collect();
-        assert_eq!(values, ["7", "8", "9", "10"]);
-        assert_eq!(assert_sound(&other, &on).await.len(), 10);
     }
+}
+
+/// False if the batch was on disk by chance: on a slow machine somebody else's turn to write the log may come first.
+async fn a_crash_takes_back(locking: StrictLocking) -> bool {
+    let mut server = Postgres::start_with(&["wal_writer_delay=10s", "autovacuum=off"]);
+    slow_barrier(&server, "0");
+    let proxy = Proxy::to(server.port());
+    let url = server.url().replace(&format!(":{}/", server.port()), &format!(":{}/", proxy.port()));
+    let node = Arc::new(Node::start(&url, locking, 60 * SECOND));
+    let on = counter("");
+    node.draw(&on, 1).await;
+    node.issue(&on, crowd()).await.expect("drawn");
+    slow_barrier(&server, "30");
+    // Nobody else writes the log to disk.
+    let writer = server.psql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'");
+    signal(&writer, "-STOP");
+    let mut call = JoinSet::new();
+    {
+        let (node, on) = (Arc::clone(&node), on.clone());
+        call.spawn(async move { node.issue(&on, crowd()).await });
+    }
+    let watch = Stopwatch::start();
+    while server.psql("SELECT count(*) FROM numgen_ledger") != "9" {
+        watch.assert_within(20 * SECOND, "the commit");
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert!(call.try_join_next().is_none(), "it was answered before it was durable");
+    proxy.set(Fault::Refuse);
+    tokio::task::block_in_place(|| {
+        server.kill();
+        signal(&writer, "-KILL");
+        server.start_again();
+    });
+    let kept = server.psql("SELECT count(*) FROM numgen_ledger");
+    if kept == "9" {
+        return false;
+    }
+    assert_eq!(kept, "5", "all of the batch, or nothing");
+    slow_barrier(&server, "0");
+    let other = Node::start(&server.url(), locking, 10 * SECOND);
+    assert_eq!(other.draw(&on, 1).await.to_string(), "6");
+    proxy.set(Fault::None);
+    let taken = call.join_all().await.remove(0).expect("drawn again");
+    let values: Vec<_> = taken.iter().filter_map(values_of).map(ToString::to_string).collect();
+    assert_eq!(values, ["7", "8", "9", "10"]);
+    assert_eq!(assert_sound(&other, &on).await.len(), 10);
+    true
 }
 
 /// A synchronous standby that is not there: what was committed ahead is seen by everybody, and nobody is told of it by any call.
@@ -112,7 +121,7 @@ async fn nobody_is_told_what_is_on_no_standby() {
     }
     let watch = Stopwatch::start();
     while server.psql("SELECT count(*) FROM numgen_ledger") != "9" {
-        assert!(watch.elapsed() < 20 * SECOND, "it is not committed");
+        watch.assert_within(20 * SECOND, "the commit");
         sleep(Duration::from_millis(5)).await;
     }
     macro_rules! call {

@@ -9,8 +9,8 @@ use numgen::{
 use tokio::{task::JoinSet, time::sleep};
 
 use super::{
-    BOTH, FREE, NOW, Node, SECOND, Told, assert_sound, counter, delay_commits, in_background, keyed, numbers,
-    plain, values_of,
+    BOTH, FREE, NOW, Node, SECOND, Told, assert_sound, counter, delay_commits, keyed, numbers, plain,
+    values_of,
 };
 use crate::harness::Postgres;
 
@@ -165,15 +165,14 @@ async fn a_record_that_is_renewed_meanwhile_stands() {
     other.issue(&on, vec![keyed("k", 1)]).await.expect("drawn");
     database.psql("UPDATE numgen_idempotency SET expires_at_ms = 1");
     // Readers pass, writers wait.
-    let renewing = in_background(
-        &database,
-        "BEGIN; LOCK TABLE numgen_idempotency IN SHARE ROW EXCLUSIVE MODE; SELECT pg_sleep(1);
-        UPDATE numgen_idempotency SET expires_at_ms = 9000000000000; COMMIT",
+    let renewing = database.transact_slowly(
+        "LOCK TABLE numgen_idempotency IN SHARE ROW EXCLUSIVE MODE",
+        SECOND / 2,
+        "UPDATE numgen_idempotency SET expires_at_ms = 9000000000000",
     );
-    sleep(SECOND / 2).await;
     let taken = node.issue(&on, vec![keyed("k", 1)]).await.expect("answered");
     assert!(matches!(&taken[..], [Taken::Replayed(_)]), "{taken:?}");
-    renewing.await.expect("psql");
+    renewing.join().expect("renewed");
     assert_eq!(assert_sound(&node, &on).await.len(), 1);
 }
 
@@ -205,14 +204,14 @@ async fn retiring_waits_and_is_waited_for() {
     let (node, other) = (Arc::new(Node::on(&database)), Node::on(&database));
     let (on, young) = (counter("2026"), counter("2027"));
     node.draw(&on, 1).await;
-    let retiring = in_background(
-        &database,
-        "BEGIN; UPDATE numgen_ledger_keys SET scheme = 1; SELECT pg_sleep(1); UPDATE numgen_ledger_counters SET scheme = 1; COMMIT",
+    let retiring = database.transact_slowly(
+        "UPDATE numgen_ledger_keys SET scheme = 1",
+        SECOND / 2,
+        "UPDATE numgen_ledger_counters SET scheme = 1",
     );
-    sleep(SECOND / 2).await;
     let refused = node.issue(&young, vec![plain(1)]).await;
     assert!(matches!(refused, Err(StoreError::Superseded { .. })), "{refused:?}");
-    retiring.await.expect("psql");
+    retiring.join().expect("retired");
 
     // One that is known, and one that is new.
     delay_commits(&database, "0.7");

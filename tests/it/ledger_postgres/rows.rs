@@ -6,7 +6,7 @@ use numgen::{
     counter::SequenceValue,
     store::{LedgerState, LedgerStore as _, StoreError, Transition, Transitioned},
 };
-use tokio::{task::JoinSet, time::sleep};
+use tokio::task::JoinSet;
 
 use super::{BOTH, Node, SECOND, assert_sound, counter, plain, step, void};
 use crate::harness::{Postgres, Stopwatch};
@@ -20,20 +20,13 @@ async fn a_row_that_is_held_times_out() {
         let on = counter("");
         let patient = Node::on(&database);
         patient.draw(&on, 1).await;
-        let url = database.url();
-        let holder = tokio::task::spawn_blocking(move || {
-            let sql = "BEGIN; SELECT FROM numgen_ledger_counters FOR UPDATE; SELECT pg_sleep(3); COMMIT";
-            std::process::Command::new("psql")
-                .args(["-X", "-q", "-d", &url, "-c", sql])
-                .output()
-                .expect("psql")
-        });
-        sleep(SECOND).await;
+        let holder =
+            database.transact_slowly("SELECT FROM numgen_ledger_counters FOR UPDATE", 2 * SECOND, "");
         let watch = Stopwatch::start();
         let late = node.issue(&on, vec![plain(1)]).await;
         assert!(matches!(late, Err(StoreError::Timeout { .. })), "{late:?}");
-        assert!(watch.elapsed() < Duration::from_millis(1_500), "{:?}", watch.elapsed());
-        holder.await.expect("psql");
+        watch.assert_within(Duration::from_millis(1_500), "a deadline of 700 ms");
+        holder.join().expect("a lock");
         patient.draw(&on, 1).await;
         let rows = assert_sound(&patient, &on).await.len();
         assert_eq!(rows, 2, "nobody's numbers");

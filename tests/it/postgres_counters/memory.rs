@@ -10,12 +10,12 @@ use numgen::{
     },
 };
 
-use super::{SECOND, counter, keys::take, link, wait_reachable};
-use crate::harness::{Postgres, Stopwatch, Timeline};
+use super::{SECOND, counter, keys::take, link};
+use crate::harness::{Postgres, Stopwatch, Timeline, wait_reachable};
 
 /// The generation that is in force, once nothing settles any more.
 pub(super) async fn settled(link: &PostgresLink, on: &Counter, psql: impl Fn(&str) -> String) -> Generation {
-    wait_reachable(link, true).await;
+    wait_reachable(link.reachable(), true).await;
     let stranger = take(999, 1, None, 0);
     let Reply::Recover { generation, .. } = link.take(on, &stranger, 20 * SECOND).await.expect("answered")
     else {
@@ -44,9 +44,9 @@ async fn files_that_were_put_back_are_noticed(onto: Timeline) {
 
     server.stop();
     let backup = server.back_up();
-    wait_reachable(&link, false).await;
+    wait_reachable(link.reachable(), false).await;
     server.start_again();
-    wait_reachable(&link, true).await;
+    wait_reachable(link.reachable(), true).await;
     for call in 2..=41 {
         let same = link.take(&on, &take(1, call, Some(generation), 1), 20 * SECOND).await.expect("served");
         assert_eq!(drawn(&same), 9 + call, "a restart forgets nothing");
@@ -54,9 +54,9 @@ async fn files_that_were_put_back_are_noticed(onto: Timeline) {
 
     server.stop();
     server.restore(&backup, onto);
-    wait_reachable(&link, false).await;
+    wait_reachable(link.reachable(), false).await;
     server.start_again();
-    wait_reachable(&link, true).await;
+    wait_reachable(link.reachable(), true).await;
     // `seen` is not what tells: this process says nothing of the cursor.
     let reply = link.take(&on, &take(2, 1, Some(generation), 1), 20 * SECOND).await.expect("answered");
     let Reply::Recover { generation: new, .. } = reply else { panic!("{onto:?}: {reply:?}") };
@@ -120,7 +120,7 @@ async fn a_hundred_thousand_holes_cost_nothing() {
         .await;
     said(Take { holds: Some(Segment(range(middle + 10, middle + 11))), ..ask(0) }).await;
     println!("52 messages beside {HOLES} holes: {} ms", watch.elapsed().as_millis());
-    assert!(watch.elapsed() < 5 * SECOND, "{:?}", watch.elapsed());
+    watch.assert_within(5 * SECOND, "52 messages");
 
     let shown = link.show(&on.key, 20 * SECOND).await.expect("read").remove(0).counter;
     let listed = |value: u64| {
