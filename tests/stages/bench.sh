@@ -5,9 +5,10 @@
 # service in each mode and profile with its whole stack on (token, rate limit, metrics, tracing), and webdis INCR on the same Redis;
 # then latency at a pace that drives nobody to the limit.
 # Last, strict mode on PostgreSQL against what pgbench gets out of one row of the same server (UPDATE .. RETURNING, 64 clients).
-# Absolute figures on shared machines mean little.
+# Absolute figures on shared machines mean little, and ratios where others were given the processors meanwhile: it says so.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+. tests/stages/disturbance.sh
 tests/stages/tools.sh bench
 seconds=${BENCH_SECONDS:-10}
 read -ra connections <<<"${BENCH_CONNECTIONS:-64 1000}"
@@ -18,7 +19,7 @@ cargo build --quiet --release --locked --bin numgen --example bare
 work=$(mktemp -d)
 pids=()
 cleanup() {
-  [ ${#pids[@]} = 0 ] || kill "${pids[@]}" 2>/dev/null || true
+  kill "${pids[@]}" ${disturbance_pid:-} 2>/dev/null || true
   wait
   rm -rf "$work" "${pg:-}"
 }
@@ -116,6 +117,7 @@ measure() { # name, connections, process, URL
     "$(awk -v a="$rate" -v b="${base[$2]}" 'BEGIN { print a / b }')" \
     "$(awk '/Non-2xx/ { printf "  %s refused!", $NF } /Socket errors/ { printf "  %s", $0 }' <<<"$out")"
 }
+disturbance_begin
 printf '\n%-24s %6s %12s %10s %10s %8s %8s\n' what conns requests/s p50 p99 MiB ratio
 for count in "${connections[@]}"; do
   measure bare "$count" "$bare" "http://127.0.0.1:$bare_port/"
@@ -154,6 +156,7 @@ steady 'continuous, Redis' "$shared_url/numbers/COUNT"
 
 batch=$(wrk -t2 -c8 -d"${seconds}s" -H "Authorization: Bearer $token" "$url/numbers/SNOW?count=1000" | awk '/^Requests\/sec/ { print $2 }')
 awk -v rate="$batch" 'BEGIN { printf "\nsnowflake, count=1000: %.0f numbers/s\n", rate * 1000 }'
+disturbance_end || true
 
 # --------------------------------------------------------------------------------------------- PostgreSQL
 
@@ -228,6 +231,7 @@ strict() { # name, connections, pgbench's rate, arguments of wrk ...
 # Each counter is made before: that takes ten times as long as drawing on it, and is done once.
 wrk -t2 -c64 -d3s -H "Authorization: Bearer $token" -s "$work/spread.lua" "${pg_url[row]}" >"$work/warm.log"
 # Machines change their mood: pgbench before and after, and the better of the two is what counts.
+disturbance_begin
 before=$(pgbench_rate)
 for _ in 1 2; do
   strict 'strict, row' 64 "$before" "${pg_url[row]}/numbers/STRICT"
@@ -237,6 +241,7 @@ for _ in 1 2; do
 done
 after=$(pgbench_rate)
 printf 'pgbench, one row, 64 clients: %.0f/s before, %.0f/s after (ratios are to the first)\n' "$before" "$after"
+disturbance_end || true
 
 # A ledger that has ten million rows already: BENCH_LEDGER=10000000. They are another counter's.
 if [ "${BENCH_LEDGER:-0}" -gt 0 ]; then

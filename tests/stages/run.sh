@@ -14,10 +14,13 @@
 # Unit and integration tests run on a build that counts the lines it executes; nothing is compiled or run twice for it. It is optimised a
 # little: the models look through four times as many states a second, which is more than the compiler takes for it. The release binary
 # is built while the integration tests wait for their servers, by what they leave of the processors.
-# A failed stage does not stop the others. What could not run says so in the last lines, and fails where CI is set.
+# A failed stage does not stop the others. What could not run says so in the last lines, and fails where CI is set. Integration, observe
+# and load have limits of time: what fails in them is run once more if somebody else was given the processors meanwhile, and only then
+# (disturbance.sh).
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 . tests/stages/versions.sh
+. tests/stages/disturbance.sh
 export PATH="$PWD/target/tools/bin:$PATH"
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
 
@@ -101,6 +104,21 @@ counted_test() {
     CARGO_PROFILE_DEV_OPT_LEVEL=1 cargo llvm-cov --no-cfg-coverage --no-report --locked test "$@"
   fi
 }
+# Tests that real time passes in. What failed is run once more, one at a time, where the machine was disturbed; not where so much failed
+# that it is no matter of time.
+AT_MOST_AGAIN=20
+timed_test() { # argument of the test binary ...
+  local said=target/tools/timed-test.log failed
+  disturbance_begin
+  counted_test --test it -- "$@" 2>&1 | tee "$said"
+  local status=${PIPESTATUS[0]}
+  disturbance_end || return "$status"
+  mapfile -t failed < <(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$said")
+  [ "$status" != 0 ] && [ ${#failed[@]} -gt 0 ] && [ ${#failed[@]} -le $AT_MOST_AGAIN ] || return "$status"
+  echo "=== once more, since the machine was disturbed: ${failed[*]}"
+  counted_test --test it -- --exact --nocapture --test-threads 1 "${failed[@]}"
+}
+
 unit() { tools_wait; step unit counted_test --lib; }
 integration() {
   tools_wait
@@ -109,10 +127,10 @@ integration() {
   export NUMGEN_TEST_REPORT=$PWD/target/tools/recovery-times
   rm -f "$NUMGEN_TEST_REPORT"
   # Most of them wait for their servers most of the time.
-  step integration counted_test --test it -- --skip monitoring:: --test-threads $(($(nproc) + 1))
+  step integration timed_test --skip monitoring:: --test-threads $(($(nproc) + 1))
 }
 
-observe() { tools_wait; step_with prometheus observe counted_test --test it -- --nocapture monitoring::; }
+observe() { tools_wait; step_with prometheus observe timed_test --nocapture monitoring::; }
 
 models() { tools_wait; step models counted_test --test models; }
 
