@@ -27,7 +27,7 @@
 //!
 //! The hot path is one round trip and one commit for a whole batch (`press.rs`); for many counters at once, still one.
 //!
-//! Order of reading: `sheet.rs`, `entry.rs`, `statement.rs`, `../barrier.rs`, `press.rs`, `issue.rs`; `marker.rs`, `witness.rs`; then
+//! Order of reading: `sheet.rs`, `entry.rs`, `statement.rs`, `../barrier.rs`, `tempo.rs`, `press.rs`, `issue.rs`; `marker.rs`, `witness.rs`; then
 //! `changes.rs` (confirm, void, expire), `reading.rs` (pages, certificates, verification), `counters.rs` (the same sheets outside the ledger).
 
 mod changes;
@@ -39,6 +39,7 @@ mod press;
 mod reading;
 mod sheet;
 mod statement;
+mod tempo;
 mod witness;
 
 use std::{

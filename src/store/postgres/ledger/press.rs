@@ -1,13 +1,14 @@
 //! The press: batches of different counters that wait at the same time are written by one statement, in one commit.
 //!
 //! Invariants:
-//! - one statement is under way at a time, and at most [`SEALS`] that were committed ahead wait for the disk; a batch is in one of them;
+//! - one statement is under way at a time, and one or two that were committed ahead wait for the disk (`tempo.rs`); a batch is in one of them;
 //! - `Refused` means that nothing of a batch was written and nothing will be; a connection that does not answer makes `Unknown`;
 //! - a batch that was committed ahead is followed by a barrier on the same connection; its seal is broken if that is not answered;
 //! - a connection that failed, or was left in the middle of an answer, is never used again.
 //!
 //! The statement is a transaction of its own, so it takes one round trip. Whoever finds a free hand writes at once, on its own task;
-//! those who come meanwhile share the next statement. Where batches are committed ahead, the hand works beside those who wait for it.
+//! those who come meanwhile share the next statement. Where batches are committed ahead on a slow disk, the hand works beside those who
+//! wait for it.
 
 use std::{
     mem,
@@ -30,11 +31,9 @@ use super::{
     entry::Entry,
     marker::{self, Place},
     statement::{self, Basis, Commit},
+    tempo::Tempo,
 };
 use crate::store::StoreError;
-
-/// While statements wait for the disk, the next is worked out: no more at a time, so that it is of those who came meanwhile.
-const SEALS: usize = 2;
 
 /// How many rows one statement writes, but for the last batch that goes in.
 const FULL: usize = 2_000;
@@ -79,6 +78,7 @@ struct State {
     is_busy: bool,
     /// How many statements wait for the disk.
     sealing: usize,
+    tempo: Tempo,
     idle: Vec<Line>,
 }
 
@@ -129,18 +129,24 @@ struct Hand {
 }
 
 impl Hand {
-    /// Writes `jobs`. If they were committed ahead, passes the right on before they are sealed.
+    /// Writes `jobs`. If they were committed ahead, passes the right on before they are sealed, where others may wait for the disk, too.
     async fn work(self, jobs: Vec<Job>, commit: Commit) {
+        let begun = Instant::now();
         let Some(ahead) = self.write(jobs, commit).await else { return };
+        let written = Instant::now();
         let store = self.store.clone();
         let is_full = {
             let mut state = store.books().press.state();
             state.sealing += 1;
-            state.sealing >= SEALS
+            state.sealing >= state.tempo.seals()
         };
         let kept = is_full.then_some(self);
         ahead.seal(&store).await;
-        store.books().press.state().sealing -= 1;
+        {
+            let mut state = store.books().press.state();
+            state.sealing -= 1;
+            state.tempo.note(written - begun, written.elapsed());
+        }
         drop(kept);
     }
 
