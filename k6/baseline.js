@@ -13,7 +13,7 @@ import { summary } from './lib/summary.js';
 
 const { users, duration, pause, p95, rate, key } = settings({
   full: { users: 1000, duration: '5m', p95: 50, rate: 10000, key: 'LOAD' },
-  short: { users: 200, duration: '15s', p95: 2000, rate: 500, key: 'LOAD' },
+  short: { users: 200, duration: '15s', p95: 500, rate: 500, key: 'LOAD' },
 });
 
 export const options = Object.assign({}, common, {

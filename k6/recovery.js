@@ -16,7 +16,7 @@ import { summary } from './lib/summary.js';
 
 const { users, pause, p95, key, bound, after } = settings({
   full: { users: 500, p95: 50, key: 'RECOVERY', bound: 30, after: 60 },
-  short: { users: 50, p95: 2000, key: 'RECOVERY', bound: 20, after: 5 },
+  short: { users: 50, p95: 500, key: 'RECOVERY', bound: 20, after: 5 },
 });
 const awayAt = Number(__ENV.AWAY_AT || 5);
 const awayFor = Number(__ENV.AWAY_FOR || 2);

@@ -241,7 +241,9 @@ mod outage {
         let error = store.remember(claim("l"), values(2, 2)).await.expect_err("no answer");
         assert!(matches!(error, StoreError::Timeout { .. }), "{error:?}");
         watch.assert_within(2 * SECOND, "a deadline of half a second");
+        let watch = Stopwatch::start();
         wait_reachable(store.reachable(), false).await;
+        watch.assert_within(10 * SECOND, "noticing");
         server.resume();
         wait_reachable(store.reachable(), true).await;
         store.remember(claim("l"), values(2, 2)).await.expect("the same again, whatever became of it");

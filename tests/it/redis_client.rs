@@ -343,7 +343,9 @@ async fn a_cluster_is_followed_through_moves_and_failover() {
     };
     eprintln!("a new master of the slot after {:?}", watch.elapsed());
     assert_eq!(value, 2);
+    let watch = Stopwatch::start();
     wait_reachable(client.reachable(), true).await;
+    watch.assert_within(10 * SECOND, "noticing");
 }
 
 /// One current-thread runtime for each core calls, the connection lives on another.

@@ -22,6 +22,7 @@ disturbance_begin() {
 disturbance_end() {
   kill $disturbance_pid 2>/dev/null || :
   wait $disturbance_pid 2>/dev/null || :
+  disturbance_pid=
   local all_us=0 late_us=0 longest_us=0 stolen all before_stolen before_all
   read -r all_us late_us longest_us <"$disturbance_notes"
   rm -f "$disturbance_notes"
@@ -33,19 +34,20 @@ disturbance_end() {
   [ $late_percent -ge $DISTURBED_PERCENT ] || [ $longest_ms -ge $DISTURBED_MS ] || [ $stolen_percent -ge $DISTURBED_PERCENT ]
 }
 
-# Naps until it is told to end; then it notes all that has passed, what of it was overslept, and the most at once, in microseconds.
+# Naps until it is told to end, or whoever asked for it is gone; then it notes all that has passed, what of it was overslept, and the most at once, in microseconds.
 naps() { # file
   local nap_us=20000 all_us=0 late_us=0 longest_us=0 since now late never
   trap 'echo "$all_us $late_us $longest_us" >"$1"; exit' TERM
   exec {never}<> <(:)
   since=${EPOCHREALTIME/[.,]/}
-  while :; do
+  while kill -0 $$ 2>/dev/null; do
     read -r -t 0.02 -u "$never" || :
     now=${EPOCHREALTIME/[.,]/}
     late=$((now - since - nap_us))
     ((all_us += now - since, late_us += late > 0 ? late : 0, longest_us = late > longest_us ? late : longest_us)) || :
     since=$now
   done
+  rm -f "$1"
 }
 
 # Of all processors, in ticks since the start of the machine: what was stolen, and everything.

@@ -108,10 +108,12 @@ counted_test() {
 # that it is no matter of time.
 AT_MOST_AGAIN=20
 timed_test() { # argument of the test binary ...
-  local said=target/tools/timed-test.log failed
+  local said=target/tools/timed-test.log failed status
   disturbance_begin
-  counted_test --test it -- "$@" 2>&1 | tee "$said"
-  local status=${PIPESTATUS[0]}
+  # Not in a pipe, which would be a shell of its own: what is cleaned is cleaned once.
+  counted_test --test it -- "$@" > >(tee "$said") 2>&1
+  status=$?
+  wait $! # for the last words
   disturbance_end || return "$status"
   mapfile -t failed < <(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$said")
   [ "$status" != 0 ] && [ ${#failed[@]} -gt 0 ] && [ ${#failed[@]} -le $AT_MOST_AGAIN ] || return "$status"

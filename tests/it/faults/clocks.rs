@@ -4,8 +4,7 @@
 use std::{thread, time::Duration};
 
 use super::{
-    ENOUGH, Fleet, Load, NORMAL_WITHIN, Pace, Source, Story, assert_accounted, counting, flaking, settle,
-    settled,
+    Fleet, Load, NORMAL_WITHIN, Pace, Source, Story, assert_accounted, counting, flaking, settle, settled,
     windows::{bent, two_slots, workers},
 };
 use crate::harness::{Fault, Hands, Proxy, Redis, Stopwatch, faketime, turn_hands};
@@ -32,12 +31,14 @@ impl Callers {
     /// Nothing came twice, and every value of the counter is accounted for. Answers what was seen of the snowflakes.
     #[track_caller]
     fn judge(self, fleet: &Fleet, mut story: Story) -> Story {
-        self.flakes.wait_for(ENOUGH);
+        // Of five requests one is for twenty: these are over a thousand requests.
+        self.flakes.wait_for_all(6_000);
         story.add(self.hot.stop());
         let flakes = self.flakes.stop();
         story.assert_unique();
         flakes.assert_unique();
         assert_accounted(&story, &fleet.sequences(0, "HOT"));
+        assert!(flakes.drawn.len() > 1_000, "{flakes}");
         flakes
     }
 }

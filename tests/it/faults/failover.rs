@@ -35,7 +35,7 @@ impl Scene {
             fleet.register(prefix, &rule);
         }
         let (hot, flakes) = (Load::on(&fleet, "HOT", Pace::CALM), Load::on(&fleet, "FLAKE", Pace::CALM));
-        hot.wait_for(ENOUGH);
+        hot.wait_for(2 * ENOUGH);
         Self { sentinels, fleet, hot, flakes }
     }
 
@@ -69,7 +69,7 @@ fn a_master_is_killed_and_a_node_with_it() {
     scene.fleet.start_again(1);
     let flakes = scene.judge("a master and a node killed", &watch, Story::default());
     let of_other = flakes.drawn.iter().filter(|drawn| drawn.node == 0).count();
-    assert!(of_other > ENOUGH && flakes.problems.is_empty(), "the other node issued all the while: {flakes}");
+    assert!(of_other > 100 && flakes.problems.is_empty(), "the other node issued all the while: {flakes}");
 }
 
 /// The replica has not heard for a while, so that the old master gives no window that it does not have; the new one, which knows less of the

@@ -79,8 +79,9 @@ pub(super) struct Story {
     pub(super) unknown: usize,
 }
 
-/// So many numbers more make an order worth looking at, without those that were under way when it began.
-pub(super) const ENOUGH: usize = 100;
+/// So many numbers more make an order worth looking at, without those that were under way when it began: a second of two nodes at a
+/// calm pace.
+pub(super) const ENOUGH: usize = 200;
 
 /// Callers at work.
 pub(super) struct Load {
@@ -144,9 +145,14 @@ impl Load {
     /// Waits until they have been given so many numbers more.
     #[track_caller]
     pub(super) fn wait_for(&self, numbers: usize) {
-        let enough = self.given.load(Ordering::Relaxed) + numbers;
+        self.wait_for_all(self.given.load(Ordering::Relaxed) + numbers);
+    }
+
+    /// Waits until they have been given so many numbers in all.
+    #[track_caller]
+    pub(super) fn wait_for_all(&self, numbers: usize) {
         Stopwatch::wait_until(PATIENCE, "numbers under load", || {
-            self.given.load(Ordering::Relaxed) >= enough
+            self.given.load(Ordering::Relaxed) >= numbers
         });
     }
 

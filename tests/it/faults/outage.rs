@@ -34,6 +34,7 @@ fn redis_away_and_back_four_nodes_one_hot_prefix() {
     fleet.wait_segments("HOT");
     let healthy_until = fleet.watch.elapsed();
     proxy.set(Fault::Refuse);
+    hot.wait_for(ENOUGH);
     thread::sleep(outage());
     for index in 0..4 {
         let (status, readiness) = fleet.readiness(index);
@@ -43,14 +44,14 @@ fn redis_away_and_back_four_nodes_one_hot_prefix() {
     let mut story = Story::default();
     fleet.wait_normal("HOT", &format!("Redis away for {} s", outage().as_secs()), &mut story);
     let normal_since = fleet.watch.elapsed();
-    hot.wait_for(ENOUGH);
+    hot.wait_for(3 * ENOUGH);
     let (hot, flakes) = (hot.stop(), flakes.stop());
     let ended = fleet.watch.elapsed();
     story.add(hot);
     story.assert_unique();
     story.assert_order(Duration::ZERO, healthy_until);
     story.assert_order(normal_since, ended);
-    assert!(story.count(Source::Segment) > 0, "segments bridged it: {story}");
+    assert!(story.count(Source::Segment) > 100, "segments bridged it: {story}");
     assert_accounted(&story, &fleet.sequences(1, "HOT"));
     flakes.assert_unique();
     assert_eq!((flakes.unknown, flakes.problems.len()), (0, 0), "snowflakes need no Redis: {flakes}");
@@ -195,7 +196,7 @@ fn a_node_that_is_cut_off_disturbs_nobody() {
     story.assert_unique();
     assert_accounted(&story, &fleet.sequences(1, "HOT"));
     let of_others = story.drawn.iter().filter(|drawn| drawn.node != 0);
-    assert!(of_others.clone().count() > ENOUGH, "{story}");
+    assert!(of_others.clone().count() > 500, "{story}");
     assert!(of_others.clone().all(|drawn| drawn.source == Source::Primary), "the others noticed nothing");
     let segments = story.drawn.iter().filter(|drawn| drawn.source == Source::Segment).count();
     assert!(segments > 0, "{story}");

@@ -12,13 +12,14 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
+    /// Answers what was seen of the counter.
     #[track_caller]
-    fn run(self, strike: impl FnOnce(&mut Fleet)) {
+    fn run(self, strike: impl FnOnce(&mut Fleet)) -> Story {
         let Self { fleet, what } = self;
         fleet.register("HOT", &counting());
         fleet.register("FLAKE", &flaking());
         let (hot, flakes) = (Load::on(fleet, "HOT", Pace::CALM), Load::on(fleet, "FLAKE", Pace::CALM));
-        hot.wait_for(ENOUGH);
+        hot.wait_for(2 * ENOUGH);
         let healthy_until = fleet.watch.elapsed();
         strike(fleet);
         let mut story = Story::default();
@@ -32,6 +33,7 @@ impl Trial<'_> {
         story.assert_order(normal_since, fleet.watch.elapsed());
         flakes.assert_unique();
         assert_accounted(&story, &fleet.sequences(0, "HOT"));
+        story
     }
 }
 
@@ -87,7 +89,7 @@ fn redis_is_set_back_and_every_node_was_killed_meanwhile() {
     let mut redis = settled();
     let mut fleet = Fleet::start(&redis.url(), 2);
     let trial = Trial { fleet: &mut fleet, what: "Redis restored, every node killed" };
-    trial.run(|fleet| {
+    let story = trial.run(|fleet| {
         let dump = redis.dump();
         thread::sleep(Duration::from_secs(2));
         for index in 0..2 {
@@ -97,6 +99,7 @@ fn redis_is_set_back_and_every_node_was_killed_meanwhile() {
         redis.start_again(Data::Dump(dump));
         fleet.start_all();
     });
+    assert!(story.drawn.len() > 300, "{story}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path, thread, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{ENOUGH, Fleet, Load, NORMAL_WITHIN, Pace, SETTLING, flaking, settled, worker_of};
+use super::{Fleet, Load, NORMAL_WITHIN, Pace, SETTLING, flaking, settled, worker_of};
 use crate::harness::{Data, Hands, Redis, Site, Stopwatch, faketime, turn_hands, watching_hands};
 
 /// Windows and leases that a test can wait for.
@@ -39,7 +39,7 @@ fn nodes_that_start_at_once_on_an_empty_redis_are_different_workers() {
     let workers = workers(&fleet);
     assert_eq!(workers.iter().collect::<BTreeSet<_>>().len(), 5, "{workers:?}");
     let load = Load::on(&fleet, "FLAKE", Pace { callers: 1, batch: 50, ..Pace::FULL });
-    load.wait_for(10_000);
+    thread::sleep(Duration::from_secs(2));
     load.stop().assert_unique();
 }
 
@@ -72,7 +72,7 @@ fn a_node_that_slept_through_its_window_issues_nothing_from_it() {
     // A place becomes free: nobody is needed.
     fleet.stop(2);
     Stopwatch::wait_until(NORMAL_WITHIN, "a slot for the node that slept", || fleet.readiness(0).0 == 200);
-    load.wait_for(ENOUGH);
+    thread::sleep(Duration::from_millis(500));
     let story = load.stop();
     story.assert_unique();
     assert!(story.drawn.iter().any(|drawn| drawn.node == 2), "the third node issued: {story}");
@@ -85,15 +85,14 @@ fn a_killed_node_is_replaced_and_its_slot_rests() {
     fleet.register("FLAKE", &flaking());
     let load = Load::on(&fleet, "FLAKE", Pace { callers: 2, pause: Duration::from_millis(1), batch: 20 });
     for life in 0..3 {
-        load.wait_for(500);
-        thread::sleep(Duration::from_millis(life * 200)); // not at the same point of every life
+        thread::sleep(Duration::from_millis(500 + life * 200));
         fleet.kill_9(1);
         fleet.start_again(1);
     }
     let story = load.stop();
     story.assert_unique();
     let of_other = story.drawn.iter().filter(|drawn| drawn.node == 0).count();
-    assert!(of_other > ENOUGH && story.problems.is_empty(), "the other node did not notice: {story}");
+    assert!(of_other > 200 && story.problems.is_empty(), "the other node did not notice: {story}");
 }
 
 #[test]

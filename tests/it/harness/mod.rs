@@ -54,11 +54,12 @@ pub(crate) fn wait_reachable(
     mut reachable: watch::Receiver<Reachable>,
     wanted: bool,
 ) -> impl Future<Output = ()> {
-    let caller = Location::caller();
+    let (caller, watch) = (Location::caller(), Stopwatch::start());
     async move {
         let said = reachable.wait_for(|state| (*state == Reachable::Yes) == wanted);
         let said = tokio::time::timeout(Duration::from_secs(60), said).await;
         assert!(said.is_ok_and(|said| said.is_ok()), "{caller}: still {:?}", reachable.borrow());
+        watch.assert_within(Duration::from_secs(30), &format!("{caller}: the word of the store"));
     }
 }
 

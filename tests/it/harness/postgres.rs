@@ -392,7 +392,7 @@ impl Database {
     }
 
     /// Somebody else at work here: a transaction that has begun with this statement when the call returns, and goes on with the other
-    /// so much later.
+    /// so much later, if there is one.
     #[track_caller]
     pub(crate) fn transact_slowly(&self, first: &str, pause: Duration, then: &str) -> thread::JoinHandle<()> {
         let (server, name) = (Arc::clone(&self.server), self.name.clone());

@@ -27,8 +27,8 @@
 //!
 //! The hot path is one round trip and one commit for a whole batch (`press.rs`); for many counters at once, still one.
 //!
-//! Order of reading: `sheet.rs`, `entry.rs`, `statement.rs`, `../barrier.rs`, `tempo.rs`, `press.rs`, `issue.rs`; `marker.rs`, `witness.rs`; then
-//! `changes.rs` (confirm, void, expire), `reading.rs` (pages, certificates, verification), `counters.rs` (the same sheets outside the ledger).
+//! Order of reading: `sheet.rs`, `entry.rs`, `statement.rs`, `../barrier.rs`, `tempo.rs`, `press.rs`, `issue.rs`; `marker.rs`, `witness.rs`;
+//! then `changes.rs` (confirm, void, expire), `reading.rs` (pages, certificates, verification), `counters.rs` (the same sheets outside the ledger).
 
 mod changes;
 mod counters;

@@ -19,8 +19,8 @@ impl Tempo {
     }
 
     /// How many statements wait for the disk at a time. With one, all who come meanwhile share the next statement, which is less work for
-    /// each of them. While the disk takes half as long again as a statement, or longer, the next one is worked out beside the one
-    /// that waits: the disk is what is short then, and not the processors.
+    /// each of them. While the disk takes longer than one and a half of them, the next is worked out beside the one that
+    /// waits: the disk is what is short then, and not the processors.
     pub(super) fn seals(&self) -> usize {
         if self.disk * 2 > self.statement * 3 { 2 } else { 1 }
     }
