@@ -61,3 +61,8 @@ pub(crate) fn turn(file: &Path, hands: Hands) {
     let draft = file.with_extension("draft");
     fs::write(&draft, text).and_then(|()| fs::rename(&draft, file)).expect("the hands of a clock");
 }
+
+/// What the library leaves in shared memory for a process that was killed.
+pub(super) fn traces(process: u32) -> [PathBuf; 2] {
+    ["faketime_shm", "sem.faketime_sem"].map(|name| PathBuf::from(format!("/dev/shm/{name}_{process}")))
+}

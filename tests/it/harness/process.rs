@@ -1,11 +1,14 @@
 //! A process that a test started: signalled, waited for, and gone when the test ends, whatever happens.
 
 use std::{
+    fs,
     net::{SocketAddr, TcpListener},
     ops::Range,
     process::{Child, Command, ExitStatus},
     sync::{Mutex, PoisonError},
 };
+
+use super::faketime;
 
 /// A running child. Dropping it kills it, and nothing else.
 pub(crate) struct Process(Child);
@@ -68,6 +71,10 @@ impl Drop for Process {
         if let Ok(None) = self.0.try_wait() {
             let _ = self.0.kill();
             let _ = self.0.wait();
+        }
+        for trace in faketime::traces(self.id()) {
+            // Nearly every process ran without that library.
+            let _absent = fs::remove_file(trace);
         }
     }
 }

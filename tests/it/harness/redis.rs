@@ -206,10 +206,11 @@ impl Redis {
         self.process.as_ref().map(Process::id)
     }
 
-    /// Everything on the disk that belongs to it.
-    fn directories(&self) -> Vec<PathBuf> {
+    /// Every file and directory that belongs to it.
+    fn belongings(&self) -> Vec<PathBuf> {
         let clock = self.clock.as_ref().map(|clock| clock.directory.path());
-        [Some(self.home.path()), clock].into_iter().flatten().map(Into::into).collect()
+        let directories = [Some(self.home.path()), clock].into_iter().flatten().map(Into::into);
+        directories.chain(self.process_id().into_iter().flat_map(faketime::traces)).collect()
     }
 
     fn data(&self) -> PathBuf {

@@ -190,7 +190,7 @@ impl Keeper {
         ]);
         let ids: Vec<String> =
             cluster.nodes.iter().filter_map(Redis::process_id).map(|id| id.to_string()).collect();
-        wait.arg(ids.join(" ")).args(cluster.nodes.iter().flat_map(Redis::directories));
+        wait.arg(ids.join(" ")).args(cluster.nodes.iter().flat_map(Redis::belongings));
         wait.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         Self(wait.spawn().expect("a shell"))
     }
