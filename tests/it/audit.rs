@@ -22,6 +22,17 @@ fn pairs<'a>(deeds: &'a [(&'a str, &'a str)]) -> Vec<(String, String)> {
     deeds.iter().map(|(action, key)| ((*action).to_owned(), (*key).to_owned())).collect()
 }
 
+/// `initial_seq` is secret. Looked for in all but times and positions, where its digits may come up by chance.
+#[track_caller]
+fn assert_secret_kept(trail: &Value) {
+    for row in rows(trail) {
+        for (field, told) in row.as_object().expect("a row") {
+            let by_chance = ["position", "at", "request_id"].contains(&field.as_str());
+            assert!(by_chance || !told.to_string().contains("7731"), "{field}: {told}");
+        }
+    }
+}
+
 /// One of everything that a person can do to `S` and `C`.
 fn change_everything(caller: &mut Caller) {
     caller.register("C", &json!({ "format": "C{year}-{SEQ:4}", "reset": "yearly", "initial_seq": 77_310 }));
@@ -75,8 +86,7 @@ fn every_change_has_its_entry() {
         (&voided["subject"], &voided["address"], &voided["request_id"]),
         (&json!("operator"), &json!("192.0.2.7"), &json!("void-1"))
     );
-    let text = trail.to_string();
-    assert!(!text.contains("7731"), "initial_seq is secret: {text}");
+    assert_secret_kept(&trail);
 
     // What a restart leaves.
     let server = server.stop().start();
@@ -156,7 +166,7 @@ fn on_redis_every_node_tells_of_all() {
     let trail = audit(&mut two.caller(), "?prefixKey=C");
     assert_eq!(deeds(&trail), expected);
     assert_eq!(deeds(&audit(&mut caller, "?limit=1")), expected[..1]);
-    assert!(!trail.to_string().contains("7731"), "initial_seq is secret: {trail}");
+    assert_secret_kept(&trail);
 }
 
 #[test]
@@ -184,7 +194,7 @@ fn on_postgresql_every_node_tells_of_all() {
     ];
     let trail = audit(&mut two.caller(), "");
     assert_eq!(deeds(&trail), pairs(&expected));
-    assert!(!trail.to_string().contains("7731"), "initial_seq is secret: {trail}");
+    assert_secret_kept(&trail);
     // The ledger that the voiding and the moving made is whole.
     let verified = one.site().run(&["verify", "S"]);
     assert!(verified.status.success(), "{verified:?}");
