@@ -92,10 +92,11 @@ impl Gauges {
             }
         }
         for &name in shown.iter() {
+            // One that is no longer named has nothing amiss.
             let is_ok = readiness
                 .components
                 .iter()
-                .any(|component| component.name == name && component.state == "ok");
+                .all(|component| component.name != name || component.state == "ok");
             self.metrics
                 .gauge(&catalog::COMPONENT_OK, &[("component", name)])
                 .set(f64::from(u8::from(is_ok)));

@@ -46,6 +46,11 @@ fn draw_when_possible(caller: &mut Caller, value: u32) {
     assert_eq!(number, format!("S-{value:04}"));
 }
 
+/// Whether this line is among the metrics.
+fn is_shown(node: &TestServer, sample: &str) -> bool {
+    node.admin("/metrics").expect("an answer").expect(200).text().lines().any(|line| line == sample)
+}
+
 /// Nothing is issued, and the reason names what a person can do.
 #[track_caller]
 fn wait_suspended(caller: &mut Caller, why: &str) {
@@ -94,6 +99,7 @@ fn a_database_that_was_loaded_from_a_dump_waits_for_a_person() {
     let said = caller.send("GET", "/numbers/S", &chinese, None).expect(503).text();
     assert!(said.contains("严格编号已停用") && said.contains("numgen resume"), "{said}");
     assert!(component(&node, "ledger").contains("suspended"), "{}", component(&node, "ledger"));
+    assert!(is_shown(&node, r#"numgen_component_ok{component="ledger"} 0"#));
     assert!(node.log().contains("strict numbers are suspended"), "{}", node.log());
     let (code, said) = run(node.site(), &["check"]);
     assert_eq!(code, Some(1), "{said}");
@@ -111,6 +117,7 @@ fn a_database_that_was_loaded_from_a_dump_waits_for_a_person() {
     assert!(said.contains("nothing was changed"), "{said}");
     draw_when_possible(&mut caller, 21);
     Stopwatch::wait_until(5 * SECOND, "well again", || component(&node, "ledger").is_empty());
+    assert!(is_shown(&node, r#"numgen_component_ok{component="ledger"} 1"#), "an alert would never end");
     let trail = caller.get("/audit?prefix_key=S").expect(200).text();
     assert!(trail.contains("resumed") && trail.contains("restored last night's dump"), "{trail}");
     let certificate = caller.get("/ledger/S/certificate").expect(200).json();
