@@ -1,9 +1,10 @@
 //! What only a store can tell, looked up now and then and kept in gauges: a scrape asks no store.
 //!
 //! Invariants: the last answer stays while a store is away; one key is looked up at a time, and a round over all of them takes at
-//! least one interval; no more keys are looked up than have a label of their own; where a counter begins (`initial_seq`) is not shown.
+//! least one interval; no more keys are looked up than have a label of their own; where a counter begins (`initial_seq`) is not shown;
+//! what a key that is no longer counted had last is withdrawn within a round, so that no alert outlives its rule.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -86,14 +87,22 @@ impl Survey {
     }
 
     async fn follow_sequences(self) {
+        let mut shown = HashMap::new();
         loop {
             let keys = self.counted_keys();
+            shown.retain(|key, mode| {
+                let is_counted = keys.binary_search(key).is_ok();
+                if !is_counted {
+                    self.withdraw_all(key, *mode);
+                }
+                is_counted
+            });
             if keys.is_empty() {
                 sleep(NO_RULES_YET).await;
             }
             let pause = self.every.div_f64(keys.len().max(1) as f64);
             for key in keys {
-                note("last values", self.look_at(&key).await);
+                note("last values", self.look_at(key, &mut shown).await);
                 sleep(pause).await;
             }
         }
@@ -107,11 +116,14 @@ impl Survey {
         keys.filter(|key| self.metrics.prefix(key.as_str()) == key.as_str()).take(self.prefixes).collect()
     }
 
-    async fn look_at(&self, key: &PrefixKey) -> Result<(), StoreError> {
+    async fn look_at(&self, key: PrefixKey, shown: &mut HashMap<PrefixKey, Mode>) -> Result<(), StoreError> {
         let Some(rule) = self.rules.get(key.as_str()) else { return Ok(()) };
         let mode = rule.rule().mode;
-        let counters = self.counters.of(mode).counters(key).await?;
+        let counters = self.counters.of(mode).counters(&key).await?;
         self.show(&rule, mode, &counters);
+        if let Some(before) = shown.insert(key.clone(), mode).filter(|before| *before != mode) {
+            self.withdraw(&key, before);
+        }
         Ok(())
     }
 
@@ -131,6 +143,23 @@ impl Survey {
             let values: u128 = of_reason.map(|hole| u128::from(hole.to.0 - hole.from.0) + 1).sum();
             let labels = [("prefix", prefix), ("reason", reason.as_str())];
             self.metrics.gauge(&catalog::HOLE_VALUES, &labels).set(values as f64);
+        }
+    }
+
+    /// A series can't be taken back; of one that is no number, no alert and no panel makes anything.
+    fn withdraw(&self, key: &PrefixKey, mode: Mode) {
+        let labels = [("mode", mode.as_str()), ("prefix", key.as_str())];
+        for family in [&catalog::SEQUENCE_LAST, &catalog::SEQUENCE_MAX] {
+            self.metrics.gauge(family, &labels).set(f64::NAN);
+        }
+    }
+
+    /// Of a key that is no longer counted.
+    fn withdraw_all(&self, key: &PrefixKey, mode: Mode) {
+        self.withdraw(key, mode);
+        for reason in HoleReason::ALL {
+            let labels = [("prefix", key.as_str()), ("reason", reason.as_str())];
+            self.metrics.gauge(&catalog::HOLE_VALUES, &labels).set(f64::NAN);
         }
     }
 }

@@ -180,6 +180,29 @@ fn embedded() {
     story.is_complete(|shown| matches!(shown, Shown::Everywhere | Shown::Ledger), &still);
 }
 
+#[test]
+fn nothing_is_said_of_counters_that_are_counted_no_more() {
+    let server = site().start();
+    let mut story = Story::default();
+    let mut caller = server.caller();
+    let last = |mode: &str| format!(r#"numgen_sequence_last_value{{mode="{mode}",prefix="METER"}}"#);
+    let holes = r#"numgen_hole_values{prefix="METER",reason="advanced"}"#;
+    caller.register("METER", &json!({ "format": "M-{SEQ:4}" }));
+    caller.number("METER");
+    caller.post("/sequences/METER/advance", &json!({ "to": "20" })).expect(200);
+    story.wait(&server, &last("continuous"), |last| last > 19.0);
+    story.wait(&server, holes, |holes| holes > 0.0);
+
+    let strict = json!({ "format": "M-{SEQ:4}", "mode": "strict" });
+    caller.send("PUT", "/prefix-configs/METER", &[], Some(&strict)).expect(200);
+    story.wait(&server, &last("strict"), |last| last > 19.0);
+    story.wait(&server, &last("continuous"), f64::is_nan);
+
+    caller.send("DELETE", "/prefix-configs/METER", &[], None).expect(204);
+    story.wait(&server, &last("strict"), f64::is_nan);
+    story.wait(&server, holes, f64::is_nan);
+}
+
 /// The segment of METER, then temporary numbers, while its store is away.
 fn bridge(story: &mut Story, server: &TestServer, caller: &mut Caller, store: &str) {
     let away = format!(r#"numgen_store_reachable{{store="{store}"}}"#);
