@@ -163,12 +163,12 @@ where
     }
     let body = body::read(body, parts.body_timeout).await?;
     let request = Incoming { head: &head, body };
-    // Stores have deadlines of their own, which are shorter; this one holds whatever a handler does with them.
+    // Stores have deadlines of their own, most of them shorter; this one holds whatever a handler does with them.
     let limit = parts.request_timeout;
     tokio::time::timeout(limit, handle(&parts, route, &request)).await.unwrap_or(Err(Error::TooLong(limit)))
 }
 
-/// Each route's handler. `HEAD` is served as `GET`; hyper leaves the body out.
+/// Each route's handler. `HEAD` is served as `GET`; the server leaves the body out.
 async fn handle(parts: &Parts, route: Route<'_>, request: &Incoming<'_>) -> Result<Response<Body>, Error> {
     let (key, number) = (route.key().ok_or(Error::NotFound)?, route.number().ok_or(Error::NotFound)?);
     // No number has it, and not every store can look for it.

@@ -105,6 +105,31 @@ fn pipelined_requests_are_answered_in_order() {
     }
 }
 
+/// What stands behind a request is no reason to keep its answer.
+#[test]
+fn answers_do_not_wait_for_what_follows_their_request() {
+    let server = TestServer::start();
+    let mut caller = server.caller();
+    caller.register("NEXT", &json!({ "format": "N-{SEQ:3}" }));
+    let token = format!("Authorization: {}\r\n", caller.authorization());
+    let get = |more: &str| format!("GET /numbers/NEXT HTTP/1.1\r\nHost: x\r\n{token}{more}\r\n");
+    let answer = |sent: &str| {
+        let mut connection = Connection::open(server.listen).expect("a connection");
+        connection.write(sent.as_bytes()).expect("sent");
+        connection.read("GET").expect("an answer")
+    };
+    // Half of another request, an empty line, another one that comes too late.
+    assert_eq!(answer(&(get("") + "GET /num")).expect(200).numbers(), ["N-001"]);
+    assert_eq!(answer(&(get("Connection: close\r\n") + "\r\n")).expect(200).numbers(), ["N-002"]);
+    assert_eq!(answer(&(get("Connection: close\r\n") + &get(""))).expect(200).numbers(), ["N-003"]);
+    // Bodies that nobody reads.
+    let chunked = "Transfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
+    let stranger = format!("POST /numbers HTTP/1.1\r\nHost: x\r\n{chunked}");
+    answer(&stranger).expect_problem(401, "Unauthorized");
+    answer(&format!("POST /nope HTTP/1.1\r\nHost: x\r\n{token}{chunked}")).expect_problem(404, "NotFound");
+    assert_eq!(caller.number("NEXT"), "N-004");
+}
+
 #[test]
 fn every_answer_has_a_request_id() {
     let server = TestServer::start();
@@ -147,6 +172,30 @@ fn http2_by_prior_knowledge() {
     let mut sorted = numbers;
     sorted.sort();
     assert_eq!(sorted, (1..=100).map(|value| format!("H2-{value:03}")).collect::<Vec<_>>());
+}
+
+#[test]
+fn heads_over_http2_have_no_body() {
+    let server = TestServer::start();
+    let mut caller = server.caller();
+    caller.register("HEAD", &json!({ "format": "H-{SEQ:3}" }));
+    let length = caller.get("/prefix-configs/HEAD").expect(200).text().len();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let client =
+            Client::builder(TokioExecutor::new()).http2_only(true).build_http::<Empty<bytes::Bytes>>();
+        for (path, status) in [("/prefix-configs/HEAD", 200), ("/numbers/HEAD", 405), ("/nope", 404)] {
+            let request = http::Request::head(format!("http://{}{path}", server.listen))
+                .header("authorization", caller.authorization())
+                .body(Empty::new())
+                .expect("a request");
+            let answer = client.request(request).await.expect("an answer");
+            assert_eq!(answer.status().as_u16(), status, "{path}");
+            let told: usize = answer.headers()["content-length"].to_str().unwrap().parse().unwrap();
+            assert!(status != 200 || told == length, "{told} and {length}");
+            assert!(answer.into_body().collect().await.expect("a body").to_bytes().is_empty(), "{path}");
+        }
+    });
 }
 
 /// With a certificate: TLS, and HTTP/2 or HTTP/1.1 as the two sides agree.
