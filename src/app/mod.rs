@@ -24,7 +24,7 @@ use std::{
 };
 
 use http::HeaderValue;
-use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use tower_http::cors::{AllowOrigin, Any};
 
 use crate::{
     api::{Admin, Api, Parts},
@@ -33,7 +33,10 @@ use crate::{
     config::{Config, DataDir, DataDirError, Jwt, NodeName, Origins, ProcessSource, Profile},
     generate::{self, Engine},
     lifecycle::Lifecycle,
-    middleware::rate_limit::{Limits, Rates, RuleLimits},
+    middleware::{
+        cors::CorsLayer,
+        rate_limit::{Limits, Rates, RuleLimits},
+    },
     rules::{self, Registry},
     secret::Secret,
     server::{self, Server, Threads, Tls, TlsError},
@@ -369,13 +372,12 @@ where
 
 /// Which browsers may call: none unless configured.
 fn cors(origins: &Origins) -> Option<CorsLayer> {
-    let layer = CorsLayer::new().allow_methods(Any).allow_headers(Any).expose_headers(Any);
     match origins {
         Origins::None => None,
-        Origins::Any => Some(layer.allow_origin(Any)),
+        Origins::Any => Some(CorsLayer::new(Any)),
         Origins::Only(list) => {
             let list = list.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
-            Some(layer.allow_origin(AllowOrigin::list(list)))
+            Some(CorsLayer::new(AllowOrigin::list(list)))
         }
     }
 }

@@ -6,6 +6,7 @@
 pub mod authenticate;
 pub mod catch_panic;
 pub mod context;
+pub mod cors;
 pub mod head_limits;
 pub mod observe;
 pub mod overload;

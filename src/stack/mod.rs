@@ -13,7 +13,6 @@ use tower::{
     BoxError, Service, ServiceBuilder,
     util::{MapResponseLayer, option_layer},
 };
-use tower_http::cors::CorsLayer;
 
 use crate::{
     api::{self, Admin, Api},
@@ -25,6 +24,7 @@ use crate::{
         authenticate::AuthenticateLayer,
         catch_panic::CatchPanicLayer,
         context::ContextLayer,
+        cors::CorsLayer,
         head_limits::HeadLimitsLayer,
         observe::ObserveLayer,
         overload::OverloadLayer,
@@ -136,7 +136,7 @@ impl Public {
             .layer(RedactLayer)
             // Above whatever can answer, so that every answer is counted and timed.
             .layer(&self.observe)
-            // Above authentication: a preflight bears no token.
+            // Above authentication: a preflight bears no token, and is answered here.
             .layer(option_layer(self.cors.clone()))
             // Below here requests may fail; above it they have an answer.
             .layer(RescueLayer::new(move |error: BoxError, head: &Head| {

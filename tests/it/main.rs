@@ -9,6 +9,7 @@ mod audit;
 mod check;
 mod clock;
 mod contract;
+mod cors;
 mod counter_script;
 mod crash;
 mod faults;
