@@ -23,13 +23,17 @@ use crate::{
 /// The most numbers of one preview.
 const MAX_COUNT: i64 = 100;
 
+/// How many are shown to who does not say.
+const USUAL_COUNT: u32 = 3;
+
 pub(super) async fn preview(parts: &Parts, request: &Incoming<'_>) -> Result<Response<Body>, Error> {
     let claims = request.caller(Scope::PrefixesRead)?;
     request.query()?.finish()?;
     let mut object = request.object()?;
     let at = object.parsed("at", moment);
-    let count =
-        object.bounded("count", 1..=MAX_COUNT).and_then(|count| u32::try_from(count).ok()).unwrap_or(3);
+    let wanted = object.bounded("count", 1..=MAX_COUNT).and_then(|count| u32::try_from(count).ok());
+    // A rule that has fewer left is none the worse for it, unless somebody asked for so many.
+    let (count, at_least) = wanted.map_or((USUAL_COUNT, 1), |count| (count, count));
     let draft = RuleDraft::from_json(&mut object);
     object.finish()?;
     if let Some(key) = &draft.prefix_key {
@@ -41,7 +45,10 @@ pub(super) async fn preview(parts: &Parts, request: &Incoming<'_>) -> Result<Res
     let wishes = Wishes { count, ..Wishes::default() };
     let local = preview.rule.local(at);
     let order = order(&preview.rule, local, &claims.subject, parts.clock.now(), wishes);
-    let numbers = parts.engine.preview(&order)?;
+    let numbers = parts.engine.preview(&order, at_least).map_err(|error| match draft.prefix_key {
+        Some(_) => error,
+        None => error.without_prefix(),
+    })?;
     let document = json!({
         "mode": preview.rule.rule().mode.as_str(),
         "numbers": numbers,

@@ -217,10 +217,13 @@ impl<'a> Issued<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {
     /// The counter cannot give that many values at or below its limit.
-    #[error("{count} more would take the counter of {key} past its limit, {limit}")]
+    #[error(
+        "{count} more would take the counter{} past its limit, {limit}",
+        .key.as_deref().map(|key| format!(" of {key}")).unwrap_or_default()
+    )]
     Overflow {
-        /// The prefix key.
-        key: String,
+        /// The prefix key; `None` where nobody named one.
+        key: Option<String>,
         /// How many were asked for.
         count: u32,
         /// The highest value that may be issued.
@@ -271,6 +274,16 @@ impl IssueError {
     pub fn without_key(self) -> Self {
         if let Self::KeysAway(error) = self { Self::Store(error) } else { self }
     }
+
+    /// The same for a caller who named no prefix key.
+    #[must_use]
+    pub fn without_prefix(self) -> Self {
+        if let Self::Overflow { count, limit, .. } = self {
+            Self::Overflow { key: None, count, limit }
+        } else {
+            self
+        }
+    }
 }
 
 impl Localized for IssueError {
@@ -278,7 +291,8 @@ impl Localized for IssueError {
         match (language, self) {
             (Language::English, _) => self.to_string(),
             (Language::Chinese, Self::Overflow { key, count, limit }) => {
-                format!("再取 {count} 个将使 {key} 的计数器超过上限 {limit}")
+                let of_key = key.as_deref().map(|key| format!(" {key} 的")).unwrap_or_default();
+                format!("再取 {count} 个将使{of_key}计数器超过上限 {limit}")
             }
             (Language::Chinese, Self::TimeExhausted) => {
                 "雪花布局的时间位已用尽，需要更宽的布局或更晚的纪元".into()
@@ -407,12 +421,12 @@ impl Engine {
     }
 
     /// What `count` numbers would look like, without drawing any: the first ones of a counter that begins now, or snowflakes
-    /// of the present millisecond.
+    /// of the present millisecond. Where the limits do not allow that many, as many as they allow, but `at_least` so many.
     ///
     /// # Errors
     ///
-    /// `Overflow` where the limits do not allow that many; `Random`.
-    pub fn preview(&self, order: &Order<'_>) -> Result<Vec<String>, IssueError> {
+    /// `Overflow` where the limits do not allow `at_least`; `Random`.
+    pub fn preview(&self, order: &Order<'_>, at_least: u32) -> Result<Vec<String>, IssueError> {
         let first = match order.rule.mode {
             Mode::Snowflake => {
                 let timestamp = self.ids.now().min(self.settings.layout.max_timestamp());
@@ -424,8 +438,10 @@ impl Engine {
             }
             Mode::Continuous | Mode::Strict => order.bounds.base.max(order.bounds.floor).0,
         };
-        let range = ValueRange::after(SequenceValue(first), order.count.into(), order.bounds.max);
-        let values = Ranges::from(range.ok_or_else(|| overflow(order))?);
+        let within = |count: u32| ValueRange::after(SequenceValue(first), count.into(), order.bounds.max);
+        let range = (at_least..=order.count).rev().find_map(within);
+        let values =
+            Ranges::from(range.ok_or_else(|| overflow(&Order { count: at_least, ..order.clone() }))?);
         let stamp = self.stamp(order)?;
         let context = stamp.context(order.rule.prefix_key.as_str());
         let render = |value| {
@@ -467,6 +483,6 @@ fn explained(order: &Order<'_>, error: IssueError) -> IssueError {
 }
 
 fn overflow(order: &Order<'_>) -> IssueError {
-    let key = order.rule.prefix_key.to_string();
+    let key = Some(order.rule.prefix_key.to_string());
     IssueError::Overflow { key, count: order.count, limit: order.bounds.max }
 }

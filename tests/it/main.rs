@@ -31,6 +31,7 @@ mod postgres_nodes;
 mod postgres_restored;
 mod postgres_standby;
 mod postgres_tls;
+mod problems;
 mod process;
 mod readme;
 mod redaction;
