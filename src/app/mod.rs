@@ -134,6 +134,8 @@ impl App {
             rules::Settings {
                 datacenters: stores.own_counters(config.worker.datacenters),
                 origin: engine.origin(),
+                layout: config.worker.layout,
+                epoch: config.worker.epoch,
                 strict: stores.missing_for_strict(),
             },
         );

@@ -1,6 +1,7 @@
 //! Why a rule cannot be saved or used, and what is worth a warning. No message shows an `initial_seq`.
 
 use crate::{
+    clock::UnixMillis,
     json::Invalid,
     language::{Language, Localized},
     prefix_key::PrefixKey,
@@ -150,6 +151,8 @@ pub enum Warning {
     },
     /// Not a single value fits the width or the limit, so that every request will be refused.
     NothingFits,
+    /// Snowflakes fit the width only for some time.
+    FitsUntil(UnixMillis),
 }
 
 impl Localized for Warning {
@@ -164,6 +167,10 @@ impl Localized for Warning {
             (Language::English, Self::NothingFits) => {
                 "no value fits the length under overflow: reject, so every request will be refused".into()
             }
+            (Language::English, Self::FitsUntil(end)) => format!(
+                "snowflake IDs outgrow the length at {}: from then on, every request will be refused under overflow: reject",
+                end.to_rfc3339()
+            ),
             (Language::Chinese, Self::SharedText { other: Some(other), example }) => {
                 format!("前缀 {other} 可能产生相同的文本，例如 {example}")
             }
@@ -173,6 +180,10 @@ impl Localized for Warning {
             (Language::Chinese, Self::NothingFits) => {
                 "在 overflow: reject 下没有任何值符合长度，所有请求都会被拒绝".into()
             }
+            (Language::Chinese, Self::FitsUntil(end)) => format!(
+                "雪花 ID 将于 {} 超出长度，此后在 overflow: reject 下所有请求都会被拒绝",
+                end.to_rfc3339()
+            ),
         }
     }
 }

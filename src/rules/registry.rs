@@ -12,9 +12,10 @@ use tokio::sync::MutexGuard;
 
 use super::{adopt::Refused, catalog::Catalog, compiled::CompiledRule, history::Scheme};
 use crate::{
-    clock::Clock,
+    clock::{Clock, UnixMillis},
     prefix_key::PrefixKey,
     rule::{Mode, OnOutage},
+    snowflake::Layout,
     store::{AuditStore, CountersByMode, RuleRecord, RuleStore, StoreError},
     template::Origin,
 };
@@ -29,6 +30,10 @@ pub struct Settings {
     pub datacenters: u32,
     /// How wide `{datacenter}` and `{worker}` are.
     pub origin: Origin,
+    /// How snowflake IDs are divided.
+    pub layout: Layout,
+    /// Where their time begins.
+    pub epoch: UnixMillis,
     /// Where mode strict is not available: the name of the setting that is missing.
     pub strict: Option<&'static str>,
 }

@@ -2,7 +2,7 @@
 //!
 //! Each change is worked out from the record as it stands (pure), and written on condition that it still stands so.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use chrono::NaiveDate;
 
@@ -12,15 +12,17 @@ use super::{
     error::{Reappearance, SaveError, Warning},
     history::{History, Scheme, Values, corrupt},
     if_match::IfMatch,
-    registry::Registry,
+    registry::{Registry, Settings},
     resolve::{Kept, resolve},
     usage::{ATTEMPTS, contended},
 };
 use crate::{
+    clock::UnixMillis,
     counter::SequenceValue,
     json::{Invalid, Message},
     prefix_key::PrefixKey,
-    rule::{Mode, Rule, RuleDraft},
+    rule::{Mode, Overflow, Rule, RuleDraft},
+    snowflake::IdParts,
     store::{Author, DirectWrite, RuleRecord, StoreError, Swap},
     template::Template,
 };
@@ -386,8 +388,26 @@ impl Registry {
         });
         warnings.sort();
         warnings.extend(hidden);
-        warnings.extend(rule.fits_nothing().then_some(Warning::NothingFits));
+        warnings.extend(self.narrowness(rule));
         warnings
+    }
+
+    /// Whether values do not fit their width, or will not for long: counters begin where they begin, snowflakes grow with time.
+    fn narrowness(&self, rule: &CompiledRule) -> Option<Warning> {
+        if rule.rule().mode.counts() || rule.rule().overflow == Overflow::Grow {
+            return rule.fits_nothing().then_some(Warning::NothingFits);
+        }
+        let Settings { layout, epoch, origin, .. } = self.settings;
+        let highest = rule.max();
+        let after_epoch = |moment: UnixMillis| u64::try_from(moment.0.saturating_sub(epoch.0)).unwrap_or(0);
+        let timestamp = after_epoch(self.clock.now()).min(layout.max_timestamp());
+        let lowest = IdParts { timestamp, datacenter: origin.datacenter, worker: 0, sequence: 0 };
+        if layout.compose(lowest) > highest.0 {
+            return Some(Warning::NothingFits);
+        }
+        // Above 63 bits there is no ID that would not fit.
+        let last = layout.parts(highest.0).filter(|_| !rule.template().holds_snowflake())?;
+        Some(Warning::FitsUntil(epoch.plus(Duration::from_millis(last.timestamp))))
     }
 }
 

@@ -159,7 +159,13 @@ impl Bench {
         let shared_clock: Arc<dyn Clock> = clock.clone();
         let ids = Arc::new(Ids::new(Layout::DEFAULT, 0, Arc::clone(&shared_clock)));
         let engine = Engine::new(settings, stores, ids, &Lifecycle::new());
-        let of_rules = rules::Settings { datacenters: 1, origin: engine.origin(), strict: None };
+        let of_rules = rules::Settings {
+            datacenters: 1,
+            origin: engine.origin(),
+            layout: Layout::DEFAULT,
+            epoch: UnixMillis(0),
+            strict: None,
+        };
         let rules = Registry::new(counters.clone(), counters.clone(), Arc::clone(&shared_clock), of_rules);
         let rule_limits = RuleLimits::new(Arc::clone(&shared_clock));
         let api = Api::new(Parts {

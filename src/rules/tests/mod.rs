@@ -25,12 +25,16 @@ use crate::{
     language::{Language, Localized},
     prefix_key::PrefixKey,
     rule::{Mode, RuleDraft},
+    snowflake::Layout,
     store::{Author, CounterStore, StoreError, TakeRequest, Taken, memory::MemoryStore},
     template::{Origin, RenderContext},
 };
 
 const ORIGIN: Origin = Origin { datacenter: 1, worker: 2, max_datacenter: 31, max_worker: 31 };
-const SETTINGS: Settings = Settings { datacenters: 1, origin: ORIGIN, strict: None };
+/// 2024-01-01.
+const EPOCH: UnixMillis = UnixMillis(1_704_067_200_000);
+const SETTINGS: Settings =
+    Settings { datacenters: 1, origin: ORIGIN, layout: Layout::DEFAULT, epoch: EPOCH, strict: None };
 
 struct Desk {
     clock: Arc<ManualClock>,

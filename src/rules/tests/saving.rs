@@ -1,5 +1,7 @@
 //! POST, PUT, entity tags, modes and `initial_seq` that stay, formats that must not come back, warnings.
 
+use std::time::Duration;
+
 use super::*;
 use crate::rules::{Reappearance, Warning};
 
@@ -268,6 +270,27 @@ async fn a_rule_that_can_never_issue_is_warned_about() {
     ] {
         assert_eq!(desk.put("A", json).await.expect(json).warnings, [Warning::NothingFits]);
     }
+}
+
+#[tokio::test]
+async fn a_snowflake_that_fits_for_now_is_not_said_to_be_refused() {
+    let desk = Desk::new();
+    // 10^18 - 1 has the timestamp 238,418,579,101 ms, after the epoch.
+    let until = Warning::FitsUntil(EPOCH.plus(Duration::from_millis(238_418_579_101)));
+    assert!(until.localized(Language::English).contains(" 2031-07-22T"), "{until:?}");
+    for (format, warnings) in
+        [("A-{SEQ:18}", vec![until]), ("A-{SEQ:19}", vec![]), ("A-{SEQ:16:hex}", vec![])]
+    {
+        let json = format!(r#"{{"format":"{format}","overflow":"reject","mode":"snowflake"}}"#);
+        assert_eq!(desk.put("A", &json).await.expect("saved").warnings, warnings, "{format}");
+    }
+    // The same in a time when that is over.
+    let later =
+        ManualClock::at("2031-08-01T00:00:00Z".parse::<DateTime<chrono::Utc>>().expect("a moment").into());
+    let register = registry(&desk.store, &Arc::new(later), SETTINGS);
+    let draft = draft(r#"{"format":"B-{SEQ:18}","overflow":"reject","mode":"snowflake"}"#);
+    let saved = register.put(&key("B"), &draft, None, &|_| true, &Author::program()).await.expect("saved");
+    assert_eq!(saved.warnings, [Warning::NothingFits]);
 }
 
 #[tokio::test]
