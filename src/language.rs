@@ -1,5 +1,7 @@
 //! The languages in which a caller may read what went wrong.
 
+use http::{HeaderMap, header};
+
 /// A language that every user-facing message exists in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Language {
@@ -17,11 +19,17 @@ pub trait Localized {
 }
 
 impl Language {
-    /// Picks by an `Accept-Language` field (RFC 9110, section 12.5.4): Chinese if a `zh` range has a higher weight than
-    /// every `en` range and `*`, or the same weight and stands before them.
-    pub fn negotiate(accept_language: &str) -> Self {
+    /// The language that the sender of `headers` reads.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let lines = headers.get_all(header::ACCEPT_LANGUAGE);
+        Self::negotiate(lines.iter().filter_map(|line| line.to_str().ok()))
+    }
+
+    /// Picks by the lines of an `Accept-Language` field (RFC 9110, section 12.5.4), which are one list (section 5.3): Chinese if
+    /// a `zh` range has a higher weight than every `en` range and `*`, or the same weight and stands before them.
+    fn negotiate<'a>(lines: impl IntoIterator<Item = &'a str>) -> Self {
         let mut best: Option<(f32, Self)> = None;
-        for item in accept_language.split(',') {
+        for item in lines.into_iter().flat_map(|line| line.split(',')) {
             let (range, parameters) = item.split_once(';').unwrap_or((item, ""));
             let primary = range.trim().split('-').next().unwrap_or_default();
             let language = if primary.eq_ignore_ascii_case("zh") {
@@ -68,7 +76,7 @@ mod tests {
             ("zh;q=nonsense", English),
             ("ZH-hans", Chinese),
         ] {
-            assert_eq!(Language::negotiate(header), expected, "{header}");
+            assert_eq!(Language::negotiate([header]), expected, "{header}");
         }
     }
 }

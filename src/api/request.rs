@@ -66,8 +66,7 @@ impl Incoming<'_> {
 
     /// The language that the caller reads.
     pub(super) fn language(&self) -> Language {
-        let accepted = self.head.headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
-        accepted.map_or(Language::English, Language::negotiate)
+        Language::of(&self.head.headers)
     }
 
     /// The query.

@@ -12,7 +12,7 @@ use std::{
     task::{Context as TaskContext, Poll, ready},
 };
 
-use http::{Method, Request, Response, header};
+use http::{Method, Request, Response};
 use pin_project_lite::pin_project;
 use tower::{BoxError, Layer, Service};
 
@@ -33,11 +33,10 @@ pub struct Head {
 impl Head {
     fn of<B>(request: &Request<B>) -> Self {
         let context = Context::of(request);
-        let accepted = request.headers().get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
         Self {
             method: request.method().clone(),
             path: request.uri().path().into(),
-            language: accepted.map_or(Language::English, Language::negotiate),
+            language: Language::of(request.headers()),
             id: context.map(|context| context.id),
             trace: context.and_then(|context| context.trace),
             sender: context.map(|context| context.sender),
@@ -167,5 +166,17 @@ mod tests {
             Request::get("/numbers/A?secret=1").header("accept-language", "zh").body(()).expect("valid");
         let response = service.oneshot(request).await.expect("infallible");
         assert_eq!(response.body(), "gone wrong /numbers/A Chinese");
+    }
+
+    /// A field may come in several lines (RFC 9110, section 5.3).
+    #[tokio::test]
+    async fn the_language_is_that_of_all_lines() {
+        let request = Request::get("/")
+            .header("accept-language", "de")
+            .header("accept-language", "en;q=0.5")
+            .header("accept-language", "zh")
+            .body(())
+            .expect("valid");
+        assert_eq!(Head::of(&request).language(), Language::Chinese);
     }
 }
