@@ -88,9 +88,10 @@ impl Scopes {
         Scope::ALL.into_iter().collect()
     }
 
-    /// Reads the `scope` claim of a token. Words of other services are passed over: they grant nothing here.
+    /// Reads the `scope` claim of a token, whose words only U+0020 separates (RFC 6749, section 3.3). Words of other services are
+    /// passed over: they grant nothing here.
     pub fn from_claim(claim: &str) -> Self {
-        claim.split_ascii_whitespace().filter_map(Scope::from_word).collect()
+        claim.split(' ').filter_map(Scope::from_word).collect()
     }
 
     /// Reads what a person typed, where an unknown word is a mistake.
@@ -168,6 +169,14 @@ mod tests {
         let scopes = Scopes::from_claim(" openid  numbers:issue NUMBERS:ISSUE ledger:read:all ");
         assert_eq!(scopes, [Scope::NumbersIssue].into_iter().collect());
         assert_eq!(scopes.to_string(), "numbers:issue");
+    }
+
+    #[test]
+    fn only_spaces_separate_the_words_of_a_claim() {
+        for claim in ["prefixes:read\tadmin", "admin\n", "numbers:issue\radmin", "\u{c}admin", "\u{a0}admin"]
+        {
+            assert_eq!(Scopes::from_claim(claim), Scopes::NONE, "{claim:?}");
+        }
     }
 
     #[test]
