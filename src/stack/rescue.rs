@@ -103,7 +103,8 @@ fn of_api(error: &api::Error, language: Language) -> Problem {
         Error::Forbidden(Forbidden::Scope(_) | Forbidden::Prefix(_)) => with(Code::Forbidden),
         Error::Read(ReadError::TooLarge) => with(Code::PayloadTooLarge),
         Error::Read(ReadError::TooSlow(_)) => with(Code::RequestTimeout),
-        Error::Read(ReadError::Broken(_)) | Error::Malformed(_) | Error::Key(_) => with(Code::Validation),
+        Error::Read(ReadError::Broken(_)) | Error::Malformed(_) => of_field("body", error, language),
+        Error::Key(_) => of_field("prefix_key", error, language),
         Error::MediaType => with(Code::UnsupportedMediaType),
         Error::Invalid(invalid) => of_fields(invalid, language),
         Error::NotFound | Error::Missing(_) => with(Code::NotFound),
@@ -142,7 +143,7 @@ fn of_save(error: &SaveError, language: Language) -> Problem {
         SaveError::FormatConflict { .. } => with(Code::FormatConflict),
         SaveError::StateConflict(_) => with(Code::StateConflict),
         SaveError::PreconditionFailed(_) => with(Code::PreconditionFailed),
-        SaveError::StrictUnavailable { .. } => with(Code::Validation),
+        SaveError::StrictUnavailable { .. } => of_field("mode", error, language),
         SaveError::Store(error) => of_store(error, language),
     }
 }
@@ -159,11 +160,15 @@ fn of_format(error: &FormatError, language: Language) -> Problem {
         }
         FormatErrorKind::InvalidFormat => Problem::new(Code::InvalidFormat, detail),
         FormatErrorKind::InvalidLength => Problem::new(Code::InvalidLength, detail),
-        FormatErrorKind::Validation => {
-            let fields = vec![(error.field().to_owned(), detail.clone())];
-            Problem { fields, ..Problem::new(Code::Validation, detail) }
-        }
+        FormatErrorKind::Validation => of_field(error.field(), error, language),
     }
+}
+
+/// One field is at fault, and nothing else is to be said.
+fn of_field(field: &str, error: &impl Localized, language: Language) -> Problem {
+    let detail = error.localized(language);
+    let fields = vec![(field.to_owned(), detail.clone())];
+    Problem { fields, ..Problem::new(Code::Validation, detail) }
 }
 
 fn of_fields(invalid: &Invalid, language: Language) -> Problem {
@@ -277,6 +282,24 @@ mod tests {
         assert_eq!(code("an error that nobody knows"), (Code::Internal, 500));
         assert_eq!(code(api::Error::IssueUnregistered(key())), (Code::PrefixNotRegistered, 400));
         assert_eq!(code(api::Error::NotRegistered(key())), (Code::PrefixNotRegistered, 404));
+    }
+
+    #[test]
+    fn validation_names_its_field() {
+        let key = PrefixKey::parse("a b").expect_err("a space");
+        let body = crate::json::Object::parse(b"[]").expect_err("an array");
+        let broken = || ReadError::Broken("reset".into());
+        let strict = SaveError::StrictUnavailable { setting: "NUMGEN_DATABASE_URL" };
+        for (error, field) in [
+            (api::Error::Key(key), "prefix_key"),
+            (api::Error::Malformed(body), "body"),
+            (api::Error::Read(broken()), "body"),
+            (api::Error::Save(strict), "mode"),
+        ] {
+            let problem = problem(&error, Language::Chinese);
+            assert_eq!(problem.code, Code::Validation);
+            assert_eq!(problem.fields, [(field.to_owned(), problem.detail.clone())]);
+        }
     }
 
     #[test]

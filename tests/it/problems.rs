@@ -2,7 +2,42 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::TestServer;
+use crate::harness::{Connection, Response, TestServer};
+
+/// The fields at fault.
+fn fields(answer: &Response) -> Vec<String> {
+    let document = answer.expect_problem(400, "Validation");
+    let errors = document["errors"].as_array().unwrap_or_else(|| panic!("no errors: {document}"));
+    assert!(errors.iter().all(|error| error["message"].as_str().is_some_and(|message| !message.is_empty())));
+    errors.iter().map(|error| error["field"].as_str().expect("a name").to_owned()).collect()
+}
+
+#[test]
+fn every_validation_problem_names_its_field() {
+    let server = TestServer::start();
+    let mut caller = server.caller();
+    for target in [
+        "/numbers/a%20b",
+        "/prefix-configs/a%20b",
+        "/sequences/..",
+        "/ledger/decode",
+        "/ledger/a%20b/certificate",
+    ] {
+        assert_eq!(fields(&caller.get(target)), ["prefix_key"], "{target}");
+    }
+    let body = json!({ "format": "A{SEQ:4}" });
+    for method in ["PUT", "POST"] {
+        let answer = caller.send(method, "/prefix-configs/a%20b", &[], Some(&body));
+        assert_eq!(fields(&answer), ["prefix_key"], "{method}");
+    }
+    assert_eq!(fields(&caller.post("/numbers/a%20b/x/confirm", &json!({}))), ["prefix_key"]);
+    for body in ["", "[]", "7", "{\"format\":"] {
+        let headers = [("Authorization", caller.authorization()), ("Content-Type", "application/json")];
+        let mut connection = Connection::open(server.listen).expect("a connection");
+        let answer = connection.send("PUT", "/prefix-configs/A", &headers, Some(body)).expect("an answer");
+        assert_eq!(fields(&answer), ["body"], "{body:?}");
+    }
+}
 
 #[test]
 fn a_preview_shows_what_there_is() {
