@@ -97,9 +97,13 @@ pub enum Error {
     Resolve(#[from] ResolveError),
     /// A temporary number, where a final one is needed.
     #[error(
-        "this is a temporary number: it says nothing until a final one is assigned to it (/temporary-numbers)"
+        "this is a temporary number, which stops fitting its format at position {position}: it says nothing until a final one is \
+         assigned to it (/temporary-numbers)"
     )]
-    Temporary,
+    Temporary {
+        /// The first character that does not fit, counted from 1.
+        position: usize,
+    },
     /// Something else stands against it.
     #[error("{0}")]
     StateConflict(Message),
@@ -151,8 +155,10 @@ impl Localized for Error {
             (Language::Chinese, Self::IssueUnregistered(key) | Self::NotRegistered(key)) => {
                 format!("前缀 {key} 未注册")
             }
-            (Language::Chinese, Self::Temporary) => {
-                "这是临时号码，转正（/temporary-numbers）之前不含任何信息".into()
+            (Language::Chinese, Self::Temporary { position }) => {
+                format!(
+                    "这是临时号码，从第 {position} 位起不符合格式，转正（/temporary-numbers）之前不含任何信息"
+                )
             }
             (Language::Chinese, Self::BelowHighWater { last }) => {
                 format!("计数器已到 {last}，`to` 不得低于该值")

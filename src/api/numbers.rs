@@ -323,11 +323,15 @@ pub(super) fn decode(parts: &Parts, request: &Incoming<'_>) -> Result<Response<B
     };
     claims.may_touch(key.as_str())?;
     let rule = request::rule(parts, &key)?;
-    if TemporaryNumber::is_tagged(&number) {
-        return Err(Error::Temporary);
-    }
     let origin = parts.engine.origin();
-    let decoded = rule.template().decode(key.as_str(), origin, &number)?;
+    // No format can have the `~` of a temporary number.
+    let decoded = rule.template().decode(key.as_str(), origin, &number).map_err(|misfit| {
+        if TemporaryNumber::is_tagged(&number) {
+            Error::Temporary { position: misfit.position }
+        } else {
+            Error::Decode(misfit)
+        }
+    })?;
     let snowflake = match rule.rule().mode {
         Mode::Snowflake => parts.engine.read_id(decoded.sequence),
         Mode::Continuous | Mode::Strict => None,

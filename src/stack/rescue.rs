@@ -120,7 +120,7 @@ fn of_api(error: &api::Error, language: Language) -> Problem {
         Error::Use(UseError::Store(error)) | Error::Store(error) => of_store(error, language),
         Error::Issue(error) => of_issue(error, language),
         Error::RateLimited(error) => of_rate_limit(error, language),
-        Error::Decode(_) | Error::Temporary => with(Code::NotDecodable),
+        Error::Decode(_) | Error::Temporary { .. } => with(Code::NotDecodable),
         Error::Resolve(ResolveError::Unknown(_)) => with(Code::NotFound),
         Error::Resolve(ResolveError::Conflict(_)) => with(Code::StateConflict),
         Error::Resolve(ResolveError::Store(error)) => of_store(error, language),

@@ -40,6 +40,20 @@ fn every_validation_problem_names_its_field() {
 }
 
 #[test]
+fn a_temporary_number_stops_fitting_somewhere() {
+    let server = TestServer::start();
+    let mut caller = server.caller();
+    for (key, format, position) in [("ORD", "ORD-{SEQ:4}", 1), ("TMP", "{prefix}:{SEQ:4}", 4)] {
+        caller.register(key, &json!({ "format": format }));
+        let answer =
+            caller.get(&format!("/numbers/decode?prefixKey={key}&number=TMP~{key}~n~0388D8BVC0003028T5"));
+        let problem = answer.expect_problem(400, "NotDecodable");
+        let detail = problem["detail"].as_str().expect("a text");
+        assert!(detail.contains("temporary") && detail.contains(&format!("position {position}")), "{detail}");
+    }
+}
+
+#[test]
 fn a_preview_shows_what_there_is() {
     let server = TestServer::start();
     let mut caller = server.caller();

@@ -381,5 +381,5 @@ async fn a_caller_with_a_key_gets_no_temporary_number() {
     ));
     assert!(bench.get("/numbers/FAIL").await.is_err());
     let decoded = bench.get("/numbers/decode?prefixKey=K&number=TMP~K~n1~038G342H00003028T5").await;
-    assert!(matches!(decoded, Err(Error::Temporary)), "{decoded:?}");
+    assert!(matches!(decoded, Err(Error::Temporary { .. })), "{decoded:?}");
 }
