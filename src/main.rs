@@ -1,6 +1,11 @@
 //! The program: arguments, exit codes, runtime, signals.
 
-use std::{error::Error, io, process::ExitCode, sync::Arc};
+use std::{
+    error::Error,
+    io::{self, Write as _},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use clap::Parser;
 use numgen::{
@@ -84,7 +89,9 @@ impl Failure {
     fn report(self) -> ExitCode {
         let Self(code, error) = self;
         if !error.downcast_ref::<CliError>().is_some_and(CliError::is_broken_pipe) {
-            eprintln!("numgen: {}", scrub(&chain(&*error)).replace('\n', "\nnumgen: "));
+            let said = scrub(&chain(&*error)).replace('\n', "\nnumgen: ");
+            // Not `eprintln!`, which panics where nobody reads standard error either (`2>&1 | head -1`).
+            let _unread = writeln!(io::stderr(), "numgen: {said}");
         }
         ExitCode::from(code)
     }

@@ -52,6 +52,26 @@ fn sigterm_finishes_what_is_in_flight() {
     assert_eq!(server.caller().number("DRAIN"), "D-02");
 }
 
+/// `numgen check 2>&1 | head -1`
+#[test]
+fn a_reader_that_leaves_early_is_no_crash() {
+    let site = Site::new();
+    let closed = || {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        writer
+    };
+    for (arguments, code) in [
+        (&["check", "--datacenter-id", "99"][..], 2),
+        (&["check"], 1),
+        (&["preview", "A{SEQ:4}"], 1),
+        (&["token", "--scope", "admin", "--unknown"], 2),
+    ] {
+        let status = site.command(arguments).stdout(closed()).stderr(closed()).status().expect("it runs");
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
+}
+
 #[test]
 fn idle_connections_do_not_hold_up_the_end() {
     let server = TestServer::start();
