@@ -98,7 +98,7 @@ families! {
     CONNECTIONS_LIMIT: Gauge "numgen_connections_limit" [] Everywhere;
     /// Requests answered 401, by what was wrong with the token.
     TOKENS_REJECTED: Counter "numgen_tokens_rejected_total" ["reason"] Everywhere;
-    /// Requests answered 429, by quota (numbers, issued, management, address).
+    /// Requests answered 429, by quota (numbers, issued, rule, management, address).
     RATE_LIMITED: Counter "numgen_rate_limited_total" ["policy"] Everywhere;
     /// Requests answered 503 Overloaded: too many in flight (in_flight), or a generator that could not make as many in time (generator).
     OVERLOAD_REFUSALS: Counter "numgen_overload_refusals_total" ["reason"] Everywhere;
@@ -150,11 +150,11 @@ families! {
     /// Grants asked of PostgreSQL, by cause (ahead: in time; needed: a request waits) and outcome (ok, failed).
     GRANT_FETCHES: Counter "numgen_grant_fetches_total" ["cause", "outcome"] Full;
 
-    /// The last value of the counter of a prefix key, in its present period. Looked up about once a minute.
+    /// The last value of the counter of a prefix key, in its present period. Looked up once per NUMGEN_METRICS_INTERVAL.
     SEQUENCE_LAST: Gauge "numgen_sequence_last_value" ["mode", "prefix"] Everywhere;
     /// The highest value that the counter of a prefix key may issue.
     SEQUENCE_MAX: Gauge "numgen_sequence_max_value" ["mode", "prefix"] Everywhere;
-    /// Values at or below the last one that were not issued, by reason, over all periods. Looked up about once a minute.
+    /// Values at or below the last one that were not issued, by reason, over all periods. Looked up once per NUMGEN_METRICS_INTERVAL.
     HOLE_VALUES: Gauge "numgen_hole_values" ["prefix", "reason"] Everywhere;
     /// Temporary numbers that wait for a person to resolve them.
     TEMPORARY_OPEN: Gauge "numgen_temporary_numbers_open" [] Everywhere;
