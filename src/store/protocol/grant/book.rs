@@ -47,13 +47,6 @@ impl Pace {
         }
     }
 
-    /// A jump, rather than values that were drawn.
-    pub fn skip_to(&mut self, cursor: SequenceValue) {
-        if let Some((_, from)) = &mut self.measured {
-            *from = cursor;
-        }
-    }
-
     /// How many values a grant should have where `nodes` keep segments of `segment_size`.
     pub fn grant_size(&self, segment_size: u64, nodes: u64) -> u64 {
         let ahead = segment_size.saturating_mul(2).max(self.peak.saturating_mul(3));
