@@ -2,13 +2,17 @@
 //!
 //! The window is that of the local store: what this data directory has issued, it knows by itself. The shared store keeps a claim
 //! to the slot beside it, a window of its own that nobody issues from: so leases avoid the slot, and a second claimant is refused.
-//! Without the shared store the operator's word counts.
+//! Without the shared store the operator's word counts. So nothing here waits for it as long as a call to it may take: an answer that is
+//! older than a second is dropped, and a window of the local store lasts no longer than that.
 //!
 //! Invariant: what is issued lies above what the shared store had given to others when the claim was made.
 
 use std::{
     ops::Range,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -22,8 +26,13 @@ use crate::store::{
 /// How long a claim outlives a claimant that has crashed.
 const CLAIM_MS: u64 = 30_000;
 
-/// How long a renewal waits for the shared store, well below the window: one that hangs must not end it.
+/// How long a process that has its first window behind it waits for the shared store, well below the window: one that hangs must not
+/// end it.
 const PATIENCE: Duration = Duration::from_millis(200);
+
+/// How long it waits for the first claim: a connection may have to be made first, and a second claimant is better refused before it
+/// issues than after. What is left of the second is the local disk's.
+const FIRST_PATIENCE: Duration = Duration::from_millis(600);
 
 /// The local store, with the claim in the shared one.
 pub struct Claimed {
@@ -32,6 +41,8 @@ pub struct Claimed {
     /// Names the data directory, so that the process which follows in it takes over the claim.
     identity: Nonce,
     claim: Mutex<Option<Holding>>,
+    /// This process has had a window.
+    has_begun: AtomicBool,
 }
 
 /// What became of a claim.
@@ -45,7 +56,7 @@ enum Claim {
 impl Claimed {
     /// A store for the slot of one data directory.
     pub fn new(local: Arc<dyn WorkerStore>, shared: Arc<dyn WorkerStore>, identity: Nonce) -> Self {
-        Self { local, shared, identity, claim: Mutex::default() }
+        Self { local, shared, identity, claim: Mutex::default(), has_begun: AtomicBool::new(false) }
     }
 
     fn claim(&self) -> Option<Holding> {
@@ -111,21 +122,27 @@ impl WorkerStore for Claimed {
             if recorded != layout {
                 return Ok(recorded);
             }
-            // A shared store that is away is asked again when it is back.
-            Ok(self.shared.pin_layout(layout).await.unwrap_or(recorded))
+            let pinned = self.shared.pin_layout(layout);
+            // Before the first window there is none to run out.
+            if !self.has_begun.load(Ordering::Relaxed) {
+                return Ok(pinned.await.unwrap_or(recorded));
+            }
+            Ok(timeout(PATIENCE, pinned).await.unwrap_or(Ok(recorded.clone())).unwrap_or(recorded))
         })
     }
 
     fn acquire(&self, request: AcquireRequest) -> StoreFuture<'_, Acquired> {
         Box::pin(async move {
-            let floor = match self.make_claim(&request).await {
-                Ok(Claim::Stands(floor)) => floor,
-                Ok(Claim::Refused(answer)) => return Ok(answer),
+            let patience = if self.has_begun.load(Ordering::Relaxed) { PATIENCE } else { FIRST_PATIENCE };
+            let floor = match timeout(patience, self.make_claim(&request)).await {
+                Ok(Ok(Claim::Stands(floor))) => floor,
+                Ok(Ok(Claim::Refused(answer))) => return Ok(answer),
                 // The operator's word.
-                Err(_away) => 0,
+                Ok(Err(_)) | Err(_) => 0,
             };
             let answer = self.local.acquire(request).await?;
             let Acquired::Held(holding) = answer else { return Ok(answer) };
+            self.has_begun.store(true, Ordering::Relaxed);
             Ok(Acquired::Held(Holding { start: holding.start.max(floor), ..holding }))
         })
     }

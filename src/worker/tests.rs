@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     clock::{ManualClock, UnixMillis},
     snowflake::Layout,
-    store::memory::MemoryStore,
+    store::{Renewed, StoreFuture, memory::MemoryStore},
 };
 
 const EPOCH: UnixMillis = UnixMillis(1_704_067_200_000);
@@ -253,6 +253,91 @@ async fn the_process_that_follows_in_a_directory_takes_over_its_claim() {
     shared.pass(60_000);
     let much_later = shared.fixed(&local, 1).await;
     assert!(issue(&much_later).is_some(), "also when the claim has run out");
+}
+
+/// A shared store that does not answer: a call ends at its deadline, and takes that time.
+struct Silent(Arc<ManualClock>);
+
+impl Silent {
+    fn wait<T: Send + 'static>(&self) -> StoreFuture<'_, T> {
+        Box::pin(async {
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                self.0.advance(Duration::from_millis(100));
+            }
+            Err(StoreError::Timeout { store: "Redis", operation: "test" })
+        })
+    }
+}
+
+impl WorkerStore for Silent {
+    fn pin_layout<'a>(&'a self, _layout: &'a str) -> StoreFuture<'a, String> {
+        self.wait()
+    }
+
+    fn acquire(&self, _request: AcquireRequest) -> StoreFuture<'_, Acquired> {
+        self.wait()
+    }
+
+    fn renew(&self, _holding: Holding, _extension: Extension) -> StoreFuture<'_, Renewed> {
+        self.wait()
+    }
+
+    fn release(&self, _holding: Holding, _last: IdMillis) -> StoreFuture<'_, ()> {
+        self.wait()
+    }
+}
+
+/// A disk that takes its time.
+struct Slow(Arc<MemoryStore>, Arc<ManualClock>);
+
+impl WorkerStore for Slow {
+    fn pin_layout<'a>(&'a self, layout: &'a str) -> StoreFuture<'a, String> {
+        self.0.pin_layout(layout)
+    }
+
+    fn acquire(&self, request: AcquireRequest) -> StoreFuture<'_, Acquired> {
+        Box::pin(async {
+            let answer = self.0.acquire(request).await;
+            self.1.advance(Duration::from_millis(60));
+            answer
+        })
+    }
+
+    fn renew(&self, holding: Holding, extension: Extension) -> StoreFuture<'_, Renewed> {
+        self.0.renew(holding, extension)
+    }
+
+    fn release(&self, holding: Holding, last: IdMillis) -> StoreFuture<'_, ()> {
+        self.0.release(holding, last)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fixed_worker_id_counts_while_nobody_can_be_asked() {
+    let shared = Shared::new();
+    let local = Slow(shared.local(), shared.clock.clone());
+    let store = Claimed::new(Arc::new(local), Arc::new(Silent(shared.clock.clone())), Nonce([1; 16]));
+    let settings = Settings {
+        window: Duration::from_secs(1),
+        renew_every: Duration::from_millis(500),
+        ..Shared::settings(3..4)
+    };
+    let worker = Worker::start(Arc::new(store), settings, shared.clock.clone()).await.expect("started");
+    assert_eq!(worker.standing(), Standing::Held);
+    let mut last = issue(&worker).expect("issued");
+    for _ in 0..10 {
+        worker.renew_or_acquire().await.expect("renewed");
+        // Until the next renewal begins.
+        shared.pass(500);
+        let issued = issue(&worker).expect("the window has not run out");
+        assert!(issued > last);
+        last = issued;
+    }
+    // The process is stopped beyond its window.
+    shared.pass(1_500);
+    worker.renew_or_acquire().await.expect("another window");
+    assert!(issue(&worker).expect("issued") > last);
 }
 
 #[tokio::test(start_paused = true)]

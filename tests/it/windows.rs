@@ -534,3 +534,55 @@ fn a_second_process_with_the_same_worker_id_is_refused_and_says_so() {
     drop(first.stop());
     second.wait_ready();
 }
+
+/// The operator's word: nobody else has the ID, so that nobody need be asked.
+#[test]
+fn a_fixed_worker_id_starts_and_goes_on_without_redis() {
+    let mut redis = Redis::start();
+    let site = Site::new().with("NUMGEN_REDIS_URL", &redis.url()).with("NUMGEN_WORKER_ID", "3");
+    let node = site.start();
+    let mut caller = node.caller();
+    caller.register("FLAKE", &json!({ "format": "F-{SEQ:19}" }));
+    let mut all: BTreeSet<String> = flakes(&mut caller, 10).expect("issued").into_iter().collect();
+    let site = node.stop();
+    // Connections are accepted, and nothing is answered.
+    redis.pause();
+    let node = issuing(&site, &mut all, "it issues beside a silent Redis");
+    // A stall ends the window, which is a second long; another one needs nobody either.
+    for _ in 0..3 {
+        node.pause();
+        std::thread::sleep(Duration::from_millis(1_500));
+        node.resume();
+        let mut caller = node.caller();
+        let what = "it issues after a stall";
+        Stopwatch::wait_until(Duration::from_secs(3), what, || collect(&mut caller, &mut all));
+    }
+    let site = node.kill_9();
+    redis.resume();
+    redis.kill();
+    let node = issuing(&site, &mut all, "it issues where nobody listens");
+    // Renewals wait for Redis, and the window does not run out meanwhile.
+    let (mut caller, watch) = (node.caller(), Stopwatch::start());
+    while watch.elapsed() < Duration::from_secs(4) {
+        assert!(collect(&mut caller, &mut all), "it goes on");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Starts a node, and waits until it issues.
+fn issuing(site: &Site, all: &mut BTreeSet<String>, what: &str) -> TestServer {
+    let node = site.start();
+    let mut caller = node.caller();
+    Stopwatch::wait_until(Duration::from_secs(3), what, || collect(&mut caller, all));
+    node
+}
+
+/// Draws, and notes what is drawn; whether anything was.
+fn collect(caller: &mut Caller, all: &mut BTreeSet<String>) -> bool {
+    let drawn = flakes(caller, 10).unwrap_or_default();
+    let is_any = !drawn.is_empty();
+    for number in drawn {
+        assert!(all.insert(number.clone()), "{number} twice");
+    }
+    is_any
+}
