@@ -304,6 +304,7 @@ async fn check_reads_a_real_store_while_it_is_used_and_afterwards() {
         slots: 0..1,
         window_ms: 60_000,
         ttl_ms: 1_000,
+        tenure: crate::store::Tenure::Lease,
     };
     store.acquire(request).await.unwrap();
 

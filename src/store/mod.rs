@@ -45,7 +45,7 @@ pub use mirrored::MirroredRules;
 pub use protocol::counter::{Abandon, Abandoned};
 pub use protocol::window::{
     AcquireRequest, Acquired, Claim as MarkClaim, Claimed as MarkClaimed, Extension, Generation, Holding,
-    IdMillis, Nonce, Renewed,
+    IdMillis, Nonce, Renewed, Tenure,
 };
 pub use reachable::Reachable;
 pub use shared::{DirectWrite, Lineage, More, RuleCopies, RuleCopy, RuleMark, RuleNews, SharedRules};

@@ -1,7 +1,8 @@
 //! A fixed worker ID (`NUMGEN_WORKER_ID`) where nodes share a store.
 //!
 //! The window is that of the local store: what this data directory has issued, it knows by itself. The shared store keeps a claim
-//! to the slot beside it, a window of its own that nobody issues from: so leases avoid the slot, and a second claimant is refused.
+//! to the slot beside it, a window of its own that nobody issues from: so a second claimant is refused, and leases avoid the slot, also
+//! after the claim has lapsed, until it is given up: the claimant may be cut off from that store, and issue.
 //! Without the shared store the operator's word counts. So nothing here waits for it as long as a call to it may take: an answer that is
 //! older than a second is dropped, and a window of the local store lasts no longer than that.
 //!
@@ -19,11 +20,11 @@ use std::{
 use tokio::time::timeout;
 
 use crate::store::{
-    AcquireRequest, Acquired, Extension, Holding, IdMillis, Nonce, Renewed, StoreError, StoreFuture,
+    AcquireRequest, Acquired, Extension, Holding, IdMillis, Nonce, Renewed, StoreError, StoreFuture, Tenure,
     WorkerStore,
 };
 
-/// How long a claim outlives a claimant that has crashed.
+/// How long a claim keeps a second claimant out after its own has crashed, or was cut off.
 const CLAIM_MS: u64 = 30_000;
 
 /// How long a process that has its first window behind it waits for the shared store, well below the window: one that hangs must not
@@ -69,7 +70,12 @@ impl Claimed {
 
     /// Claims the slot, or takes over the claim of the process before.
     async fn make_claim(&self, request: &AcquireRequest) -> Result<Claim, StoreError> {
-        let request = AcquireRequest { nonce: self.identity, window_ms: CLAIM_MS, ..request.clone() };
+        let request = AcquireRequest {
+            nonce: self.identity,
+            window_ms: CLAIM_MS,
+            tenure: Tenure::Fixed,
+            ..request.clone()
+        };
         // Twice: the claim of the process before may have run out, which the first round finds and clears.
         for _ in 0..2 {
             let claim = match self.shared.acquire(request.clone()).await? {
@@ -85,12 +91,24 @@ impl Claimed {
 
     /// Renews the claim; answers whether it stands.
     async fn extend(&self, claim: Holding, carried: IdMillis, ttl_ms: u64) -> Result<bool, StoreError> {
-        let renewed = self.shared.renew(claim, Extension { carried, window_ms: CLAIM_MS, ttl_ms }).await?;
+        let extension = Extension { carried, window_ms: CLAIM_MS, ttl_ms, tenure: Tenure::Fixed };
+        let renewed = self.shared.renew(claim, extension).await?;
         self.remember(match renewed {
             Renewed::Extended { mark, generation, .. } => Some(Holding { mark, generation, ..claim }),
             Renewed::Lost => None,
         });
         Ok(self.claim().is_some())
+    }
+
+    /// Gives the slot up, for leases too: nobody issues as this worker any more, and nothing above `last` was issued.
+    async fn give_up(&self, claim: Holding, last: IdMillis) -> Result<(), StoreError> {
+        let farewell = Extension { carried: last, window_ms: 0, ttl_ms: 0, tenure: Tenure::Lease };
+        match self.shared.renew(claim, farewell).await? {
+            Renewed::Extended { mark, generation, .. } => {
+                self.shared.release(Holding { mark, generation, ..claim }, last).await
+            }
+            Renewed::Lost => Ok(()),
+        }
     }
 
     /// Whether somebody else has the slot. While the shared store is away or settles, nobody is known to.
@@ -106,6 +124,7 @@ impl Claimed {
             slots: slots_of(slot),
             window_ms: CLAIM_MS,
             ttl_ms: extension.ttl_ms,
+            tenure: Tenure::Fixed,
         };
         matches!(self.make_claim(&request).await, Ok(Claim::Refused(Acquired::NoSlot)))
     }
@@ -175,7 +194,7 @@ impl WorkerStore for Claimed {
         Box::pin(async move {
             self.local.release(holding, last).await?;
             match self.claim() {
-                Some(claim) => self.shared.release(claim, last).await,
+                Some(claim) => self.give_up(claim, last).await,
                 None => Ok(()),
             }
         })

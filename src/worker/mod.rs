@@ -29,7 +29,8 @@ use crate::{
     lifecycle::Lifecycle,
     snowflake::{Ids, Sequencer},
     store::{
-        AcquireRequest, Acquired, Extension, Generation, Holding, IdMillis, Nonce, StoreError, WorkerStore,
+        AcquireRequest, Acquired, Extension, Generation, Holding, IdMillis, Nonce, StoreError, Tenure,
+        WorkerStore,
         protocol::window::{Holder, Next},
     },
 };
@@ -195,8 +196,12 @@ impl Worker {
 
     async fn renew(&self, held: Holding) -> Result<Kept, AcquireError> {
         let Settings { ttl, .. } = *self.settings;
-        let extension =
-            Extension { carried: self.ids.now(), window_ms: millis(self.window()), ttl_ms: millis(ttl) };
+        let extension = Extension {
+            carried: self.ids.now(),
+            window_ms: millis(self.window()),
+            ttl_ms: millis(ttl),
+            tenure: Tenure::Lease,
+        };
         let (sent, next) = (self.clock.monotonic(), fresh()?);
         let answer = self.store.renew(held, extension).await?;
         let age_ms = self.age_ms(sent);
@@ -224,8 +229,10 @@ impl Worker {
         let nonce = self.with(|state| state.holder.nonce());
         let (window_ms, ttl_ms) = (millis(self.window()), millis(ttl));
         let sent = self.clock.monotonic();
-        let answer =
-            self.store.acquire(AcquireRequest { nonce, slots: slots.clone(), window_ms, ttl_ms }).await?;
+        let answer = self
+            .store
+            .acquire(AcquireRequest { nonce, slots: slots.clone(), window_ms, ttl_ms, tenure: Tenure::Lease })
+            .await?;
         match answer {
             Acquired::Held(_) => {}
             Acquired::NoSlot => return Err(AcquireError::NoSlot(slots.clone())),

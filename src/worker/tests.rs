@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     clock::{ManualClock, UnixMillis},
     snowflake::Layout,
-    store::{Renewed, StoreFuture, memory::MemoryStore},
+    store::{Renewed, StoreFuture, Tenure, memory::MemoryStore},
 };
 
 const EPOCH: UnixMillis = UnixMillis(1_704_067_200_000);
@@ -255,6 +255,52 @@ async fn the_process_that_follows_in_a_directory_takes_over_its_claim() {
     assert!(issue(&much_later).is_some(), "also when the claim has run out");
 }
 
+#[tokio::test(start_paused = true)]
+async fn no_lease_follows_a_fixed_worker_id_that_was_cut_off() {
+    let shared = Shared::settled().await;
+    let local = shared.local();
+    let fixed = shared.fixed(&local, 1).await;
+    assert!(issue(&fixed).is_some());
+    // It is cut off, and goes on by the operator's word, for far longer than its claim.
+    for _ in 0..3 {
+        shared.pass(3_600_000);
+        assert_eq!(shared.worker(3..4).await.standing(), Standing::NoSlot(3..4));
+    }
+    // Nor in between, when it is back and finds that its claim has lapsed.
+    fixed.renew_or_acquire().await.expect("a window");
+    let last = issue(&fixed).expect("issued");
+    assert_eq!(shared.worker(3..4).await.standing(), Standing::NoSlot(3..4));
+    // A store that has forgotten it hears of it in time.
+    shared.store.forget_workers();
+    for _ in 0..10 {
+        shared.pass(500);
+        fixed.renew_or_acquire().await.expect("renewed");
+    }
+    shared.pass(3_600_000);
+    assert_eq!(shared.worker(3..4).await.standing(), Standing::NoSlot(3..4));
+    fixed.renew_or_acquire().await.expect("a window");
+    assert!(issue(&fixed).expect("issued") > last);
+    let last = issue(&fixed).expect("issued");
+    fixed.release().await.expect("released");
+    shared.pass(100);
+    let lease = shared.worker(3..4).await;
+    assert!(issue(&lease).expect("given up") > last);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_directory_takes_a_fixed_worker_id_over_and_gives_it_up() {
+    let shared = Shared::settled().await;
+    let gone = shared.local();
+    assert!(issue(&shared.fixed(&gone, 1).await).is_some());
+    shared.pass(30_000);
+    let local = shared.local();
+    let next = shared.fixed(&local, 2).await;
+    let last = issue(&next).expect("the same operator's word");
+    next.release().await.expect("released");
+    shared.pass(100);
+    assert!(issue(&shared.worker(3..4).await).expect("given up") > last);
+}
+
 /// A shared store that does not answer: a call ends at its deadline, and takes that time.
 struct Silent(Arc<ManualClock>);
 
@@ -347,6 +393,12 @@ async fn a_fixed_worker_id_that_is_leased_is_refused() {
     assert!(issue(&lease).is_some());
     let local = shared.local();
     let store = Claimed::new(local, shared.store.clone(), Nonce([1; 16]));
-    let request = |nonce| AcquireRequest { nonce, slots: 3..4, window_ms: 1_000, ttl_ms: 15_000 };
+    let request = |nonce| AcquireRequest {
+        nonce,
+        slots: 3..4,
+        window_ms: 1_000,
+        ttl_ms: 15_000,
+        tenure: Tenure::Lease,
+    };
     assert_eq!(store.acquire(request(Nonce([7; 16]))).await.expect("answered"), Acquired::NoSlot);
 }

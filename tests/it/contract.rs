@@ -70,6 +70,9 @@ macro_rules! contract {
             renewal_moves_the_mark, a_passed_mark_is_lost, release_frees_at_once, a_silent_holder_loses_its_slot,
             windows_of_a_slot_are_disjoint);
     };
+    (@shared_workers $bench:ident) => {
+        contract!(@run_in shared_workers $bench workers: no_lease_follows_a_fixed_holder);
+    };
     (@temporary $bench:ident) => {
         contract!(@run $bench temporary: the_first_row_of_a_number_stands, a_row_that_has_come_further_stands,
             a_row_changes_only_as_it_was_seen, of_many_decisions_one_is_taken, rows_come_in_pages_by_key_and_status,
@@ -109,11 +112,11 @@ contract!(on_cluster: SixRedis; rules idempotency temporary audit);
 contract!(counters_on_redis: CountersOnRedis; counters);
 contract!(counters_on_cluster: CountersOnCluster; counters);
 contract!(counters_on_postgres: CountersOnPostgres; counters);
-contract!(windows_on_redis: OneRedisWorkers; workers);
-contract!(windows_on_cluster: SixRedisWorkers; workers);
+contract!(windows_on_redis: OneRedisWorkers; workers shared_workers);
+contract!(windows_on_cluster: SixRedisWorkers; workers shared_workers);
 contract!(on_postgres: Postgres; rules idempotency counters ledger temporary audit audited_ledger);
 contract!(on_postgres_optimistic: Optimistic; counters ledger);
-contract!(windows_on_postgres: PostgresWorkers; workers);
+contract!(windows_on_postgres: PostgresWorkers; workers shared_workers);
 
 // ------------------------------------------------------------------------------------------ shorthands
 

@@ -8,7 +8,7 @@ use numgen::{
     lifecycle::Lifecycle,
     secret::Secret,
     store::{
-        AcquireRequest, Acquired, Nonce, WorkerStore,
+        AcquireRequest, Acquired, Nonce, Tenure, WorkerStore,
         redis::{
             RedisStore, Settings,
             client::{Client, Options},
@@ -50,8 +50,13 @@ async fn a_window_in_a_cluster_is_confirmed_where_it_was_written() {
         settle(&cluster, &client.marker_key(&slots));
         let replica = cluster.replica_of(master);
         cluster.node(replica).pause();
-        let request =
-            AcquireRequest { nonce: Nonce([7; 16]), slots: 0..2, window_ms: 30_000, ttl_ms: 15_000 };
+        let request = AcquireRequest {
+            nonce: Nonce([7; 16]),
+            slots: 0..2,
+            window_ms: 30_000,
+            ttl_ms: 15_000,
+            tenure: Tenure::Lease,
+        };
         let watch = Stopwatch::start();
         let workers = store.workers(datacenter);
         let answer = workers.acquire(request.clone()).await.expect("answered");

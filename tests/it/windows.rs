@@ -13,8 +13,9 @@ use numgen::{
     secret::Secret,
     snowflake::Layout,
     store::{
-        AcquireRequest, Acquired, Extension, Generation, Holding, IdMillis, Nonce, Renewed, WorkerStore,
-        protocol::window::{Company, Contact, ServerId, Slots, Terms},
+        AcquireRequest, Acquired, Extension, Generation, Holding, IdMillis, Nonce, Renewed, Tenure,
+        WorkerStore,
+        protocol::window::{Company, Contact, Phase, ServerId, Slots, Terms},
         redis::{
             RedisStore, Settings as StoreSettings,
             client::{Client, Options},
@@ -28,7 +29,7 @@ use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 
 use serde_json::json;
 
-use crate::harness::{Caller, Data, Hands, Redis, Site, Stopwatch, TestServer};
+use crate::harness::{Caller, Data, Fault, Hands, Proxy, Redis, Site, Stopwatch, TestServer};
 
 const EPOCH: UnixMillis = UnixMillis(1_704_067_200_000);
 const NOON: UnixMillis = UnixMillis(1_795_348_800_000);
@@ -48,10 +49,12 @@ async fn workers_of(redis: &Redis, lifecycle: &Lifecycle) -> Workers {
 enum Step {
     Acquire {
         worker: usize,
+        tenure: Tenure,
     },
     Renew {
         worker: usize,
         carried_off_ms: i64,
+        tenure: Tenure,
     },
     /// With what was known before the last answer: a request that comes late, or twice.
     RenewLate {
@@ -78,11 +81,13 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let worker = 0..4_usize;
+    let tenure = prop_oneof![3 => Just(Tenure::Lease), 1 => Just(Tenure::Fixed)];
     let pass = prop_oneof![4 => 1..2_000_i64, 2 => Just(5_000), 1 => Just(95_000), 1 => -100_000..0_i64];
     let step = prop_oneof![
-        6 => worker.clone().prop_map(|worker| Step::Acquire { worker }),
-        6 => (worker.clone(), -8_000..8_000_i64)
-            .prop_map(|(worker, carried_off_ms)| Step::Renew { worker, carried_off_ms }),
+        6 => (worker.clone(), tenure.clone())
+            .prop_map(|(worker, tenure)| Step::Acquire { worker, tenure }),
+        6 => (worker.clone(), -8_000..8_000_i64, tenure)
+            .prop_map(|(worker, carried_off_ms, tenure)| Step::Renew { worker, carried_off_ms, tenure }),
         2 => worker.clone().prop_map(|worker| Step::RenewLate { worker }),
         2 => (worker.clone(), 0..=1_000_u64)
             .prop_map(|(worker, used_per_mille)| Step::Release { worker, used_per_mille }),
@@ -127,7 +132,7 @@ impl Twins<'_> {
         *self.names.entry(real).or_insert(named)
     }
 
-    async fn acquire(&mut self, worker: usize) {
+    async fn acquire(&mut self, worker: usize, tenure: Tenure) {
         let nonce = match &self.held[worker] {
             Some(held) => held[0].0.nonce,
             None => {
@@ -135,7 +140,7 @@ impl Twins<'_> {
                 Nonce((self.nonces << 64).to_be_bytes())
             }
         };
-        let request = AcquireRequest { nonce, slots: 0..3, window_ms: 30_000, ttl_ms: TTL_MS };
+        let request = AcquireRequest { nonce, slots: 0..3, window_ms: 30_000, ttl_ms: TTL_MS, tenure };
         let contact = self.contact();
         let expected = self.slots.acquire(&Terms::SHARED, &request, &contact);
         let answer = self.workers.acquire(request).await.expect("answered");
@@ -149,11 +154,11 @@ impl Twins<'_> {
         }
     }
 
-    async fn renew(&mut self, worker: usize, carried_off_ms: i64, age: usize) {
+    async fn renew(&mut self, worker: usize, carried_off_ms: i64, tenure: Tenure, age: usize) {
         let Some(held) = self.held[worker] else { return };
         let contact = self.contact();
         let carried = contact.now.saturating_add_signed(carried_off_ms);
-        let extension = Extension { carried, window_ms: 30_000, ttl_ms: TTL_MS };
+        let extension = Extension { carried, window_ms: 30_000, ttl_ms: TTL_MS, tenure };
         let (real, told) = held[age];
         let expected = self.slots.renew(&Terms::SHARED, &told, &extension, &contact);
         match (self.workers.renew(real, extension).await.expect("answered"), expected) {
@@ -188,11 +193,27 @@ impl Twins<'_> {
         }
     }
 
+    /// Slots that could be leased now: only of a memory that both have begun.
+    async fn count_free(&mut self) {
+        let contact = self.contact();
+        if self
+            .slots
+            .marker
+            .is_some_and(|marker| (marker.phase, marker.server) == (Phase::Settled, contact.server))
+        {
+            let expected = self.slots.free(&Terms::SHARED, 0..3, &contact);
+            let counted = self.workers.free_slots(0..3).await.expect("answered");
+            assert_eq!(counted, Some(u32::try_from(expected).expect("three at most")));
+        }
+    }
+
     async fn take(&mut self, step: &Step) {
         match *step {
-            Step::Acquire { worker } => self.acquire(worker).await,
-            Step::Renew { worker, carried_off_ms } => self.renew(worker, carried_off_ms, 0).await,
-            Step::RenewLate { worker } => self.renew(worker, 0, 1).await,
+            Step::Acquire { worker, tenure } => self.acquire(worker, tenure).await,
+            Step::Renew { worker, carried_off_ms, tenure } => {
+                self.renew(worker, carried_off_ms, tenure, 0).await;
+            }
+            Step::RenewLate { worker } => self.renew(worker, 0, Tenure::Lease, 1).await,
             Step::Release { worker, used_per_mille } => self.release(worker, used_per_mille, 0).await,
             Step::ReleaseLate { worker } => self.release(worker, 500, 1).await,
             Step::Pass { ms } => {
@@ -251,6 +272,7 @@ async fn the_scripts_do_what_the_protocol_says() {
         eprintln!("schedule: {schedule:?}");
         for step in &schedule {
             twins.take(step).await;
+            twins.count_free().await;
             answers += 1;
         }
     }
@@ -533,6 +555,41 @@ fn a_second_process_with_the_same_worker_id_is_refused_and_says_so() {
     assert!(flakes(&mut caller, 10).is_some());
     drop(first.stop());
     second.wait_ready();
+}
+
+/// It may go on without that Redis for longer than anybody remembers it there.
+#[test]
+fn no_lease_follows_a_fixed_worker_id_that_was_cut_off() {
+    let redis = Redis::start();
+    let to_redis = Proxy::to(redis.port());
+    let fixed =
+        Site::new().with("NUMGEN_REDIS_URL", &to_redis.redis_url()).with("NUMGEN_WORKER_ID", "0").start();
+    let mut caller = fixed.caller();
+    caller.register("FLAKE", &json!({ "format": "F-{worker}-{SEQ:19}" }));
+    let mut all = BTreeSet::new();
+    assert!(collect(&mut caller, &mut all));
+    to_redis.set(Fault::BlackHole);
+    // What it claims lapses after 15 s and is used up after 30.
+    let watch = Stopwatch::start();
+    while watch.elapsed() < Duration::from_secs(33) {
+        collect(&mut caller, &mut all);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let leasing = node(&redis, "leasing");
+    leasing.wait_ready();
+    let mut other = leasing.caller();
+    let mut issue = |caller: &mut Caller| {
+        let mut workers = BTreeSet::new();
+        for number in flakes(caller, 100).expect("issued") {
+            workers.insert(number.split('-').nth(1).expect("a worker").to_owned());
+            assert!(all.insert(number.clone()), "{number} twice");
+        }
+        workers
+    };
+    for _ in 0..5 {
+        let (one, another) = (issue(&mut caller), issue(&mut other));
+        assert!(one.is_disjoint(&another), "{one:?} {another:?}");
+    }
 }
 
 /// The operator's word: nobody else has the ID, so that nobody need be asked.

@@ -31,6 +31,7 @@ const STEPS: &[Step] = &[
     step!(5, "0005_grants"),
     step!(6, "0006_ledger_marker"),
     step!(7, "0007_ledger_checks"),
+    step!(8, "0008_fixed_workers"),
 ];
 
 /// The lock of the runner: "numgen" in ASCII.

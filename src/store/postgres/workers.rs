@@ -19,7 +19,7 @@ use crate::{
     clock::UnixMillis,
     store::{
         AcquireRequest, Acquired, Extension, Generation, Holding, IdMillis, Nonce, Renewed, StoreError,
-        StoreFuture, WorkerStore,
+        StoreFuture, Tenure, WorkerStore,
         protocol::window::{Company, Contact, Marker, Phase, ServerId, Slot, Slots, Terms, Word},
     },
 };
@@ -38,16 +38,16 @@ const LOCK_MARKER: &str = "
 const WRITE_MARKER: &str = "
     UPDATE numgen_worker_memory SET generation = $2, server = $3, since = $4, settled = $5 WHERE datacenter = $1";
 const LOCK_SLOTS: &str = "
-    SELECT slot, owner, fence, start, mark, expires, generation, hearsay FROM numgen_worker_slots
+    SELECT slot, owner, fence, start, mark, expires, generation, hearsay, fixed FROM numgen_worker_slots
     WHERE datacenter = $1 AND (slot = $2 OR $2 IS NULL) ORDER BY slot FOR UPDATE";
 const SLOTS: &str = "
-    SELECT slot, owner, fence, start, mark, expires, generation, hearsay FROM numgen_worker_slots WHERE datacenter = $1";
+    SELECT slot, owner, fence, start, mark, expires, generation, hearsay, fixed FROM numgen_worker_slots WHERE datacenter = $1";
 const WRITE_SLOT: &str = "
-    INSERT INTO numgen_worker_slots (datacenter, slot, owner, fence, start, mark, expires, generation, hearsay)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+    INSERT INTO numgen_worker_slots (datacenter, slot, owner, fence, start, mark, expires, generation, hearsay, fixed)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
     ON CONFLICT (datacenter, slot) DO UPDATE
     SET owner = excluded.owner, fence = excluded.fence, start = excluded.start, mark = excluded.mark,
-        expires = excluded.expires, generation = excluded.generation, hearsay = excluded.hearsay";
+        expires = excluded.expires, generation = excluded.generation, hearsay = excluded.hearsay, fixed = excluded.fixed";
 /// Asked once every row is locked: the time that passed while waiting counts.
 const NOW: &str = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms";
 
@@ -252,6 +252,7 @@ fn slot(row: &PgRow) -> Result<(u32, Slot), Failure> {
         expires_ms: unsigned(row, "expires")?,
         generation: Generation(row.try_get::<Whole, _>("generation")?.0),
         word: if row.try_get("hearsay")? { Word::Hearsay } else { Word::Own },
+        tenure: if row.try_get("fixed")? { Tenure::Fixed } else { Tenure::Lease },
     };
     Ok((id, slot))
 }
@@ -279,6 +280,7 @@ async fn write_slot(connection: &mut PgConnection, site: Site, id: u32, slot: &S
         .bind(signed(slot.expires_ms))
         .bind(Whole(slot.generation.0))
         .bind(slot.word == Word::Hearsay)
+        .bind(slot.tenure == Tenure::Fixed)
         .execute(connection)
         .await?;
     Ok(())

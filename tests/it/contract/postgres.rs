@@ -15,7 +15,7 @@ use numgen::{
     lifecycle::Lifecycle,
     secret::Secret,
     store::{
-        AcquireRequest, Nonce, TemporaryStore, WorkerStore,
+        AcquireRequest, Nonce, TemporaryStore, Tenure, WorkerStore,
         postgres::{PostgresStore, Settings, workers::Workers},
     },
     telemetry::Metrics,
@@ -48,7 +48,13 @@ impl Part for Workers {
         store.workers(0, EPOCH)
     }
     async fn begin(&self) {
-        let request = AcquireRequest { nonce: Nonce([0; 16]), slots: 0..0, window_ms: 1, ttl_ms: 1 };
+        let request = AcquireRequest {
+            nonce: Nonce([0; 16]),
+            slots: 0..0,
+            window_ms: 1,
+            ttl_ms: 1,
+            tenure: Tenure::Lease,
+        };
         self.acquire(request).await.expect("a database");
     }
 }

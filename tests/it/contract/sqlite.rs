@@ -16,7 +16,7 @@ use numgen::{
     counter::SequenceValue,
     store::{
         AcquireRequest, Acquired, CounterStore, HoleReason, LedgerFault, LedgerStep, LedgerStore, Nonce,
-        RuleStore, StoreError, Taken, Transition, WorkerStore,
+        RuleStore, StoreError, Taken, Tenure, Transition, WorkerStore,
         sqlite::{OpenError, SqliteStore},
     },
 };
@@ -215,8 +215,13 @@ async fn what_is_known_otherwise_is_not_in_doubt() {
 async fn a_worker_goes_on_above_its_old_mark_at_once() {
     let clock = Arc::new(ManualClock::at(NOON));
     let acquire = async |store: &Arc<SqliteStore>, nonce| {
-        let request =
-            AcquireRequest { nonce: Nonce([nonce; 16]), slots: 0..1, window_ms: 1_000, ttl_ms: 15_000 };
+        let request = AcquireRequest {
+            nonce: Nonce([nonce; 16]),
+            slots: 0..1,
+            window_ms: 1_000,
+            ttl_ms: 15_000,
+            tenure: Tenure::Lease,
+        };
         let Acquired::Held(holding) = store.acquire(request).await.expect("answered") else {
             panic!("no slot")
         };

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use numgen::{
     clock::UnixMillis,
-    store::{AcquireRequest, Acquired, Extension, Holding, IdMillis, Nonce, Renewed, WorkerStore},
+    store::{AcquireRequest, Acquired, Extension, Holding, IdMillis, Nonce, Renewed, Tenure, WorkerStore},
 };
 use proptest::{
     prelude::*,
@@ -23,7 +23,13 @@ fn nonce(number: u8) -> Nonce {
 }
 
 async fn acquire(store: &Arc<impl WorkerStore>, number: u8, slots: std::ops::Range<u32>) -> Option<Holding> {
-    let request = AcquireRequest { nonce: nonce(number), slots, window_ms: WINDOW_MS, ttl_ms: TTL_MS };
+    let request = AcquireRequest {
+        nonce: nonce(number),
+        slots,
+        window_ms: WINDOW_MS,
+        ttl_ms: TTL_MS,
+        tenure: Tenure::Lease,
+    };
     match store.acquire(request).await.expect("answered") {
         Acquired::Held(holding) => Some(holding),
         Acquired::NoSlot => None,
@@ -32,7 +38,10 @@ async fn acquire(store: &Arc<impl WorkerStore>, number: u8, slots: std::ops::Ran
 }
 
 async fn renew(store: &Arc<impl WorkerStore>, holding: Holding, carried: IdMillis) -> Renewed {
-    store.renew(holding, Extension { carried, window_ms: WINDOW_MS, ttl_ms: TTL_MS }).await.expect("answered")
+    store
+        .renew(holding, Extension { carried, window_ms: WINDOW_MS, ttl_ms: TTL_MS, tenure: Tenure::Lease })
+        .await
+        .expect("answered")
 }
 
 pub(super) async fn the_layout_is_pinned_once(mut bench: impl Bench<Store: WorkerStore>) {
@@ -114,6 +123,38 @@ pub(super) async fn a_silent_holder_loses_its_slot(bench: impl Bench<Store: Work
     assert_eq!(renew(&store, holding, NOW).await, Renewed::Lost);
 }
 
+/// Where others use the store, too: a fixed holder may go on without it.
+pub(super) async fn no_lease_follows_a_fixed_holder(mut bench: impl Bench<Store: WorkerStore>) {
+    let store = bench.store();
+    let request = AcquireRequest {
+        nonce: nonce(1),
+        slots: 0..1,
+        window_ms: WINDOW_MS,
+        ttl_ms: TTL_MS,
+        tenure: Tenure::Fixed,
+    };
+    let extension = Extension { carried: NOW, window_ms: WINDOW_MS, ttl_ms: TTL_MS, tenure: Tenure::Fixed };
+    let Acquired::Held(fixed) = store.acquire(request.clone()).await.expect("answered") else {
+        panic!("free")
+    };
+    let Renewed::Extended { .. } = store.renew(fixed, extension).await.expect("answered") else {
+        panic!("held")
+    };
+    bench.advance(Duration::from_millis(10 * TTL_MS));
+    drop(store);
+    bench.reopen().await;
+    let store = bench.store();
+    assert_eq!(acquire(&store, 2, 0..1).await, None, "it goes on, and nobody hears of it");
+    assert_eq!(store.free_slots(0..2).await.expect("counted"), Some(1));
+    assert_eq!(store.renew(fixed, extension).await.expect("answered"), Renewed::Lost);
+    assert_eq!(acquire(&store, 2, 0..1).await, None, "it is back, and has not asked again yet");
+    let Acquired::Held(fixed) = store.acquire(request).await.expect("answered") else { panic!("its own") };
+    let farewell = Extension { tenure: Tenure::Lease, ..extension };
+    assert!(matches!(store.renew(fixed, farewell).await.expect("answered"), Renewed::Extended { .. }));
+    store.release(fixed, fixed.start).await.expect("released");
+    assert_eq!(acquire(&store, 2, 0..1).await.expect("given up").start, fixed.start);
+}
+
 /// One step of a random schedule.
 #[derive(Clone, Debug)]
 enum Step {
@@ -155,8 +196,13 @@ pub(super) async fn windows_of_a_slot_are_disjoint(bench: impl Bench<Store: Work
                 Step::Acquire { worker } if held[worker].is_none() => {
                     nonces += 1;
                     let nonce = Nonce((u128::from(nonces) << 8).to_be_bytes());
-                    let request =
-                        AcquireRequest { nonce, slots: slots.clone(), window_ms: WINDOW_MS, ttl_ms: TTL_MS };
+                    let request = AcquireRequest {
+                        nonce,
+                        slots: slots.clone(),
+                        window_ms: WINDOW_MS,
+                        ttl_ms: TTL_MS,
+                        tenure: Tenure::Lease,
+                    };
                     if let Acquired::Held(holding) = store.acquire(request).await.expect("answered") {
                         windows.insert((holding.slot, holding.fence), (holding.start, holding.mark));
                         held[worker] = Some(holding);

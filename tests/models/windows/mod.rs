@@ -16,7 +16,7 @@ mod model;
 mod search;
 
 use numgen::store::{
-    AcquireRequest, Acquired, Extension, Generation, Holding, Nonce, Renewed,
+    AcquireRequest, Acquired, Extension, Generation, Holding, Nonce, Renewed, Tenure,
     protocol::window::{Company, Contact, Holder, Marker, Next, Phase, Rest, ServerId, Slot, Slots, Terms},
 };
 
@@ -289,14 +289,20 @@ impl World {
         let before = self.store.marker;
         let answer = match request {
             Request::Acquire(nonce) => {
-                let request =
-                    AcquireRequest { nonce: *nonce, slots: 0..*slots, window_ms: WINDOW, ttl_ms: 0 };
+                let request = AcquireRequest {
+                    nonce: *nonce,
+                    slots: 0..*slots,
+                    window_ms: WINDOW,
+                    ttl_ms: 0,
+                    tenure: Tenure::Lease,
+                };
                 Answer::Acquired(self.store.acquire(terms, &request, &contact))
             }
             Request::Renew(holding, carried) => {
                 let mark = |world: &Self| world.store.slots.get(&holding.slot).map_or(0, |slot| slot.mark);
                 let before = mark(self).max(holding.mark);
-                let extension = Extension { carried: *carried, window_ms: WINDOW, ttl_ms: 0 };
+                let extension =
+                    Extension { carried: *carried, window_ms: WINDOW, ttl_ms: 0, tenure: Tenure::Lease };
                 let renewed = self.store.renew(terms, holding, &extension, &contact);
                 if mark(self) > before.max(carried + TERMS.carry_limit_ms + WINDOW) {
                     self.broken = Some(Breach::RanAhead);

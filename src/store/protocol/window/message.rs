@@ -39,6 +39,17 @@ pub struct Holding {
     pub generation: Generation,
 }
 
+/// On what terms a slot is held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Tenure {
+    /// Until the holder no longer renews, and the mark has passed.
+    #[default]
+    Lease,
+    /// By an operator's word. The holder has a mark elsewhere and goes on for as long as the store is away, so that no time is long enough for
+    /// a lease to follow it.
+    Fixed,
+}
+
 /// What a worker asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AcquireRequest {
@@ -50,6 +61,8 @@ pub struct AcquireRequest {
     pub window_ms: u64,
     /// How long until a holder that does not renew may be looked at as dead, in ms.
     pub ttl_ms: u64,
+    /// On what terms.
+    pub tenure: Tenure,
 }
 
 /// Outcome of an ACQUIRE.

@@ -18,6 +18,8 @@
 //!    memory does not heed the earlier one again.
 //! 7. **An answer that is older than a fraction of the settling is dropped**: the store may have forgotten it, and settled.
 //! 8. **A wild clock does no lasting harm**: a renewal moves the mark no further than the holder's own idea of the time, plus a little.
+//! 9. **No lease follows a fixed holder** ([`Tenure`]) that has not given the slot up: its mark here says nothing of what it issues. Its word to give
+//!    it up is a RENEW as a lease, so that a RELEASE by which a slot is only handed back leaves it reserved.
 //!
 //! [`Guard`] names the rules that carry these; `tests/models/windows.rs` takes each away and finds the duplicate.
 //!
@@ -35,7 +37,7 @@ use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 pub use claim::{Claim, Claimed, Mark};
 pub use holder::{Holder, Next};
-pub use message::{AcquireRequest, Acquired, Generation, Holding, IdMillis, Nonce, Renewed};
+pub use message::{AcquireRequest, Acquired, Generation, Holding, IdMillis, Nonce, Renewed, Tenure};
 pub use terms::{Company, Contact, Guard, Rest, ServerId, Terms};
 
 /// The highest mark: what a signed 64-bit column holds, 292 million years.
@@ -58,6 +60,8 @@ pub struct Slot {
     pub generation: Generation,
     /// How the store came to know of it.
     pub word: Word,
+    /// The terms of the last holding, which outlive it.
+    pub tenure: Tenure,
 }
 
 /// How a store came to know of a holding.
@@ -122,14 +126,16 @@ pub struct Extension {
     pub window_ms: u64,
     /// How long until a holder that does not renew may be looked at as dead, in ms.
     pub ttl_ms: u64,
+    /// On what terms the slot is held from now on.
+    pub tenure: Tenure,
 }
 
 impl Slots {
-    /// How many of these slots an ACQUIRE could hand out now; 0 while the memory settles, or is not known.
+    /// How many of these slots an ACQUIRE could lease now; 0 while the memory settles, or is not known.
     pub fn free(&self, terms: &Terms, slots: Range<u32>, at: &Contact) -> usize {
         let Some(marker) = self.marker.filter(|marker| marker.phase == Phase::Settled) else { return 0 };
         let slot = |id: u32| self.slots.get(&id).copied().unwrap_or_default();
-        slots.filter(|&id| slot(id).is_free(terms, marker.generation, at)).count()
+        slots.filter(|&id| slot(id).is_free(terms, marker.generation, at, Tenure::Lease)).count()
     }
 
     /// ACQUIRE: hands a free slot to a new holding; the same nonce again gets the same answer.
@@ -152,9 +158,8 @@ impl Slots {
             return Acquired::Held(slot.holding(id, request.nonce, memory.generation, at.now));
         }
         let slot = |id: &u32| self.slots.get(id).copied().unwrap_or_default();
-        let Some(id) = request.slots.clone().find(|id| slot(id).is_free(terms, memory.generation, at)) else {
-            return Acquired::NoSlot;
-        };
+        let is_free = |id: &u32| slot(id).is_free(terms, memory.generation, at, request.tenure);
+        let Some(id) = request.slots.clone().find(is_free) else { return Acquired::NoSlot };
         let slot = self.slots.entry(id).or_default();
         slot.hand_to(terms, request, memory.generation, at);
         Acquired::Held(slot.holding(id, request.nonce, memory.generation, at.now))
@@ -178,6 +183,7 @@ impl Slots {
         if !slot.is_held_by(terms, holding) {
             return Renewed::Lost;
         }
+        slot.tenure = extension.tenure;
         if slot.mark <= at.now {
             // The holder is told to stop, so nobody is left to use the slot: the next need not wait for it to lapse.
             slot.vacate();
@@ -275,9 +281,12 @@ impl Slot {
         }
     }
 
-    fn is_free(&self, terms: &Terms, generation: Generation, at: &Contact) -> bool {
+    fn is_free(&self, terms: &Terms, generation: Generation, at: &Contact, wanted: Tenure) -> bool {
+        // Another fixed holder is the same operator's word.
+        let is_reserved = self.tenure == Tenure::Fixed && wanted == Tenure::Lease;
         let lapsed = self.owner.is_none() || self.expires_ms <= at.presence_ms;
-        lapsed
+        !is_reserved
+            && lapsed
             && match terms.rest {
                 Rest::UntilMarkHasPassed => {
                     self.mark.saturating_add(self.margin_ms(terms, generation)) <= at.now
@@ -293,7 +302,7 @@ impl Slot {
         self.owner = Some(request.nonce);
         self.fence += 1;
         self.expires_ms = at.presence_ms.saturating_add(request.ttl_ms);
-        (self.generation, self.word) = (generation, Word::Own);
+        (self.generation, self.word, self.tenure) = (generation, Word::Own, request.tenure);
     }
 
     fn extend(&mut self, terms: &Terms, extension: &Extension, at: &Contact) {

@@ -53,7 +53,7 @@ impl Bench {
 
     fn ask(&mut self, nonce: Nonce, slots: std::ops::Range<u32>) -> Acquired {
         let contact = self.contact();
-        let request = AcquireRequest { nonce, slots, window_ms: WINDOW, ttl_ms: TTL };
+        let request = AcquireRequest { nonce, slots, window_ms: WINDOW, ttl_ms: TTL, tenure: Tenure::Lease };
         self.slots.acquire(&self.terms, &request, &contact)
     }
 
@@ -62,9 +62,24 @@ impl Bench {
         holding
     }
 
+    fn acquire_as(&mut self, nonce: Nonce, tenure: Tenure) -> Holding {
+        let contact = self.contact();
+        let request = AcquireRequest { nonce, slots: 0..1, window_ms: WINDOW, ttl_ms: TTL, tenure };
+        let Acquired::Held(holding) = self.slots.acquire(&self.terms, &request, &contact) else {
+            panic!("no slot")
+        };
+        holding
+    }
+
+    fn renew_on(&mut self, holding: &Holding, tenure: Tenure) -> Renewed {
+        let contact = self.contact();
+        let extension = Extension { carried: self.now, window_ms: WINDOW, ttl_ms: TTL, tenure };
+        self.slots.renew(&self.terms, holding, &extension, &contact)
+    }
+
     fn renew_as(&mut self, holding: &Holding, carried: IdMillis) -> Renewed {
         let contact = self.contact();
-        let extension = Extension { carried, window_ms: WINDOW, ttl_ms: TTL };
+        let extension = Extension { carried, window_ms: WINDOW, ttl_ms: TTL, tenure: Tenure::Lease };
         self.slots.renew(&self.terms, holding, &extension, &contact)
     }
 
@@ -335,4 +350,48 @@ fn a_late_request_does_not_vouch_for_the_mark_that_it_puts_back() {
     assert_eq!(bench.ask(B, 0..1), Acquired::NoSlot, "the holder believes in {believed}");
     bench.now = late.mark + MARGIN;
     assert_eq!(bench.acquire(B).start, late.mark + MARGIN);
+}
+
+/// A fixed holder goes on for as long as the store is away, so no time is long enough.
+#[test]
+fn no_lease_follows_a_fixed_holder_that_has_not_given_up() {
+    let mut bench = Bench::shared(1_000_000);
+    let mut fixed = bench.acquire_as(A, Tenure::Fixed);
+    bench.now = fixed.mark + 10 * MARGIN;
+    assert_eq!(bench.ask(B, 0..1), Acquired::NoSlot);
+    let contact = bench.contact();
+    assert_eq!(bench.slots.free(&Terms::SHARED, 0..1, &contact), 0);
+    assert_eq!(bench.renew_on(&fixed, Tenure::Fixed), Renewed::Lost, "its mark has passed");
+    assert_eq!(bench.ask(B, 0..1), Acquired::NoSlot, "and yet it issues");
+    fixed = bench.acquire_as(A, Tenure::Fixed);
+    // As one who confirms does, and refuses.
+    bench.release(&fixed, bench.now);
+    assert_eq!(bench.ask(B, 0..1), Acquired::NoSlot, "handed back, not given up");
+    fixed = bench.acquire_as(A, Tenure::Fixed);
+    assert!(matches!(bench.renew_on(&fixed, Tenure::Lease), Renewed::Extended { .. }));
+    let last = bench.now + 10;
+    bench.release(&fixed, last);
+    bench.now = last;
+    assert_eq!(bench.acquire(B).start, last);
+}
+
+#[test]
+fn a_fixed_holder_whose_mark_has_passed_can_give_up() {
+    let mut bench = Bench::shared(1_000_000);
+    let fixed = bench.acquire_as(A, Tenure::Fixed);
+    bench.now = fixed.mark;
+    assert_eq!(bench.renew_on(&Holding { fence: 7, ..fixed }, Tenure::Lease), Renewed::Lost);
+    assert_eq!(bench.ask(B, 0..1), Acquired::NoSlot, "that was not its word");
+    assert_eq!(bench.renew_on(&fixed, Tenure::Lease), Renewed::Lost);
+    assert_eq!(bench.acquire(B).start, fixed.mark);
+}
+
+#[test]
+fn a_fixed_holder_that_is_put_back_is_fixed() {
+    let mut bench = Bench::shared(1_000_000);
+    let fixed = bench.acquire_as(A, Tenure::Fixed);
+    bench.slots = Slots::default();
+    assert!(matches!(bench.renew_on(&fixed, Tenure::Fixed), Renewed::Extended { .. }));
+    bench.now = fixed.mark + 10 * MARGIN;
+    assert_eq!(bench.ask(B, 0..1), Acquired::NoSlot);
 }

@@ -1,6 +1,7 @@
 -- ARGV[3] nonce   ARGV[4] first slot   ARGV[5] end of the slots   ARGV[6] window in ms   ARGV[7] ttl in ms
+-- ARGV[8] 'lease' or 'fixed'
 -- Answers {'held', slot, fence, start, mark, now, generation, 'followed' or 'alone'}, {'none'} or {'wait', ms}.
-local nonce, window, ttl = ARGV[3], tonumber(ARGV[6]), tonumber(ARGV[7])
+local nonce, window, ttl, tenure = ARGV[3], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 
 local function answer(slot)
   return { 'held', whole(slot.number), whole(slot.fence), whole(slot.start), whole(slot.mark), whole(now), generation,
@@ -22,12 +23,12 @@ if known then
 end
 for number = tonumber(ARGV[4]), tonumber(ARGV[5]) - 1 do
   local slot = read(number)
-  local found = slot.mark + margin(slot)
-  if (slot.owner == '' or slot.expires <= now) and found <= now then
+  if is_free(slot, tenure) then
+    local found = slot.mark + margin(slot)
     give_to(slot, nonce)
     slot.start, slot.mark = found, math.max(found, now) + window
     slot.fence, slot.expires, slot.generation = slot.fence + 1, now + ttl, generation
-    slot.word = 'own'
+    slot.word, slot.tenure = 'own', tenure
     write(slot)
     return answer(slot)
   end

@@ -1,10 +1,9 @@
 -- ARGV[3] first slot   ARGV[4] end of the slots
--- Answers how many of them could be handed out now, as acquire.lua would. Changes nothing.
+-- Answers how many of them could be leased now, as acquire.lua would. Changes nothing.
 local free = 0
 if settling == 0 then
   for number = tonumber(ARGV[3]), tonumber(ARGV[4]) - 1 do
-    local slot = read(number)
-    if (slot.owner == '' or slot.expires <= now) and slot.mark + margin(slot) <= now then
+    if is_free(read(number), 'lease') then
       free = free + 1
     end
   end

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::store::{
     AcquireRequest, Acquired, Extension, Generation, Holding, IdMillis, Nonce, Renewed, StoreError,
-    StoreFuture, WorkerStore, protocol::window::Terms,
+    StoreFuture, Tenure, WorkerStore, protocol::window::Terms,
 };
 
 /// Layout, epoch and data centre. One Redis serves one data centre, so that this is not one key for each.
@@ -101,10 +101,16 @@ impl WorkerStore for Workers {
 
     fn acquire(&self, request: AcquireRequest) -> StoreFuture<'_, Acquired> {
         Box::pin(async move {
-            let AcquireRequest { nonce, slots, window_ms, ttl_ms } = request;
+            let AcquireRequest { nonce, slots, window_ms, ttl_ms, tenure } = request;
             let named = hex(nonce);
-            let rest: [Arg<'_>; 5] =
-                [(&named).into(), slots.start.into(), slots.end.into(), window_ms.into(), ttl_ms.into()];
+            let rest: [Arg<'_>; 6] = [
+                (&named).into(),
+                slots.start.into(),
+                slots.end.into(),
+                window_ms.into(),
+                ttl_ms.into(),
+                word(tenure).into(),
+            ];
             let (answer, author) = self.run_witnessed(&ACQUIRE, &rest).await?;
             match words(&answer)[..] {
                 ["held", slot, fence, start, mark, now, generation, company] => {
@@ -133,7 +139,7 @@ impl WorkerStore for Workers {
     fn renew(&self, holding: Holding, extension: Extension) -> StoreFuture<'_, Renewed> {
         Box::pin(async move {
             let (nonce, generation) = (hex(holding.nonce), holding.generation.to_string());
-            let rest: [Arg<'_>; 9] = [
+            let rest: [Arg<'_>; 10] = [
                 holding.slot.into(),
                 (&nonce).into(),
                 holding.fence.into(),
@@ -143,6 +149,7 @@ impl WorkerStore for Workers {
                 extension.carried.into(),
                 extension.window_ms.into(),
                 extension.ttl_ms.into(),
+                word(extension.tenure).into(),
             ];
             let answer = self.run(&RENEW, &rest).await?;
             match words(&answer)[..] {
@@ -192,6 +199,13 @@ fn fresh_generation(operation: &'static str) -> Result<Generation, StoreError> {
 
 fn hex(nonce: Nonce) -> String {
     format!("{:032x}", u128::from_be_bytes(nonce.0))
+}
+
+fn word(tenure: Tenure) -> &'static str {
+    match tenure {
+        Tenure::Lease => "lease",
+        Tenure::Fixed => "fixed",
+    }
 }
 
 fn words(answer: &[String]) -> Vec<&str> {

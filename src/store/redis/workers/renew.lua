@@ -1,5 +1,5 @@
 -- ARGV[3] slot   ARGV[4] nonce   ARGV[5] fence   ARGV[6] start   ARGV[7] mark   ARGV[8] the holder's generation
--- ARGV[9] the holder's idea of now   ARGV[10] window in ms   ARGV[11] ttl in ms
+-- ARGV[9] the holder's idea of now   ARGV[10] window in ms   ARGV[11] ttl in ms   ARGV[12] 'lease' or 'fixed'
 -- Answers {'extended', mark, now, generation} or {'lost'}.
 local nonce, fence, start, mark = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local carried, window, ttl = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
@@ -25,6 +25,7 @@ end
 if not is_held_by(slot, nonce, fence) then
   return { 'lost' }
 end
+slot.tenure = ARGV[12]
 if slot.mark <= now then
   -- The holder is told to stop, so nobody is left to use the slot: the next need not wait for it to lapse.
   vacate(slot)

@@ -29,7 +29,7 @@ end
 
 local function read(number)
   local slot = redis.call('HMGET', slot_key(number), 'owner', 'fence', 'start', 'mark', 'expires', 'generation',
-    'word')
+    'word', 'tenure')
   return {
     number = number,
     owner = slot[1] or '',
@@ -39,6 +39,7 @@ local function read(number)
     expires = tonumber(slot[5] or 0),
     generation = slot[6] or '',
     word = slot[7] or 'own',
+    tenure = slot[8] or 'lease',
     is_known = slot[2] ~= false,
   }
 end
@@ -46,7 +47,7 @@ end
 local function write(slot)
   redis.call('HSET', slot_key(slot.number), 'owner', slot.owner, 'fence', whole(slot.fence), 'start', whole(slot.start),
     'mark', whole(slot.mark), 'expires', whole(slot.expires), 'generation', slot.generation, 'word',
-    slot.word)
+    slot.word, 'tenure', slot.tenure)
 end
 
 local function give_to(slot, nonce)
@@ -69,6 +70,13 @@ end
 local function margin(slot)
   local is_in_doubt = slot.generation ~= generation or slot.word == 'hearsay'
   return slot.is_known and is_in_doubt and MARGIN_MS or 0
+end
+
+-- Whether it may pass on: nobody is known to hold it, and the clock has passed its mark. A slot that was held by an operator's word is not
+-- leased, however long nobody renews: its holder goes on without this store.
+local function is_free(slot, tenure)
+  local is_reserved = slot.tenure == 'fixed' and tenure == 'lease'
+  return not is_reserved and (slot.owner == '' or slot.expires <= now) and slot.mark + margin(slot) <= now
 end
 
 local function is_held_by(slot, nonce, fence)
