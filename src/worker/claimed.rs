@@ -76,12 +76,17 @@ impl Claimed {
             tenure: Tenure::Fixed,
             ..request.clone()
         };
-        // Twice: the claim of the process before may have run out, which the first round finds and clears.
+        // Twice: the claim of the process before may have run out, or be to another slot, which the first round finds and clears.
         for _ in 0..2 {
             let claim = match self.shared.acquire(request.clone()).await? {
                 Acquired::Held(claim) => claim,
                 refused @ (Acquired::NoSlot | Acquired::Wait(_)) => return Ok(Claim::Refused(refused)),
             };
+            if !request.slots.contains(&claim.slot) {
+                // The process before had another ID. It is gone, and may have issued above its mark: so that slot stays reserved.
+                self.shared.release(claim, claim.mark).await?;
+                continue;
+            }
             if self.extend(claim, claim.now, request.ttl_ms).await? {
                 return Ok(Claim::Stands(claim.start));
             }

@@ -301,6 +301,21 @@ async fn another_directory_takes_a_fixed_worker_id_over_and_gives_it_up() {
     assert!(issue(&shared.worker(3..4).await).expect("given up") > last);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_is_given_another_fixed_worker_id_claims_that_one() {
+    let shared = Shared::settled().await;
+    let local = shared.local();
+    assert!(issue(&shared.fixed(&local, 1).await).is_some());
+    // It is killed, and started again at once with another ID.
+    let store = Claimed::new(local, shared.store.clone(), Nonce([1; 16]));
+    let settings = Settings { window: Duration::from_secs(1), ..Shared::settings(5..6) };
+    let moved = Worker::start(Arc::new(store), settings, shared.clock.clone()).await.expect("a shared store");
+    assert!(issue(&moved).is_some());
+    for slot in [3, 5] {
+        assert_eq!(shared.worker(slot..slot + 1).await.standing(), Standing::NoSlot(slot..slot + 1));
+    }
+}
+
 /// A shared store that does not answer: a call ends at its deadline, and takes that time.
 struct Silent(Arc<ManualClock>);
 
