@@ -9,6 +9,7 @@ use numgen::{
     prefix_key::PrefixKey,
     secret::Secret,
     store::{
+        counters::Closed,
         protocol::counter::{
             Abandon, Abandoned, Advance, Ask, Authority, ClaimAsk, Generation, Generations, Heard,
             Incarnation, Limits, Marker, Node, NodeState, Outcome, Reply, Segment, Take, Wants,
@@ -584,4 +585,37 @@ fn the_scripts_do_what_the_authority_does() {
     if let Err(failure) = outcome {
         panic!("{failure}");
     }
+}
+
+#[test]
+fn a_list_of_any_length_is_closed() {
+    const PERIODS: usize = 9_000;
+    let server = Redis::start();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let lifecycle = Lifecycle::new();
+    let options = Options {
+        ca_file: None,
+        timeout: DEADLINE,
+        clock: Arc::new(SystemClock::new()),
+        metrics: Metrics::new(),
+    };
+    runtime.block_on(async {
+        let client =
+            Client::connect(&Secret::new(server.url()), options, &lifecycle).await.expect("a client");
+        let authority = RedisAuthority::new(client.clone());
+        let mut add = redis::cmd("SADD");
+        add.arg("numgen:periods:LONG");
+        (0..PERIODS).for_each(|period| {
+            add.arg(format!("{period}"));
+        });
+        let _added: u64 = client.query("test", &add).await.expect("an answer");
+        let key = PrefixKey::parse("LONG").expect("valid");
+        let listed = loop {
+            match authority.close(&key, 1, DEADLINE).await.expect("closed") {
+                Closed::Listed(listed) => break listed,
+                Closed::Settling { wait_ms } => tokio::time::sleep(Duration::from_millis(wait_ms)).await,
+            }
+        };
+        assert_eq!(listed.len(), PERIODS);
+    });
 }

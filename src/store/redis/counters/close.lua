@@ -6,4 +6,9 @@ if tonumber(ARGV[1]) > tonumber(redis.call('GET', KEYS[2]) or 0) then
   redis.call('SET', KEYS[2], ARGV[1])
 end
 -- The list may have been forgotten: nodes that are told so enlist their counters again.
-return { whole(settling_ms), unpack(redis.call('SMEMBERS', KEYS[1])) }
+local answer = { whole(settling_ms) }
+-- Not unpack(): the stack of Lua has no room for more than some thousands.
+for i, period in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  answer[i + 1] = period
+end
+return answer
