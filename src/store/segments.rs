@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    counter::Counter,
+    counter::{Counter, SequenceValue},
+    prefix_key::PrefixKey,
     store::{
         StoreFuture,
         protocol::counter::{Incarnation, Limits, NodeState},
@@ -36,6 +37,16 @@ pub(in crate::store) trait SegmentStore: Send + Sync + 'static {
     /// Writes rows, all or none, in place of those of the same counters. Writes take effect in the order of the calls, also
     /// where nobody waits for the answer of the first any more.
     fn keep(&self, rows: Vec<Kept>) -> StoreFuture<'_, ()>;
+
+    /// The counters of rows without a segment, those that were written last first.
+    fn resting(&self) -> StoreFuture<'_, Vec<Counter>>;
+
+    /// The highest value of any counter of a key that is known here to be drawn, held or issued.
+    fn highest<'a>(&'a self, key: &'a PrefixKey) -> StoreFuture<'a, SequenceValue>;
+
+    /// Writes of rows without a segment who speaks for them now, and what is known; not that they were used. Rows that somebody
+    /// else has written since, or whose counters hold a segment, stay as they are.
+    fn pass_on(&self, rows: Vec<Kept>) -> StoreFuture<'_, ()>;
 
     /// Notes that the authorities have confirmed that these processes hold nothing of these counters any more. A row that holds a
     /// segment, or that somebody else has written since, stays as it is.

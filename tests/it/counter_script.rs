@@ -619,3 +619,33 @@ fn a_list_of_any_length_is_closed() {
         assert_eq!(listed.len(), PERIODS);
     });
 }
+
+#[test]
+fn a_marker_and_a_cursor_can_be_looked_at() {
+    let server = Redis::start();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let lifecycle = Lifecycle::new();
+    let options = Options {
+        ca_file: None,
+        timeout: DEADLINE,
+        clock: Arc::new(SystemClock::new()),
+        metrics: Metrics::new(),
+    };
+    runtime.block_on(async {
+        let client =
+            Client::connect(&Secret::new(server.url()), options, &lifecycle).await.expect("a client");
+        let authority = RedisAuthority::new(client);
+        let look = || authority.look(MARKER, DEADLINE);
+        let first = look().await.expect("a generation");
+        assert_eq!(look().await.expect("a generation"), first);
+        server.cli(&["FLUSHALL"]);
+        assert_ne!(look().await.expect("a generation"), first);
+
+        let key = PrefixKey::parse("LOOKED").expect("valid");
+        let on = Counter { key, period: numgen::calendar::Period::none() };
+        assert_eq!(authority.cursor(&on, DEADLINE).await.expect("answered"), None);
+        let core = format!("{:020} {:020} {:020} - - - 0 0 0 0", 3, 4, 57);
+        server.cli(&["HSET", "{sequence:LOOKED}:state", "core", &core]);
+        assert_eq!(authority.cursor(&on, DEADLINE).await.expect("answered"), Some(SequenceValue(57)));
+    });
+}

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -63,6 +63,8 @@ pub(super) struct Desk {
     pub(super) name: String,
     /// The marker by which its store tells that it has forgotten.
     pub(super) marker: Arc<str>,
+    /// The same of the list of its prefix key, which can be another.
+    pub(super) list_marker: Arc<str>,
     turn: Arc<Turnstile<Turn>>,
     pen: Arc<Turnstile<()>>,
     work: Mutex<Work>,
@@ -131,13 +133,45 @@ pub(super) struct Pulse {
     pub(super) is_fetching: AtomicBool,
     /// Somebody is at work to reach the authority again.
     pub(super) is_sought: AtomicBool,
+    /// The list of the prefix key was lost since it was put there.
+    pub(super) is_list_lost: AtomicBool,
+    use_: AtomicU8,
+}
+
+/// What a desk is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Use {
+    /// Somebody draws, or did so lately.
+    Drawn,
+    /// Nobody does: it reports what is on disk, holds no segment and is not written down.
+    Reporting,
+    /// It has reported, and is being closed.
+    Leaving,
+}
+
+impl Pulse {
+    /// Begins as that.
+    pub(super) fn begin_as(&self, use_: Use) {
+        self.use_.store(use_ as u8, Ordering::Release);
+    }
+
+    /// What the desk is there for.
+    pub(super) fn is(&self, use_: Use) -> bool {
+        self.use_.load(Ordering::Acquire) == use_ as u8
+    }
+
+    /// From one use to another; answers whether it was in the former. Of two who turn it one does.
+    pub(super) fn turn(&self, from: Use, to: Use) -> bool {
+        self.use_.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
 }
 
 impl Desk {
     /// A counter that this process begins to use; `kept` is what an earlier process has left.
     pub(super) fn new(
         counter: Counter,
-        marker: Arc<str>,
+        (marker, list_marker): (Arc<str>, Arc<str>),
         node: Node,
         bounds: &Bounds,
         kept: Option<&Kept>,
@@ -165,6 +199,7 @@ impl Desk {
             name: counter.to_string(),
             counter,
             marker,
+            list_marker,
             turn: Arc::default(),
             pen: Arc::default(),
             work: Mutex::new(work),
@@ -223,6 +258,12 @@ impl Desk {
     pub(super) fn wants_writing(&self) -> bool {
         let work = self.work();
         !self.pulse.is_written.load(Ordering::Acquire) || work.written != work.node.seen()
+    }
+
+    /// Whether every call was answered, and the disk knows what this process knows.
+    pub(super) fn is_quiet(&self) -> bool {
+        let work = self.work();
+        !work.node.has_pending_call() && work.written == work.node.seen()
     }
 
     /// The next message: a sign of life, with what is asked for beside. `size`: of the segment that it would like to hold.

@@ -15,10 +15,11 @@ use tokio::{
 };
 
 use super::{
-    desk::{BEAT_MS, Desk, Standing, Turn, ancestors, limits},
+    desk::{BEAT_MS, Desk, Standing, Turn, Use, ancestors, limits},
     gauges::Fetches,
     grants::Terms,
     link::{AuthorityLink, GrantLink},
+    resting::Watch,
 };
 use crate::{
     counter::Counter,
@@ -26,7 +27,8 @@ use crate::{
     store::{
         Bounds, Reachable, StoreError,
         protocol::counter::{
-            Ask, ClaimAnswer, Followed, Generations, Heard, Incarnation, Node, NodeState, Outcome, Reply,
+            Ask, ClaimAnswer, Followed, Generation, Generations, Heard, Incarnation, Node, NodeState,
+            Outcome, Reply,
         },
         segments::{Kept, SegmentStore},
     },
@@ -103,6 +105,8 @@ pub(super) struct Desks {
     desks: RwLock<HashMap<Counter, Arc<Desk>>>,
     /// The generation that was heard of last under each marker: a counter that is new here needs no round trip to learn it.
     generations: RwLock<HashMap<Arc<str>, Generations>>,
+    /// The markers that are looked at though nobody draws.
+    pub(super) watch: Mutex<Watch>,
     /// The lowest scheme of each key that may still be drawn from.
     schemes: RwLock<HashMap<PrefixKey, u64>>,
     reachable: watch::Receiver<Reachable>,
@@ -138,6 +142,7 @@ impl Desks {
             fetches: Fetches::default(),
             desks: RwLock::default(),
             generations: RwLock::default(),
+            watch: Mutex::default(),
             schemes: RwLock::default(),
             scribe: Turnstile::default(),
             errands,
@@ -185,7 +190,7 @@ impl Desks {
             return Ok(desk);
         }
         let kept = self.disk.kept(counter).await?;
-        let desk = self.open(counter, bounds, kept)?;
+        let desk = self.open(counter, bounds, kept, Use::Drawn)?;
         self.send(Errand::Begin(Arc::clone(&desk)));
         Ok(desk)
     }
@@ -196,11 +201,12 @@ impl Desks {
         counter: &Counter,
         bounds: &Bounds,
         kept: Option<Kept>,
+        use_: Use,
     ) -> Result<Arc<Desk>, StoreError> {
         let mut name = [0; 16];
         getrandom::fill(&mut name).map_err(|error| self.unavailable("random", error))?;
         let incarnation = Incarnation(u128::from_be_bytes(name));
-        let marker: Arc<str> = self.link.marker(counter).into();
+        let (marker, list_marker) = self.markers(counter);
         let generations =
             self.generations.read().unwrap_or_else(PoisonError::into_inner).get(&marker).cloned();
         let (before, state) =
@@ -212,7 +218,8 @@ impl Desks {
             state,
             before,
         );
-        let desk = Desk::new(counter.clone(), marker, node, bounds, kept.as_ref());
+        let desk = Desk::new(counter.clone(), (marker, list_marker), node, bounds, kept.as_ref());
+        desk.pulse.begin_as(use_);
         desk.pulse.used_at.store(self.now_ms(), Ordering::Relaxed);
         let mut desks = self.desks.write().unwrap_or_else(PoisonError::into_inner);
         Ok(Arc::clone(desks.entry(counter.clone()).or_insert_with(|| Arc::new(desk))))
@@ -227,6 +234,9 @@ impl Desks {
     /// Notes that a caller uses a counter, and within which limits.
     pub(super) fn touch(&self, desk: &Arc<Desk>, bounds: &Bounds) {
         desk.pulse.used_at.store(self.now_ms(), Ordering::Relaxed);
+        if desk.pulse.turn(Use::Reporting, Use::Drawn) {
+            self.send(Errand::Begin(Arc::clone(desk)));
+        }
         let mut work = desk.work();
         if bounds.scheme >= work.limits.scheme {
             work.limits = limits(bounds);
@@ -266,7 +276,9 @@ impl Desks {
         mut ask: Ask,
     ) -> Result<Answer, StoreError> {
         self.settle(desk, turn).await?;
-        if !turn.is_listed {
+        // Asked first: what is lost while it is enlisted is noticed later, and has it enlisted again.
+        if desk.pulse.is_list_lost.swap(false, Ordering::AcqRel) || !turn.is_listed {
+            turn.is_listed = false;
             self.enlist(desk, turn, &mut ask).await?;
         }
         let (take, is_repeat, terms) = {
@@ -297,7 +309,9 @@ impl Desks {
             }
         };
         desk.pulse.heard_at.store(self.now_ms(), Ordering::Relaxed);
-        self.note_generation(desk, &reply);
+        if let Reply::Taken { generation, .. } | Reply::Recover { generation, .. } = &reply {
+            self.note_generation(&desk.marker, *generation);
+        }
         let heard = desk.work().hear(&take, reply);
         if heard == Heard::Left {
             self.lose(desk, Standing::Away);
@@ -409,31 +423,34 @@ impl Desks {
         call.min(self.identity.patience)
     }
 
-    /// Learns the generation; the other counters under the same marker are to report as soon as there is a new one.
-    fn note_generation(&self, desk: &Desk, reply: &Reply) {
-        let (Reply::Taken { generation, .. } | Reply::Recover { generation, .. }) = reply else { return };
+    /// Learns the generation under a marker; all else under it is to report as soon as there is a new one. So is what is on disk when
+    /// the first is heard of: the store may have forgotten before this process began.
+    pub(super) fn note_generation(&self, marker: &Arc<str>, generation: Generation) {
         let known = {
             let generations = self.generations.read().unwrap_or_else(PoisonError::into_inner);
-            generations.get(&desk.marker).and_then(Generations::present)
+            generations.get(marker).and_then(Generations::present)
         };
-        if known == Some(*generation) {
+        if known == Some(generation) {
             return;
         }
         let mut generations = self.generations.write().unwrap_or_else(PoisonError::into_inner);
-        let generations = generations.entry(Arc::clone(&desk.marker)).or_default();
+        let generations = generations.entry(Arc::clone(marker)).or_default();
         let is_first = generations.present().is_none();
         // A reply that was late, or another store, may bring an old one.
-        if generations.follow(*generation) == Followed::Newly && !is_first {
+        if generations.follow(generation) != Followed::Newly {
+            return;
+        }
+        if !is_first {
             let (generation, marker, store) =
-                (tracing::field::display(generation), &*desk.marker, self.link.store());
+                (tracing::field::display(generation), &**marker, self.link.store());
             tracing::info!(
                 generation,
                 marker,
                 store,
                 "the store restarted, failed over or was emptied: settling"
             );
-            self.send(Errand::Report(Arc::clone(&desk.marker)));
         }
+        self.send(Errand::Report(Arc::clone(marker)));
     }
 
     // ------------------------------------------------------------------------------------- standing

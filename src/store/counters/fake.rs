@@ -51,8 +51,10 @@ pub(super) enum Network {
 pub(super) struct Memory {
     pub(super) counters: BTreeMap<String, (Counter, Option<Authority>)>,
     pub(super) marker: Option<Marker>,
+    /// Of the lists, which lie elsewhere.
+    list_marker: Option<Marker>,
     /// Of each prefix key: the lowest scheme that may still draw, and the counters on its list.
-    lists: BTreeMap<PrefixKey, (u64, BTreeMap<Period, Counter>)>,
+    pub(super) lists: BTreeMap<PrefixKey, (u64, BTreeMap<Period, Counter>)>,
 }
 
 /// The store.
@@ -70,7 +72,11 @@ impl Server {
     pub(super) fn new() -> Arc<Self> {
         let marker = Marker { generation: Generation(1), replid: 0, since: 0, settled: true };
         Arc::new(Self {
-            memory: Mutex::new(Memory { marker: Some(marker), ..Memory::default() }),
+            memory: Mutex::new(Memory {
+                marker: Some(marker),
+                list_marker: Some(marker),
+                ..Memory::default()
+            }),
             replid: AtomicUsize::new(0),
             randomness: AtomicUsize::new(1),
             began: Instant::now(),
@@ -91,6 +97,12 @@ impl Server {
     pub(super) fn restart(&self, memory: Memory) {
         *self.memory() = memory;
         self.replid.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Where the lists are it starts again, with nothing.
+    pub(super) fn lose_lists(&self) {
+        let memory = &mut *self.memory();
+        (memory.lists, memory.list_marker) = (BTreeMap::new(), None);
     }
 
     /// The server before all restarts is there again, with this.
@@ -248,7 +260,7 @@ impl AuthorityLink for Link {
             let replid = self.server.replid.load(Ordering::SeqCst) as u64;
             let fresh = self.server.fresh();
             let memory = &mut *self.server.memory();
-            let instance = Instance::look(&mut memory.marker, replid, now, fresh);
+            let instance = Instance::look(&mut memory.list_marker, replid, now, fresh);
             let (lowest, list) = memory.lists.entry(key.clone()).or_default();
             *lowest = scheme.max(*lowest);
             if instance.is_settled() {
@@ -315,6 +327,33 @@ impl AuthorityLink for Link {
         "marker".to_owned()
     }
 
+    fn list_marker(&self, _key: &PrefixKey) -> String {
+        "list".to_owned()
+    }
+
+    fn cursor<'a>(
+        &'a self,
+        counter: &'a Counter,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Option<SequenceValue>> {
+        Box::pin(self.call("cursor", deadline, move || {
+            let memory = self.server.memory();
+            let (_, slot) = memory.counters.get(&counter.to_string())?;
+            Some(slot.as_ref()?.cursor)
+        }))
+    }
+
+    fn look<'a>(&'a self, marker: &'a str, deadline: Duration) -> StoreFuture<'a, Generation> {
+        Box::pin(self.call("look", deadline, move || {
+            let now = self.server.now_ms();
+            let replid = self.server.replid.load(Ordering::SeqCst) as u64;
+            let fresh = self.server.fresh();
+            let memory = &mut *self.server.memory();
+            let marker = if marker == "list" { &mut memory.list_marker } else { &mut memory.marker };
+            Instance::look(marker, replid, now, fresh).generation
+        }))
+    }
+
     fn reachable(&self) -> watch::Receiver<Reachable> {
         self.reachable.subscribe()
     }
@@ -363,6 +402,34 @@ impl SegmentStore for Disk {
                 .extend(rows.into_iter().map(|row| (row.counter.clone(), row)));
             Ok(())
         })
+    }
+
+    fn resting(&self) -> StoreFuture<'_, Vec<Counter>> {
+        let rows = self.rows.lock().expect("no panic");
+        let resting = rows.values().filter(|kept| kept.state.segment.is_none());
+        Box::pin(std::future::ready(Ok(resting.map(|kept| kept.counter.clone()).collect())))
+    }
+
+    fn highest<'a>(&'a self, key: &'a PrefixKey) -> StoreFuture<'a, SequenceValue> {
+        let rows = self.rows.lock().expect("no panic");
+        let of_key = rows.values().filter(|kept| kept.counter.key == *key);
+        let highest = of_key.map(|kept| kept.state.highest()).max().unwrap_or_default();
+        Box::pin(std::future::ready(Ok(highest)))
+    }
+
+    fn pass_on(&self, passed: Vec<Kept>) -> StoreFuture<'_, ()> {
+        let mut rows = self.rows.lock().expect("no panic");
+        for row in passed {
+            let known = rows.get_mut(&row.counter).filter(|known| {
+                let speaks =
+                    known.incarnation == row.incarnation || row.ancestors.last() == Some(&known.incarnation);
+                speaks && known.state.segment.is_none()
+            });
+            if let Some(known) = known {
+                *known = row;
+            }
+        }
+        Box::pin(std::future::ready(Ok(())))
     }
 
     fn left(&self, gone: Vec<(Counter, Incarnation)>) -> StoreFuture<'_, ()> {

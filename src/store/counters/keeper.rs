@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    desk::{BEAT_MS, Desk, LONGEST_BEAT_MS, Standing, Turn},
+    desk::{BEAT_MS, Desk, LONGEST_BEAT_MS, Standing, Turn, Use},
     desks::{Answer, Desks, Errand},
 };
 use crate::{
@@ -31,7 +31,8 @@ use crate::{
 /// After so long without a request a counter is given up, in ms.
 const IDLE_MS: u64 = 600_000;
 
-/// How often what was heard of is written to disk.
+/// How often what was heard of is written to disk, and how often markers are looked at: a store that has forgotten waits for some
+/// seconds.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 
 /// Counters of one transaction.
@@ -106,7 +107,10 @@ impl Keeper {
                     }
                 }
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => self.look(),
-                _ = ticks.tick() => self.write_down(),
+                _ = ticks.tick() => {
+                    self.write_down();
+                    self.watch();
+                }
                 _ = prunings.tick() => self.prune(),
             }
         }
@@ -150,8 +154,40 @@ impl Keeper {
                     desks.fetch_ahead(&desk).await;
                 });
             }
-            Errand::Report(marker) => self.beat_all(|desk| desk.marker == marker),
+            Errand::Report(marker) => {
+                for desk in self.desks.all() {
+                    // A counter under the same marker hears of it by itself.
+                    let is_apart = desk.list_marker == marker && desk.marker != marker;
+                    desk.pulse.is_list_lost.fetch_or(is_apart, Ordering::AcqRel);
+                }
+                self.beat_all(|desk| desk.marker == marker || desk.list_marker == marker);
+                self.report_resting(marker);
+            }
         }
+    }
+
+    /// Looks at the next markers, unless somebody is still at it.
+    fn watch(&self) {
+        if self.desks.grants.is_some() {
+            // There nothing rests on what nodes remember.
+            return;
+        }
+        let desks = Arc::clone(&self.desks);
+        self.lifecycle.spawn(async move { desks.look_at_markers().await });
+    }
+
+    /// Has what is on disk reported, for which there is no desk.
+    fn report_resting(&self, marker: Arc<str>) {
+        if self.desks.grants.is_some() || !self.desks.is_to_be_reported(marker) {
+            return;
+        }
+        let (desks, lifecycle) = (Arc::clone(&self.desks), self.lifecycle.clone());
+        self.lifecycle.spawn(async move {
+            tokio::select! {
+                () = lifecycle.draining() => {}
+                () = desks.report_resting() => {}
+            }
+        });
     }
 
     /// Counters that are used for the first time: first their rows, then they may hold segments.
@@ -261,7 +297,9 @@ impl Keeper {
 
     /// Writes where counters stand, so that the next process knows it even if the store has forgotten.
     fn write_down(&self) {
-        let moved: Vec<_> = self.desks.all().into_iter().filter(|desk| desk.wants_writing()).collect();
+        let moved =
+            self.desks.all().into_iter().filter(|desk| desk.pulse.is(Use::Drawn) && desk.wants_writing());
+        let moved: Vec<_> = moved.collect();
         if moved.is_empty() {
             return;
         }

@@ -12,7 +12,7 @@ use crate::{
     store::{
         Claim, Reachable, StoreFuture, Taken,
         protocol::{
-            counter::{Abandon, Abandoned, Advance, Authority, Fenced, Reply, Take},
+            counter::{Abandon, Abandoned, Advance, Authority, Fenced, Generation, Reply, Take},
             grant::{Draw, Drawn, Granted, Need, Raised},
         },
     },
@@ -90,6 +90,19 @@ pub trait AuthorityLink: Send + Sync + 'static {
 
     /// The name of the marker that tells whether what is known of a counter was forgotten.
     fn marker(&self, counter: &Counter) -> String;
+
+    /// The name of the marker that tells the same of the list of a prefix key.
+    fn list_marker(&self, key: &PrefixKey) -> String;
+
+    /// Where a counter stands, as far as the store knows it; reports may be under way.
+    fn cursor<'a>(
+        &'a self,
+        counter: &'a Counter,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Option<SequenceValue>>;
+
+    /// The generation under a marker; a store that has forgotten begins another one, as with any other call.
+    fn look<'a>(&'a self, marker: &'a str, deadline: Duration) -> StoreFuture<'a, Generation>;
 
     /// Whether it can be asked.
     fn reachable(&self) -> watch::Receiver<Reachable>;

@@ -18,7 +18,7 @@
 //!    message goes on: a call that is repeated, a write that is repeated, values that are handed back.
 //!
 //! Order of reading: `link.rs` (what an authority is asked), `pin.rs` (keys), `desk.rs` (one counter), `desks.rs` (all of them;
-//! one exchange), `batch.rs` and `draw.rs` (a caller's batch), `keeper.rs` (what nobody asks for), `show.rs` (what operators see).
+//! one exchange), `batch.rs` and `draw.rs` (a caller's batch), `keeper.rs` (what nobody asks for), `resting.rs` (counters that nobody draws from), `show.rs` (what operators see).
 //! The authorities are `redis/counters/` and `postgres/counters/`.
 
 mod batch;
@@ -32,6 +32,7 @@ mod grants;
 mod keeper;
 mod link;
 mod pin;
+mod resting;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -56,7 +57,7 @@ pub use {
 };
 
 use self::{
-    desk::{Desk, LONGEST_BEAT_MS},
+    desk::{Desk, LONGEST_BEAT_MS, Use},
     desks::{Desks, Errand, Identity},
     keeper::Keeper,
 };
@@ -288,14 +289,14 @@ impl Desks {
                 scheme: kept.limits.scheme,
                 on_outage: OnOutage::Segment,
             };
-            desks.push(self.open(&kept.counter.clone(), &bounds, Some(kept))?);
+            desks.push(self.open(&kept.counter.clone(), &bounds, Some(kept), Use::Drawn)?);
         }
         if !desks.is_empty() {
             tracing::info!(counters = desks.len(), "segments of the process before are taken over");
             self.write_down(&desks).await?;
         }
         desks.into_iter().for_each(|desk| self.send(Errand::Begin(desk)));
-        Ok(())
+        self.watch_resting().await
     }
 }
 
@@ -339,6 +340,8 @@ impl CounterStore for SharedCounters {
                 Some(grants) => grants.retire(key, scheme, self.desks.identity.patience).await?,
                 None => SequenceValue::default(),
             };
+            // What this node remembers counts too: a store that has forgotten may not be told of it in time.
+            let granted = granted.max(self.desks.disk.highest(key).await?);
             let listed = self.close(key, scheme, until).await?;
             let fenced = stream::iter(listed).map(|counter| self.fence(counter, scheme, until));
             let highest = |highest: SequenceValue, of_one| async move { Ok(highest.max(of_one)) };

@@ -15,6 +15,7 @@ use crate::{
 };
 
 mod granted;
+mod resting;
 mod schemes;
 
 const SIZE: u64 = 10;

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     counter::{Counter, Ranges, SequenceValue},
+    prefix_key::PrefixKey,
     store::{
         StoreFuture,
         protocol::counter::{Incarnation, Limits, NodeState, Segment},
@@ -26,7 +27,14 @@ const KEEP: &str =
         from_value, to_value, issued, used, seen, touched_at_ms, scheme)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
 
-const LEFT: &str = "UPDATE segments SET left_at_ms = ?4
+const RESTING: &str =
+    "SELECT prefix_key, period FROM segments WHERE from_value IS NULL ORDER BY touched_at_ms DESC";
+const OF_KEY: &str = "SELECT * FROM segments WHERE prefix_key = ?1";
+const PASS_ON: &str = "UPDATE segments SET incarnation = ?3, ancestors = ?4, seen = ?5, used = ?6
+    WHERE prefix_key = ?1 AND period = ?2 AND incarnation = ?7 AND from_value IS NULL";
+
+/// Since when it is at rest does not change when it only was spoken for: `KEEP` clears it.
+const LEFT: &str = "UPDATE segments SET left_at_ms = COALESCE(left_at_ms, ?4)
     WHERE prefix_key = ?1 AND period = ?2 AND incarnation = ?3 AND from_value IS NULL";
 /// A counter without a period may be drawn from again at any time, and is the memory of what Redis may have forgotten: there is one
 /// for each key. Those of past periods are what adds up.
@@ -63,28 +71,35 @@ fn row(row: &Row<'_>) -> Result<Kept, Failure> {
 
 fn keep(workspace: &Workspace, kept: &Kept) -> Result<(), Failure> {
     let segment = kept.state.segment.map(|Segment(range)| range);
-    let mut used = Ranges::new();
-    kept.state.used.iter().for_each(|range| used.push(range));
-    let ancestors: Vec<u8> = kept.ancestors.iter().flat_map(|id| id.0.to_be_bytes()).collect();
     workspace.execute(
         KEEP,
         params![
             kept.counter.key.as_str(),
             kept.counter.period.as_str(),
             kept.incarnation.0.to_be_bytes(),
-            ancestors,
+            ancestors(kept),
             Digits(kept.limits.base),
             Digits(kept.limits.max),
             segment.map(|range| Digits(range.from)),
             segment.map(|range| Digits(range.to)),
             signed(kept.state.issued),
-            used.to_string(),
+            used(kept),
             kept.state.seen.map(Digits),
             workspace.clock.now().0,
             signed(kept.limits.scheme),
         ],
     )?;
     Ok(())
+}
+
+fn ancestors(kept: &Kept) -> Vec<u8> {
+    kept.ancestors.iter().flat_map(|id| id.0.to_be_bytes()).collect()
+}
+
+fn used(kept: &Kept) -> String {
+    let mut used = Ranges::new();
+    kept.state.used.iter().for_each(|range| used.push(range));
+    used.to_string()
 }
 
 impl SegmentStore for SqliteStore {
@@ -101,6 +116,40 @@ impl SegmentStore for SqliteStore {
 
     fn keep(&self, rows: Vec<Kept>) -> StoreFuture<'_, ()> {
         self.write("keep_segments", move |workspace| rows.iter().try_for_each(|kept| keep(workspace, kept)))
+    }
+
+    fn resting(&self) -> StoreFuture<'_, Vec<Counter>> {
+        self.read("resting_segments", |connection| collect(connection, RESTING, [], values::counter))
+    }
+
+    fn highest<'a>(&'a self, key: &'a PrefixKey) -> StoreFuture<'a, SequenceValue> {
+        let key = key.clone();
+        self.read("highest_segment", move |connection| {
+            let rows = collect(connection, OF_KEY, [key.as_str()], row)?;
+            Ok(rows.iter().map(|kept| kept.state.highest()).max().unwrap_or_default())
+        })
+    }
+
+    fn pass_on(&self, rows: Vec<Kept>) -> StoreFuture<'_, ()> {
+        self.write("pass_on_segments", move |workspace| {
+            for kept in &rows {
+                let Counter { key, period } = &kept.counter;
+                let before = kept.ancestors.last().unwrap_or(&kept.incarnation);
+                workspace.execute(
+                    PASS_ON,
+                    params![
+                        key.as_str(),
+                        period.as_str(),
+                        kept.incarnation.0.to_be_bytes(),
+                        ancestors(kept),
+                        kept.state.seen.map(Digits),
+                        used(kept),
+                        before.0.to_be_bytes(),
+                    ],
+                )?;
+            }
+            Ok(())
+        })
     }
 
     fn left(&self, gone: Vec<(Counter, Incarnation)>) -> StoreFuture<'_, ()> {
@@ -177,9 +226,25 @@ mod tests {
         drop(store);
         let store = open();
         assert_eq!(store.held().await.expect("read"), std::slice::from_ref(&held));
-        assert_eq!(store.kept(&held.counter).await.expect("read"), Some(held));
-        assert_eq!(store.kept(&given_up.counter).await.expect("read"), Some(given_up));
+        assert_eq!(store.kept(&held.counter).await.expect("read"), Some(held.clone()));
+        assert_eq!(store.kept(&given_up.counter).await.expect("read"), Some(given_up.clone()));
         assert_eq!(store.kept(&counter("C")).await.expect("read"), None);
+        assert_eq!(store.resting().await.expect("read"), std::slice::from_ref(&given_up.counter));
+        assert_eq!(store.highest(&held.counter.key).await.expect("read"), SequenceValue(3_000));
+        assert_eq!(store.highest(&given_up.counter.key).await.expect("read"), SequenceValue(0));
+
+        // Who speaks for a counter at rest is noted, once; not for one that is held.
+        let speaks = |row: &Kept, incarnation| Kept {
+            incarnation: Incarnation(incarnation),
+            ancestors: vec![row.incarnation],
+            state: NodeState { seen: Some(SequenceValue(1_000)), ..NodeState::default() },
+            ..row.clone()
+        };
+        let reporter = speaks(&given_up, 8);
+        store.pass_on(vec![speaks(&held, 7), reporter.clone()]).await.expect("written");
+        store.pass_on(vec![speaks(&given_up, 9)]).await.expect("written");
+        assert_eq!(store.kept(&held.counter).await.expect("read"), Some(held));
+        assert_eq!(store.kept(&given_up.counter).await.expect("read"), Some(reporter));
     }
 
     #[tokio::test]
@@ -218,6 +283,11 @@ mod tests {
         store.keep(vec![rows[4].clone()]).await.expect("used again");
         let day = Duration::from_secs(86_400);
         clock.advance(day * 10);
+        // Spoken for and left again: at rest since then all the same.
+        let spoken_for =
+            Kept { incarnation: Incarnation(8), ancestors: vec![Incarnation(7)], ..rows[0].clone() };
+        store.pass_on(vec![spoken_for]).await.expect("written");
+        store.left(vec![gone(&rows[0], 8)]).await.expect("noted");
         assert_eq!(store.prune(day * 11, 9).await.expect("pruned"), 0, "too early");
         assert_eq!(store.prune(day * 9, 9).await.expect("pruned"), 1);
         for (index, row) in rows.iter().enumerate() {

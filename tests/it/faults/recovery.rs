@@ -2,7 +2,9 @@
 
 use std::{thread, time::Duration};
 
-use super::{ENOUGH, Fleet, Load, NORMAL_WITHIN, Pace, Story, assert_accounted, counting, flaking, settled};
+use super::{
+    ENOUGH, Fleet, Load, NORMAL_WITHIN, Pace, Source, Story, assert_accounted, counting, flaking, settled,
+};
 use crate::harness::{Data, RedisCluster, Sentinels, Stopwatch};
 
 /// Load before, while and after; then the checkers. `strike` does what is to be survived.
@@ -67,6 +69,27 @@ fn redis_comes_back_empty() {
     fleet.wait_normal("HOT", "FLUSHALL", &mut story);
     let lowest = story.observations().iter().map(|seen| seen.value).min().expect("values");
     assert!(lowest > before, "{lowest} after {before}");
+}
+
+/// Who has drawn from a counter has given it up since: it is on disk, and nowhere else.
+#[test]
+fn redis_is_emptied_and_a_counter_is_known_to_nobody_who_draws() {
+    let redis = settled();
+    let mut fleet = Fleet::start(&redis.url(), 2);
+    fleet.register("REST", &counting());
+    let mut story = Story::default();
+    assert!(fleet.draw(0, "REST", 30, &mut story).is_some());
+    fleet.stop(0);
+    redis.cli(&["FLUSHALL"]);
+    fleet.start_again(0);
+    // Only the one that knows nothing asks.
+    Stopwatch::wait_until(NORMAL_WITHIN, "drawn from Redis again", || {
+        thread::sleep(Duration::from_millis(20));
+        fleet.draw(1, "REST", 1, &mut story) == Some(Source::Primary)
+    });
+    fleet.draw(1, "REST", 30, &mut story);
+    story.assert_unique();
+    assert!(story.observations().len() > 30);
 }
 
 #[test]

@@ -2,18 +2,18 @@
 
 use super::*;
 
-const OLD: Bounds = FREE;
-const NEW: Bounds = Bounds { scheme: 1, ..FREE };
+pub(super) const OLD: Bounds = FREE;
+pub(super) const NEW: Bounds = Bounds { scheme: 1, ..FREE };
 
 fn unborn() -> Counter {
     Counter { period: Period::new("2027"), ..counter() }
 }
 
-async fn retire(process: &Process, scheme: u64) -> u64 {
+pub(super) async fn retire(process: &Process, scheme: u64) -> u64 {
     process.counters.retire(&counter().key, scheme).await.expect("retired").0
 }
 
-async fn is_refused(process: &Process, on: Counter, bounds: Bounds) -> bool {
+pub(super) async fn is_refused(process: &Process, on: Counter, bounds: Bounds) -> bool {
     match process.counters.take(on, bounds, vec![plain(1)]).await {
         Err(StoreError::Superseded { .. }) => true,
         Ok(_) => false,

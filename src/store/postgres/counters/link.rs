@@ -26,6 +26,9 @@ use crate::{
 /// Swaps asked for that a node may be behind; one that is lost is made up for by a beat.
 const BACKLOG: usize = 1_024;
 
+/// How long it may take to look at the marker of a database that has just come.
+const LOOK_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The one marker of a database.
 const MARKER: &str = "numgen_counter_marker";
 
@@ -71,18 +74,21 @@ impl PostgresLink {
 
     /// Looks at the marker of a database that has just come.
     async fn bless(&self) {
-        let blessed = async {
-            let ask = (fresh()?, self.witness.furthest());
-            let blessed =
-                self.store.transact("bless", &ask, |connection, ask| Box::pin(list::bless(connection, ask)));
-            let Blessed { instance, server } = blessed.await?;
-            self.witness.note(instance.generation, &server);
-            Ok::<_, StoreError>(())
-        };
-        if let Err(error) = blessed.await {
+        if let Err(error) = self.observe(LOOK_PATIENCE).await {
             let error = &error as &dyn std::error::Error;
             tracing::debug!(error, "the marker of counters was not looked at; the first message will");
         }
+    }
+
+    /// The generation that is in force; another one where the database may have forgotten.
+    async fn observe(&self, deadline: Duration) -> Result<Generation, StoreError> {
+        let ask = (fresh()?, self.witness.furthest());
+        let blessed = self.store.transact_within(deadline, "bless", &ask, |connection, ask| {
+            Box::pin(list::bless(connection, ask))
+        });
+        let Blessed { instance, server } = blessed.await?;
+        self.witness.note(instance.generation, &server);
+        Ok(instance.generation)
     }
 
     async fn step<S: Step + Send>(
@@ -185,6 +191,28 @@ impl AuthorityLink for PostgresLink {
 
     fn marker(&self, _counter: &Counter) -> String {
         MARKER.to_owned()
+    }
+
+    fn list_marker(&self, _key: &PrefixKey) -> String {
+        MARKER.to_owned()
+    }
+
+    fn cursor<'a>(
+        &'a self,
+        counter: &'a Counter,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Option<SequenceValue>> {
+        Box::pin(async move {
+            self.store
+                .transact_within(deadline, "cursor", &counter, |connection, counter| {
+                    Box::pin(list::cursor(connection, counter))
+                })
+                .await
+        })
+    }
+
+    fn look<'a>(&'a self, _marker: &'a str, deadline: Duration) -> StoreFuture<'a, Generation> {
+        Box::pin(self.observe(deadline))
     }
 
     fn reachable(&self) -> watch::Receiver<Reachable> {

@@ -2,7 +2,11 @@
 
 use sqlx::{PgConnection, Row, postgres::PgRow};
 
-use super::super::{STORE, failure::Failure, values::Whole};
+use super::super::{
+    STORE,
+    failure::Failure,
+    values::{Whole, sequence},
+};
 use super::{
     holes,
     marker::{self, Server, Sighting, server},
@@ -10,7 +14,7 @@ use super::{
 };
 use crate::{
     calendar::Period,
-    counter::Counter,
+    counter::{Counter, SequenceValue},
     prefix_key::PrefixKey,
     store::{
         StoreError,
@@ -106,6 +110,21 @@ pub(super) async fn bless(
         }
     }
     Ok(Blessed { instance, server })
+}
+
+/// Where a counter stands; `None` where nothing was drawn from it yet.
+pub(super) async fn cursor(
+    connection: &mut PgConnection,
+    counter: &&Counter,
+) -> Result<Option<SequenceValue>, Failure> {
+    let row = sqlx::query(
+        "SELECT last FROM numgen_counters WHERE prefix_key = $1 AND period = $2 AND state IS NOT NULL",
+    )
+    .bind(counter.key.as_str())
+    .bind(counter.period.as_str())
+    .fetch_optional(connection)
+    .await?;
+    row.map(|row| sequence(&row, "last")).transpose()
 }
 
 /// Every counter of which something is known, in period order.

@@ -44,6 +44,12 @@ impl NodeState {
         (self.remaining() > 0).then(|| SequenceValue(range.from.0 + self.issued))
     }
 
+    /// The highest value that it knows to be drawn, held or issued.
+    pub fn highest(&self) -> SequenceValue {
+        let known = [self.seen, self.segment.map(|Segment(range)| range.to), self.used.last()];
+        known.into_iter().flatten().max().unwrap_or_default()
+    }
+
     /// How many values the segment has left.
     pub fn remaining(&self) -> u64 {
         self.segment.map_or(0, |Segment(range)| range.count() - self.issued)
@@ -158,9 +164,8 @@ impl Node {
 
     /// The highest value that it knows to be drawn, held or issued.
     pub fn highest(&self) -> SequenceValue {
-        let held = self.state.segment.map(|Segment(range)| range.to);
-        let known = [self.seen, held, self.state.used.last(), self.untold.last()];
-        known.into_iter().flatten().max().unwrap_or_default()
+        let told = [self.seen, self.untold.last()].into_iter().flatten().max().unwrap_or_default();
+        told.max(self.state.highest())
     }
 
     /// How many other processes use the counter.

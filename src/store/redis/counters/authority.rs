@@ -13,7 +13,7 @@ use crate::{
     store::{
         StoreError,
         counters::{Closed, Shown},
-        protocol::counter::{Abandon, Abandoned, Advance, Fenced, Reply, Settled, Take},
+        protocol::counter::{Abandon, Abandoned, Advance, Fenced, Generation, Reply, Settled, Take},
         redis::client::{Arg, Client, Script},
     },
 };
@@ -43,6 +43,8 @@ static FENCE: Script =
     script!("fence", "values.lua", "../marker.lua", "instance.lua", "authority.lua", "fence.lua");
 static ENLIST: Script = script!("enlist", "enlist.lua");
 static CLOSE: Script = script!("close", "../marker.lua", "close.lua");
+static CURSOR: Script = script!("cursor", "cursor.lua");
+static LOOK: Script = script!("look", "../marker.lua", "look.lua");
 static SHOW: Script = script!("show", "show.lua");
 static SETTLE: Script = script!("settle", "settle.lua");
 
@@ -201,6 +203,33 @@ impl RedisAuthority {
         let args = [fresh()?, scheme.to_string()];
         let reply = self.run(&FENCE, &self.keys(counter), &args, deadline).await?;
         wire::read_fenced(&reply).ok_or_else(|| misread(&FENCE))
+    }
+
+    /// Where a counter stands.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::run`].
+    pub async fn cursor(
+        &self,
+        counter: &Counter,
+        deadline: Duration,
+    ) -> Result<Option<SequenceValue>, StoreError> {
+        let reply: String = self.ask(&CURSOR, &self.keys(counter), &[], deadline).await?;
+        if reply.is_empty() {
+            return Ok(None);
+        }
+        wire::value(&reply).map(Some).ok_or_else(|| misread(&CURSOR))
+    }
+
+    /// The generation under a marker.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::run`].
+    pub async fn look(&self, marker: &str, deadline: Duration) -> Result<Generation, StoreError> {
+        let reply: String = self.ask(&LOOK, &[marker.to_owned()], &[fresh()?], deadline).await?;
+        wire::read_generation(&reply).ok_or_else(|| misread(&LOOK))
     }
 
     /// Every counter of a prefix key that is on the list and exists, in period order.

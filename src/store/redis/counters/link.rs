@@ -11,7 +11,7 @@ use crate::{
     store::{
         Claim, Reachable, StoreFuture,
         counters::{AuthorityLink, Closed, PinOutcome, Shown},
-        protocol::counter::{Abandon, Abandoned, Advance, Fenced, Reply, Take},
+        protocol::counter::{Abandon, Abandoned, Advance, Fenced, Generation, Reply, Take},
         redis::{STORE, client::Client},
     },
 };
@@ -104,6 +104,22 @@ impl AuthorityLink for RedisLink {
 
     fn marker(&self, counter: &Counter) -> String {
         self.client.marker_key(&cursor_key(counter))
+    }
+
+    fn list_marker(&self, key: &PrefixKey) -> String {
+        self.client.marker_key(&periods_key(key))
+    }
+
+    fn cursor<'a>(
+        &'a self,
+        counter: &'a Counter,
+        deadline: Duration,
+    ) -> StoreFuture<'a, Option<SequenceValue>> {
+        Box::pin(self.authority.cursor(counter, deadline))
+    }
+
+    fn look<'a>(&'a self, marker: &'a str, deadline: Duration) -> StoreFuture<'a, Generation> {
+        Box::pin(self.authority.look(marker, deadline))
     }
 
     fn reachable(&self) -> watch::Receiver<Reachable> {

@@ -104,7 +104,7 @@ fn number<T: FromStr>(text: &str) -> Option<T> {
     text.parse().ok()
 }
 
-fn value(text: &str) -> Option<SequenceValue> {
+pub(super) fn value(text: &str) -> Option<SequenceValue> {
     number(text).map(SequenceValue)
 }
 
@@ -146,7 +146,7 @@ fn read_incarnations<T: FromIterator<Incarnation>>(text: &str) -> Option<T> {
     pieces(text, 32)?.map(read_incarnation).collect()
 }
 
-fn read_generation(text: &str) -> Option<Generation> {
+pub(super) fn read_generation(text: &str) -> Option<Generation> {
     u64::from_str_radix(text, 16).ok().map(Generation)
 }
 
