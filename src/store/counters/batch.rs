@@ -3,7 +3,10 @@
 //! Requests of a batch came at the same time as far as anybody can tell: those without a key are served first, then those with
 //! one; each kind in its order.
 
-use super::pin::{PinOutcome, claim_ask};
+use super::{
+    draw::issued,
+    pin::{PinOutcome, claim_ask},
+};
 use crate::{
     counter::{Ranges, ValueRange},
     store::{
@@ -204,6 +207,12 @@ impl Batch {
                 *answer = issue(request.count.into()).map(|range| Taken::Segment(range.into()));
             }
         }
+    }
+
+    /// What requests without a key were given.
+    pub(super) fn unclaimed(&self) -> Vec<Ranges> {
+        let plain = self.requests.iter().zip(&self.answers).filter(|(request, _)| request.claim.is_none());
+        plain.filter_map(|(_, answer)| issued(answer.as_ref()?)).cloned().collect()
     }
 
     /// Takes back what was answered locally: it could not be written down.

@@ -15,7 +15,7 @@ use super::{
     grants::Provided,
 };
 use crate::{
-    counter::{Counter, ValueRange},
+    counter::{Counter, Ranges, ValueRange},
     rule::OnOutage,
     store::{
         Bounds, StoreError, TakeRequest, Taken,
@@ -55,7 +55,21 @@ impl Desks {
         let Some(grants) = &self.grants else { return self.serve(counter, bounds, requests).await };
         let claims: Vec<_> = requests.iter().map(|request| request.claim.clone()).collect();
         let taken = self.serve(counter.clone(), bounds, requests).await?;
-        self.record(&**grants, &counter, claims, taken).await
+        let plain = claims.iter().zip(&taken).filter(|(claim, _)| claim.is_none());
+        let unclaimed: Vec<_> = plain.filter_map(|(_, taken)| issued(taken)).cloned().collect();
+        let recorded = self.record(&**grants, &counter, claims, taken).await;
+        if recorded.is_err() {
+            self.hand_back_all(&counter, &unclaimed).await;
+        }
+        recorded
+    }
+
+    /// Hands back what requests without a key were given of a batch that fails: nobody hears of it. What one with a key was given is
+    /// recorded, and is its answer when it is asked again.
+    async fn hand_back_all(&self, counter: &Counter, unclaimed: &[Ranges]) {
+        for values in unclaimed {
+            self.hand_back(counter, values).await;
+        }
     }
 
     async fn serve(
@@ -70,29 +84,45 @@ impl Desks {
         if self.is_leaving.load(Ordering::Acquire) {
             return Err(self.unavailable("take", Leaving));
         }
-        let until = Instant::now() + self.identity.patience;
         let mut batch = Batch::new(requests);
+        match self.serve_batch(&counter, &bounds, &mut batch).await {
+            Ok(()) => Ok(batch.finish()),
+            Err(error) => {
+                self.hand_back_all(&counter, &batch.unclaimed()).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Answers what can be answered.
+    async fn serve_batch(
+        &self,
+        counter: &Counter,
+        bounds: &Bounds,
+        batch: &mut Batch,
+    ) -> Result<(), StoreError> {
+        let until = Instant::now() + self.identity.patience;
         loop {
-            let desk = self.desk(&counter, &bounds).await?;
-            self.touch(&desk, &bounds);
+            let desk = self.desk(counter, bounds).await?;
+            self.touch(&desk, bounds);
             let mut is_granted = true;
             if desk.standing() == Standing::Here {
-                match self.draw(&desk, &bounds, &mut batch, until).await? {
-                    Drawn::Whole => return Ok(batch.finish()),
+                match self.draw(&desk, bounds, batch, until).await? {
+                    Drawn::Whole => return Ok(()),
                     Drawn::Closed => continue,
                     Drawn::Away => {}
                     Drawn::Ungranted => is_granted = false,
                 }
             }
-            self.draw_locally(&desk, &mut batch, &bounds).await?;
+            self.draw_locally(&desk, batch, bounds).await?;
             if !batch.is_answered() && bounds.on_outage != OnOutage::Fail {
-                self.draw_for_once(&desk, &bounds, &mut batch, until).await?;
+                self.draw_for_once(&desk, bounds, batch, until).await?;
             }
-            if batch.is_answered() || !is_granted || !self.is_worth_waiting(&desk, &batch, until) {
-                return Ok(batch.finish());
+            if batch.is_answered() || !is_granted || !self.is_worth_waiting(&desk, batch, until) {
+                return Ok(());
             }
             if timeout_at(until, desk.back()).await.is_err() {
-                return Ok(batch.finish());
+                return Ok(());
             }
         }
     }
@@ -263,6 +293,14 @@ impl Desks {
 
     pub(super) fn misfit(&self, misfit: &Misfit) -> StoreError {
         StoreError::Corrupt { store: self.link.store(), what: misfit.to_string() }
+    }
+}
+
+/// What a request was given, and nobody before it.
+pub(super) fn issued(taken: &Taken) -> Option<&Ranges> {
+    match taken {
+        Taken::Fresh(values) | Taken::Segment(values) => Some(values),
+        Taken::Replayed(_) | Taken::Mismatch | Taken::Overflow | Taken::Away => None,
     }
 }
 

@@ -379,7 +379,8 @@ impl Desks {
         join_all(recorded).await.into_iter().collect()
     }
 
-    async fn hand_back(&self, counter: &Counter, values: &Ranges) {
+    /// Values that nobody receives.
+    pub(super) async fn hand_back(&self, counter: &Counter, values: &Ranges) {
         let Some(desk) = self.find(counter) else { return };
         desk.work().node.hand_back(values.iter());
         if let Err(error) = self.give_back(&desk, &values.iter().collect::<Vec<_>>()).await {

@@ -325,6 +325,27 @@ async fn what_reaches_nobody_is_listed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_served_of_a_batch_that_fails_is_listed() {
+    let server = Server::new();
+    let (node, _) = Process::warm(&server, "a").await;
+    // The rule is changed when the request without a key was served, and the one with a key, too large, was not asked for alone yet.
+    let change = async {
+        while server.counter(&counter()).cursor < SequenceValue(4) {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let mut memory = server.memory();
+        let (_, slot) = memory.counters.get_mut(&counter().to_string()).expect("known");
+        slot.as_mut().expect("a counter").scheme = 1;
+    };
+    let bounds = Bounds { max: SequenceValue(30), ..FREE };
+    let requests = vec![plain(3), keyed(100, "k")];
+    let (taken, ()) = tokio::join!(node.counters.take(counter(), bounds, requests), change);
+    assert!(matches!(taken, Err(StoreError::Superseded { .. })), "{taken:?}");
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(holes(&node.state().await), [(2, 4, HoleReason::Returned)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_caller_that_is_dropped_in_the_middle_loses_nothing() {
     let server = Server::new();
     let (node, _) = Process::warm(&server, "a").await;
