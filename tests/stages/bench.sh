@@ -9,6 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tests/stages/disturbance.sh
+. tests/stages/ports.sh
 tests/stages/tools.sh bench
 seconds=${BENCH_SECONDS:-10}
 read -ra connections <<<"${BENCH_CONNECTIONS:-64 1000}"
@@ -25,12 +26,6 @@ cleanup() {
 }
 trap cleanup EXIT
 
-free_port() {
-  local port
-  while port=$((12000 + RANDOM % 18000)); do
-    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
-  done
-}
 wait_for() {
   local _
   for _ in $(seq 2000); do

@@ -6,6 +6,7 @@
 # be there. With HURL_REPORT=DIR, hurl writes its HTML report there.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
+. tests/stages/ports.sh
 export PATH="$PWD/target/tools/bin:$PATH"
 
 binary=$(realpath "$1")
@@ -19,14 +20,6 @@ cleanup() {
   rm -rf "$work"
 }
 trap cleanup EXIT
-
-# A loopback port that nobody listens on, below the range that the kernel hands out to clients.
-free_port() {
-  local port
-  while port=$((12000 + RANDOM % 18000)); do
-    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
-  done
-}
 
 secret="canary-$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')"
 echo "$secret" >"$work/secret"

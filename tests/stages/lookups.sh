@@ -5,6 +5,7 @@
 # same snowflake prefix is asked of both in turn, then one at random of all against always the same one, both by a script of wrk.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+. tests/stages/ports.sh
 rules=${LOOKUP_RULES:-100000}
 seconds=${LOOKUP_SECONDS:-2}
 rounds=${LOOKUP_ROUNDS:-6}
@@ -20,13 +21,6 @@ cleanup() {
 }
 trap cleanup EXIT
 cd "$work"
-
-free_port() {
-  local port
-  while port=$((12000 + RANDOM % 18000)); do
-    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
-  done
-}
 
 NUMGEN_JWT_SECRET=$(head -c 32 /dev/urandom | base64 -w0)
 export NUMGEN_JWT_SECRET

@@ -2,6 +2,7 @@
 #
 # Whoever sources this sets `work` to an empty folder and `numgen` to the binary, and calls `stop_all` at the end. What is
 # stopped is exactly what was started here.
+. tests/stages/ports.sh
 
 # The children of this shell that are still there: a process ID that has been waited for may be another's by now.
 stop_all() {
@@ -9,14 +10,6 @@ stop_all() {
   running=$(jobs -p)
   [ -z "$running" ] || kill $running 2>/dev/null
   wait
-}
-
-# A loopback port that nobody listens on, below the range that the kernel hands out to clients.
-free_port() {
-  local port
-  while port=$((12000 + RANDOM % 18000)); do
-    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
-  done
 }
 
 wait_for() { # what, seconds, command ...
