@@ -10,6 +10,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tests/stages/disturbance.sh
 . tests/stages/ports.sh
+# The settings of whoever calls are not those of the servers.
+unset "${!NUMGEN_@}" "${!OTEL_@}"
 tests/stages/tools.sh bench
 seconds=${BENCH_SECONDS:-10}
 read -ra connections <<<"${BENCH_CONNECTIONS:-64 1000}"

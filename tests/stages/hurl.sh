@@ -30,13 +30,13 @@ suite() {
   port=$(free_port)
   admin=$(free_port)
   rm -rf "$work/data" "$work/log"
-  # The process sees these settings and nothing else.
-  local numgen=(env -i "PATH=$PATH" "HOME=$work" ${LLVM_PROFILE_FILE:+"LLVM_PROFILE_FILE=$LLVM_PROFILE_FILE"}
+  # The process sees these settings and nothing else: no numgen.toml of a developer either.
+  local numgen=(env -i -C "$work" "PATH=$PATH" "HOME=$work" ${LLVM_PROFILE_FILE:+"LLVM_PROFILE_FILE=$LLVM_PROFILE_FILE"}
     "NUMGEN_DATA_DIR=$work/data" "NUMGEN_JWT_SECRET_FILE=$work/secret"
     "NUMGEN_LISTEN=127.0.0.1:$port" "NUMGEN_ADMIN_LISTEN=127.0.0.1:$admin"
     NUMGEN_RATE_LIMIT_MANAGEMENT=0 NUMGEN_LOG=trace NUMGEN_LOG_FORMAT=json "$binary")
-  # `exec` all the way: the process that is stopped below is the server itself.
-  (cd "$work" && exec "${numgen[@]}" serve >"$work/log" 2>&1) &
+  # `env` becomes the server: the process that is stopped below is the server itself.
+  "${numgen[@]}" serve >"$work/log" 2>&1 &
   server=$!
   if ! printf 'GET http://127.0.0.1:%s/readyz\nHTTP 200\n' "$admin" |
     hurl --no-output --retry 200 --retry-interval 50ms >/dev/null 2>"$work/ready"; then

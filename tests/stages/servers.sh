@@ -1,7 +1,7 @@
 # Servers for the stages that need real ones, each on a free port, in the folder $work.   (sourced)
 #
-# Whoever sources this sets `work` to an empty folder and `numgen` to the binary, and calls `stop_all` at the end. What is
-# stopped is exactly what was started here.
+# Whoever sources this sets `work` to an empty folder and `numgen` to the binary, by its whole path, and calls `stop_all` at the
+# end. What is stopped is exactly what was started here.
 . tests/stages/ports.sh
 
 # The children of this shell that are still there: a process ID that has been waited for may be another's by now.
@@ -52,7 +52,7 @@ start_postgres() { # sets postgres_port
     psql -X -q -h 127.0.0.1 -p "$postgres_port" -U numgen -d postgres -c 'CREATE DATABASE numgen'
 }
 
-# Starts a node and waits until it is ready. The process sees these settings and nothing else.
+# Starts a node and waits until it is ready. The process sees these settings and nothing else: no numgen.toml of a developer either.
 #   start_numgen NAME SETTING=VALUE ...      sets node_port, node_pid; adds to `base_urls`
 start_numgen() {
   local name=$1 admin
@@ -60,13 +60,15 @@ start_numgen() {
   node_port=$(free_port)
   admin=$(free_port)
   [ -e "$work/secret" ] || head -c 32 /dev/urandom | base64 -w0 >"$work/secret"
-  env -i "PATH=$PATH" "HOME=$work" "NUMGEN_NODE_NAME=$name" "NUMGEN_DATA_DIR=$work/$name" "NUMGEN_JWT_SECRET_FILE=$work/secret" \
+  env -i -C "$work" "PATH=$PATH" "HOME=$work" "NUMGEN_NODE_NAME=$name" "NUMGEN_DATA_DIR=$work/$name" "NUMGEN_JWT_SECRET_FILE=$work/secret" \
     "NUMGEN_LISTEN=127.0.0.1:$node_port" "NUMGEN_ADMIN_LISTEN=127.0.0.1:$admin" NUMGEN_LOG_FORMAT=json "$@" \
     "$numgen" serve >"$work/$name.log" 2>&1 &
   node_pid=$!
   base_urls=${base_urls:+$base_urls,}http://127.0.0.1:$node_port
   # An empty store settles for 5 s before it gives out worker IDs.
-  wait_for "numgen $name" 30 env -i "$numgen" health --admin-listen "127.0.0.1:$admin" || { tail -5 "$work/$name.log"; return 1; }
+  wait_for "numgen $name" 30 env -i -C "$work" "$numgen" health --admin-listen "127.0.0.1:$admin" || { tail -5 "$work/$name.log"; return 1; }
 }
 
-admin_token() { env -i "PATH=$PATH" "NUMGEN_JWT_SECRET_FILE=$work/secret" "NUMGEN_DATA_DIR=$work/token" "$numgen" token --scope admin --ttl 48h; }
+admin_token() {
+  env -i -C "$work" "PATH=$PATH" "NUMGEN_JWT_SECRET_FILE=$work/secret" "NUMGEN_DATA_DIR=$work/token" "$numgen" token --scope admin --ttl 48h
+}
