@@ -8,6 +8,7 @@ cd "$(dirname "$0")/../.."
 . tests/stages/ports.sh
 # The settings of whoever calls are not those of the servers.
 unset "${!NUMGEN_@}" "${!OTEL_@}"
+tests/stages/tools.sh bench
 rules=${LOOKUP_RULES:-100000}
 seconds=${LOOKUP_SECONDS:-2}
 rounds=${LOOKUP_ROUNDS:-6}

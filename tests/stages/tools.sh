@@ -131,7 +131,7 @@ install() {
   case $1 in
     system) packages build-essential pkg-config libxml2-dev libcurl4-openssl-dev libclang-dev faketime redis-server redis-sentinel postgresql ;;
     prometheus) prometheus ;;
-    bench) packages wrk webdis redis-server postgresql ;;
+    bench) packages curl wrk webdis redis-server postgresql ;;
     llvm)
       # Reads the coverage of exactly this compiler.
       if [ ! -x "$(dirname "$(rustc --print target-libdir)")/bin/llvm-profdata" ]; then
