@@ -184,6 +184,12 @@ coverage_gate() {
 
 stages=("$@")
 [ $# -gt 0 ] || stages=(lint unit integration observe models end-to-end load manifests coverage)
+for stage in "${stages[@]}"; do
+  case $stage in
+    lint | unit | integration | observe | models | end-to-end | load | manifests | coverage) ;;
+    *) echo "no stage '$stage'"; exit 2 ;;
+  esac
+done
 tools_start
 for stage in "${stages[@]}"; do
   case $stage in
@@ -196,7 +202,6 @@ for stage in "${stages[@]}"; do
     load) load ;;
     manifests) manifests ;;
     coverage) coverage ;;
-    *) echo "no stage '$stage'"; exit 2 ;;
   esac
 done
 tools_wait >/dev/null
