@@ -3,9 +3,12 @@
 //! Invariant: a period is a pure function of (reset, local date, fiscal year start). The printed date and the
 //! counter come from the same moment, so they can never disagree.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::RangeInclusive, sync::Arc};
 
 use chrono::{Datelike, NaiveDate};
+
+/// The years in which the dates of numbers lie: those that two digits tell apart.
+pub const YEARS: RangeInclusive<i32> = 2000..=2099;
 
 /// When a counter starts afresh.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -74,9 +77,7 @@ impl Reset {
                 NaiveDate::from_ymd_opt(year(0..4)?, number(6..7)?.checked_mul(3)?.checked_sub(2)?, 1)
             }
             Self::Yearly => NaiveDate::from_ymd_opt(year(0..4)?, 1, 1),
-            Self::Fiscal => {
-                NaiveDate::from_ymd_opt(year(2..6)?, fiscal_year_start.month, fiscal_year_start.day)
-            }
+            Self::Fiscal => fiscal_year_start.in_year(year(2..6)?),
         };
         // Whatever was not looked at must be as it is written.
         date.filter(|date| self.period_of(*date, fiscal_year_start).as_str() == text)
@@ -91,11 +92,7 @@ impl Reset {
             Self::Monthly => date.with_day(1),
             Self::Quarterly => NaiveDate::from_ymd_opt(date.year(), quarter(date) * 3 - 2, 1),
             Self::Yearly => NaiveDate::from_ymd_opt(date.year(), 1, 1),
-            Self::Fiscal => NaiveDate::from_ymd_opt(
-                fiscal_year_start.fiscal_year(date),
-                fiscal_year_start.month,
-                fiscal_year_start.day,
-            ),
+            Self::Fiscal => fiscal_year_start.in_year(fiscal_year_start.fiscal_year(date)),
         }
     }
 }
@@ -169,6 +166,11 @@ impl FiscalYearStart {
         // 2001 is not a leap year: 02-29 is refused.
         NaiveDate::from_ymd_opt(2001, month, day)?;
         Some(Self { month, day })
+    }
+
+    /// The first day of the fiscal year of this name; `None` for a year beyond all calendars.
+    pub fn in_year(self, year: i32) -> Option<NaiveDate> {
+        NaiveDate::from_ymd_opt(year, self.month, self.day)
     }
 
     /// The fiscal year in which `date` lies, named after the calendar year in which it starts.

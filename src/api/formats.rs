@@ -13,6 +13,7 @@ use super::{
 use crate::{
     auth::Scope,
     body::{self, Body},
+    calendar,
     clock::UnixMillis,
     language::{Language, Localized},
     prefix_key::PrefixKey,
@@ -84,7 +85,7 @@ fn moment(text: &str) -> Result<Moment, NotAMoment> {
             (Moment::Now(UnixMillis::from(time)), time.year())
         }
     };
-    if (2000..=2099).contains(&moment.1) { Ok(moment.0) } else { Err(NotAMoment) }
+    if calendar::YEARS.contains(&moment.1) { Ok(moment.0) } else { Err(NotAMoment) }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     auth::{Claims, Scope},
     body::{self, Body},
+    calendar,
     clock::UnixMillis,
     generate::{Issued, Order},
     json::{Invalid, Message, Object},
@@ -124,7 +125,7 @@ fn document_date(text: &str) -> Result<NaiveDate, NotADocumentDate> {
     let digit_or_dash =
         |(at, byte): (usize, u8)| if matches!(at, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() };
     let shaped = text.len() == 10 && text.bytes().enumerate().all(digit_or_dash);
-    let date = text.parse::<NaiveDate>().ok().filter(|date| shaped && (2000..=2099).contains(&date.year()));
+    let date = text.parse::<NaiveDate>().ok().filter(|date| shaped && calendar::YEARS.contains(&date.year()));
     date.ok_or(NotADocumentDate)
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chrono::NaiveDate;
+use chrono::{Datelike, NaiveDate};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     auth::Scope,
     body::{self, Body},
-    calendar::{Period, Reset},
+    calendar::{self, Period, Reset},
     counter::{Counter, SequenceValue, ValueRange},
     json::{Message, Object},
     prefix_key::PrefixKey,
@@ -196,12 +196,17 @@ fn day_of(
     if reset == Reset::Never && text.is_empty() {
         return Some(today);
     }
-    let day = reset.first_day_of(text, fiscal_year_start);
+    // A period that ends in 2000 may have begun in 1999.
+    let earliest = rule.told_since().or(NaiveDate::from_ymd_opt(*calendar::YEARS.start(), 1, 1));
+    let first =
+        reset.first_day_of(text, fiscal_year_start).map(|first| earliest.map_or(first, |day| day.max(first)));
+    let day =
+        first.filter(|day| calendar::YEARS.contains(&day.year()) && rule.period_of(*day).as_str() == text);
     if day.is_none() {
         let example = rule.period_of(today);
         let message = Message::new(
-            format!("must be a period of reset {reset}, such as {example:?}"),
-            format!("须为 {reset} 重置方式的期间，例如 {example:?}"),
+            format!("must be a period of reset {reset} from 2000 to 2099, such as {example:?}"),
+            format!("须为 2000 至 2099 年间 {reset} 重置方式的期间，例如 {example:?}"),
         );
         object.error("period", message);
     }

@@ -17,7 +17,7 @@ use super::{
     resolve::{Kept, resolve},
 };
 use crate::{
-    calendar::Period,
+    calendar::{Period, Reset},
     clock::UnixMillis,
     counter::{Counter, SequenceValue},
     json::Object,
@@ -64,6 +64,9 @@ pub struct CompiledRule {
     edition: u64,
     floor: Option<Floor>,
     scheme_number: u64,
+    /// See [`Template::names_fiscal_year`].
+    names_fiscal_year: bool,
+    told_since: Option<NaiveDate>,
     /// The floor must be settled before the first number.
     pub(super) unsettled: bool,
     usage: Usage,
@@ -85,6 +88,8 @@ pub(super) enum Refusal {
     Retired,
     /// The store must be told first.
     Unprepared,
+    /// Numbers of that date would look as those of another period: only later ones are told, from this day on.
+    Untold(NaiveDate),
 }
 
 impl CompiledRule {
@@ -117,7 +122,12 @@ impl CompiledRule {
             retired: AtomicBool::new(false),
             drawing: AtomicU32::new(0),
         };
+        // Whatever the reset is: the next rule may have a fiscal one.
+        let is_confused = rule.mode.counts() && template.confuses_fiscal_years();
+        let told_since = is_confused.then(|| rule.fiscal_year_start.in_year(2000)).flatten();
         Self {
+            names_fiscal_year: template.names_fiscal_year(),
+            told_since,
             rule,
             template: Arc::new(template),
             revision: 0,
@@ -166,14 +176,30 @@ impl CompiledRule {
 
     /// Within what the counter of a local date moves.
     pub fn bounds(&self, date: NaiveDate) -> Bounds {
-        let start = self.rule.reset.period_start(date, self.rule.fiscal_year_start);
         Bounds {
             base: self.rule.initial_seq,
-            floor: self.floor.map_or(SequenceValue(0), |floor| floor.of(start)),
+            floor: self.floor.map_or(SequenceValue(0), |floor| floor.of(self.first_look(date))),
             max: self.max(),
             scheme: self.scheme_number,
             on_outage: self.rule.on_outage,
         }
+    }
+
+    /// The first day whose numbers, under whatever earlier scheme, can look as those of the period of `date`. A fiscal year that is
+    /// told by its name alone may have begun on any day of the calendar year of that name.
+    fn first_look(&self, date: NaiveDate) -> Option<NaiveDate> {
+        let Rule { reset, fiscal_year_start, .. } = self.rule;
+        match reset {
+            Reset::Fiscal if self.names_fiscal_year => {
+                NaiveDate::from_ymd_opt(fiscal_year_start.fiscal_year(date), 1, 1)
+            }
+            _ => reset.period_start(date, fiscal_year_start),
+        }
+    }
+
+    /// The first day whose period numbers tell; `None` where they tell that of every day.
+    pub fn told_since(&self) -> Option<NaiveDate> {
+        self.told_since
     }
 
     /// The highest value that may be issued: `max_seq`, or what fits the length under `overflow: reject`.
@@ -222,6 +248,9 @@ impl CompiledRule {
         let usable = Usable { rule: Arc::clone(self), local };
         if self.usage.retired.load(Ordering::SeqCst) {
             return Err(Refusal::Retired);
+        }
+        if let Some(since) = self.told_since.filter(|since| local.date() < *since) {
+            return Err(Refusal::Untold(since));
         }
         if self.usage.usable_until.load(Ordering::SeqCst) < local.date().num_days_from_ce() {
             return Err(Refusal::Unprepared);

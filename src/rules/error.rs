@@ -1,5 +1,7 @@
 //! Why a rule cannot be saved or used, and what is worth a warning. No message shows an `initial_seq`.
 
+use chrono::NaiveDate;
+
 use crate::{
     clock::UnixMillis,
     json::Invalid,
@@ -114,6 +116,12 @@ pub enum UseError {
     /// It was deleted meanwhile.
     #[error("prefix {0} is not registered")]
     NotRegistered(PrefixKey),
+    /// A number of that date would look as one of another period.
+    #[error("must be {since} or later: {{fy:2}} writes the fiscal years 1999 and 2099 alike")]
+    Untold {
+        /// The first date of which numbers may be drawn.
+        since: NaiveDate,
+    },
     /// The store did not play along.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -124,6 +132,9 @@ impl Localized for UseError {
         match (language, self) {
             (Language::English, _) => self.to_string(),
             (Language::Chinese, Self::NotRegistered(key)) => format!("前缀 {key} 未注册"),
+            (Language::Chinese, Self::Untold { since }) => {
+                format!("不得早于 {since}：{{fy:2}} 无法区分 1999 与 2099 财年")
+            }
             (Language::Chinese, Self::Store(error)) => chinese(error),
         }
     }

@@ -82,7 +82,8 @@ pub(super) struct Floor {
 }
 
 impl Floor {
-    /// The floor of the period that began at `start`; `None`, a counter that is never reset, began before everything.
+    /// The floor of a period whose numbers look as if they were from `start` on; `None`, a counter that is never reset, began before
+    /// everything.
     pub(super) fn of(self, start: Option<NaiveDate>) -> SequenceValue {
         let applies = start.is_none_or(|start| start <= self.until);
         SequenceValue(if applies { self.value } else { 0 })

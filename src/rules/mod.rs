@@ -18,7 +18,8 @@
 //! 3. **The same pieces** (only the zero-fill may differ) share a text only where the sequence value and all that is printed of the
 //!    date are equal. Snowflakes never repeat a value. Counted values do not repeat within a counter, and the printed text
 //!    determines the counter (a reset whose period cannot be read off the number is refused). Time zones do not matter
-//!    for that: the period follows from the local date, which is what is printed.
+//!    for that: the period follows from the local date, which is what is printed. Dates of the fiscal year 1999 are refused where
+//!    `{fy:2}` alone would print it as 2099.
 //! 4. **Any other pair is refused**: formats that differ and can meet, and a change between counted and snowflake values under
 //!    texts that can meet (`FormatConflict`).
 //! 5. **A change of the reset scheme** (the reset, and the start of the fiscal year under a fiscal reset) breaks 3, since other
@@ -26,7 +27,8 @@
 //!    highest value of any counter of the key. That date is the day of the change, or the latest date that was ever printed,
 //!    which document dates can put far ahead; so for counted formats with a date the record keeps the latest date, written
 //!    before a number with a later one is answered. No wall clock is trusted: a later date is a later date even if the clock
-//!    was wrong.
+//!    was wrong. Where a fiscal year is told by its name alone, the name is what comes back, though the year of that name began on
+//!    another day before: it counts as begun on the first of January.
 //! 6. **The floor is read after the old rule has come to rest.** It is settled by the first use of the new rule, after it was published and
 //!    every request that was drawing under the old one (it holds a [`Usable`]) has ended. Until then nothing is drawn
 //!    under the new rule.

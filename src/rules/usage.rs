@@ -35,7 +35,8 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// `UseError::NotRegistered` if the rule was deleted meanwhile; `Store` if the store must be told first and does not
+    /// `UseError::NotRegistered` if the rule was deleted meanwhile; `Untold` where a number of that moment would look as one of
+    /// another period; `Store` if the store must be told first and does not
     /// answer.
     pub async fn ensure_used(
         &self,
@@ -51,6 +52,7 @@ impl Registry {
                     let key = &rule.rule().prefix_key;
                     self.get(key.as_str()).ok_or_else(|| UseError::NotRegistered(key.clone()))?
                 }
+                Err(Refusal::Untold(since)) => return Err(UseError::Untold { since }),
                 Err(Refusal::Unprepared) => self.prepare(&rule.rule().prefix_key, moment).await?,
             };
         }

@@ -117,6 +117,7 @@ fn of_api(error: &api::Error, language: Language) -> Problem {
         Error::Use(UseError::NotRegistered(_)) => {
             Problem { status: StatusCode::BAD_REQUEST, ..with(Code::PrefixNotRegistered) }
         }
+        Error::Use(error @ UseError::Untold { .. }) => of_field("date", error, language),
         Error::Use(UseError::Store(error)) | Error::Store(error) => of_store(error, language),
         Error::Issue(error) => of_issue(error, language),
         Error::RateLimited(error) => of_rate_limit(error, language),

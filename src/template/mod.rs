@@ -37,7 +37,7 @@ pub use self::{
 };
 use self::{
     encoding::Sequence,
-    variable::{Piece, Source, Variable},
+    variable::{Piece, Source, Variable, YearDigits},
 };
 use crate::{
     calendar::{FiscalYearStart, Reset},
@@ -153,6 +153,19 @@ impl Template {
         let number = render::sample(self, "", origin, SequenceValue(1));
         let decoded = self.decode("", origin, &number);
         decoded.is_ok_and(|decoded| decoded.period(reset, FiscalYearStart::JANUARY_FIRST).is_some())
+    }
+
+    /// Whether numbers of this format tell the fiscal year by its name alone: by `{fy}` or `{fy:2}`, and not by their date.
+    pub fn names_fiscal_year(&self) -> bool {
+        let has_name = self.variables().any(|variable| matches!(variable, Variable::FiscalYear(_)));
+        has_name && !self.reveals_period(Reset::Daily)
+    }
+
+    /// Whether the fiscal years 1999, which ends in 2000, and 2099 look alike: both are `99` where no other year is shown.
+    pub fn confuses_fiscal_years(&self) -> bool {
+        let has = |wanted: fn(Variable) -> bool| self.variables().any(wanted);
+        has(|variable| variable == Variable::FiscalYear(YearDigits::Two))
+            && !has(|variable| matches!(variable, Variable::Year(_) | Variable::FiscalYear(YearDigits::Four)))
     }
 
     /// Appends the number of `value` to `out`. The value is never cut: one with more than N digits makes the number grow.

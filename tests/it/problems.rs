@@ -79,3 +79,29 @@ fn a_preview_shows_what_there_is() {
         assert_eq!(detail.contains("MINE"), key.is_some(), "{detail}");
     }
 }
+
+#[test]
+fn dates_that_would_look_like_others_are_refused() {
+    let server = TestServer::start();
+    let mut caller = server.caller();
+    let format = json!({ "format": "{fy:2}-{SEQ:4}", "reset": "fiscal", "fiscal_year_start": "04-01" });
+    caller.register("FY", &format);
+    let dated = |date: &str| json!({ "prefix_key": "FY", "date": date });
+    for late in ["1999-12-31", "2000-03-31", "2100-01-01"] {
+        assert_eq!(fields(&caller.post("/numbers", &dated(late))), ["date"], "{late}");
+    }
+    assert_eq!(caller.post("/numbers", &dated("2000-04-01")).expect(200).numbers(), ["00-0001"]);
+    assert_eq!(caller.post("/numbers", &dated("2099-12-31")).expect(200).numbers(), ["99-0001"]);
+    let advance = |period: &str| json!({ "to": "7", "period": period });
+    for period in ["FY1999", "FY2100", "2026"] {
+        assert_eq!(fields(&caller.post("/sequences/FY/advance", &advance(period))), ["period"], "{period}");
+    }
+    caller.post("/sequences/FY/advance", &advance("FY2000")).expect(200);
+    caller.register(
+        "FULL",
+        &json!({ "format": "{fy}-{SEQ:4}", "reset": "fiscal", "fiscal_year_start": "04-01" }),
+    );
+    caller.post("/sequences/FULL/advance", &advance("FY1999")).expect(200);
+    let last = json!({ "prefix_key": "FULL", "date": "2000-03-31" });
+    assert_eq!(caller.post("/numbers", &last).expect(200).numbers(), ["1999-0008"]);
+}

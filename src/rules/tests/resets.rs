@@ -101,6 +101,50 @@ async fn moving_the_fiscal_year_is_a_change_of_reset_only_where_it_resets() {
     assert_eq!(desk.issue_on("B", "2025-01-01").await, "20250101-0001", "another year, no floor");
 }
 
+/// Of all that is printed, only the name of a fiscal year depends on the rule.
+#[tokio::test]
+async fn a_fiscal_year_of_the_same_name_is_no_later_one() {
+    for (before, mode) in [("never", "continuous"), ("fiscal", "continuous"), ("never", "strict")] {
+        let rule = |reset: &str, start: &str| {
+            format!(
+                r#"{{"format":"{{fy}}-{{SEQ:4}}","mode":"{mode}","reset":"{reset}","fiscal_year_start":"{start}"}}"#
+            )
+        };
+        let desk = Desk::new();
+        desk.put("A", &rule(before, "01-01")).await.expect("saved");
+        assert_eq!(desk.issue("A").await, "2026-0001");
+        // The new FY2026 begins after the only number, which is of another year of that name.
+        desk.put("A", &rule("fiscal", "12-01")).await.expect("changed");
+        assert_eq!(desk.issue_on("A", "2026-12-15").await, "2026-0002");
+        assert_eq!(desk.issue("A").await, "2025-0002");
+        assert_eq!(desk.issue_on("A", "2027-12-15").await, "2027-0001", "no number has that name");
+    }
+}
+
+#[tokio::test]
+async fn fiscal_years_that_look_alike_are_not_both_issued() {
+    let desk = Desk::new();
+    let rule = |reset: &str, format: &str| {
+        format!(
+            r#"{{"format":"{format}","mode":"continuous","reset":"{reset}","fiscal_year_start":"04-01"}}"#
+        )
+    };
+    let last = Moment::Document(date("2000-03-31"));
+    for (key, reset, in_2099) in [("F", "fiscal", "99-0001"), ("N", "never", "99-0002")] {
+        desk.put(key, &rule(reset, "{fy:2}-{SEQ:4}")).await.expect("saved");
+        let refused = desk.enter(key, last).await.expect_err("99, as in 2099");
+        assert!(refused.to_string().contains("must be 2000-04-01 or later"), "{refused}");
+        assert!(refused.localized(Language::Chinese).contains("2000-04-01"));
+        assert!(desk.registry.use_at_once(&desk.rule(key), last).is_none());
+        assert_eq!(desk.issue_on(key, "2000-04-01").await, "00-0001");
+        assert_eq!(desk.issue_on(key, "2099-04-01").await, in_2099);
+    }
+    for (key, format) in [("A", "{fy}-{SEQ:4}"), ("B", "{year:2}/{fy:2}-{SEQ:4}")] {
+        desk.put(key, &rule("fiscal", format)).await.expect("saved");
+        assert!(desk.enter(key, last).await.is_ok(), "{format}");
+    }
+}
+
 #[tokio::test]
 async fn a_change_counts_from_the_day_it_was_made() {
     let desk = Desk::new();
