@@ -15,12 +15,15 @@ pub(super) fn start(lifecycle: &Lifecycle, stores: &Stores, clock: &Arc<dyn Cloc
     let (ledgers, clock_of_ledgers) = (Arc::clone(&stores.ledgers), Arc::clone(clock));
     every(lifecycle, EXPIRE_EVERY, "expiring reservations", move || {
         let (store, now) = (Arc::clone(&ledgers), clock_of_ledgers.now());
-        async move { store.expire_reservations(now).await.map(drop) }
+        // A bounded number at a time, until none is left: more may expire at once than one call takes.
+        async move {
+            while store.expire_reservations(now).await? > 0 {}
+            Ok(())
+        }
     });
     let (records, clock) = (Arc::clone(&stores.idempotency), Arc::clone(clock));
     every(lifecycle, FORGET_EVERY, "forgetting idempotency keys", move || {
         let (store, now) = (Arc::clone(&records), clock.now());
-        // A bounded number at a time, until none is left: more may expire in a minute than one call takes.
         async move {
             while store.forget_expired(now).await? > 0 {}
             Ok(())
@@ -44,7 +47,12 @@ where
                 () = until.draining() => return,
                 _ = ticks.tick() => {}
             }
-            match work().await {
+            // However much there is left: the stores undo what they have begun.
+            let outcome = tokio::select! {
+                () = until.draining() => return,
+                outcome = work() => outcome,
+            };
+            match outcome {
                 Ok(()) => failures = 0,
                 Err(error) => {
                     if failures == 0 {

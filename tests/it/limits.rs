@@ -271,3 +271,19 @@ fn forwarded_addresses_are_believed_from_trusted_proxies_alone() {
     let log = server.stop().log();
     assert!(log.contains("198.51.100.7") && !log.contains("203.0.113.9"), "{log}");
 }
+
+/// A call of the store ends 500 of them; it is called until none is left.
+#[test]
+fn reservations_end_in_time_however_many_there_are() {
+    let server = TestServer::start();
+    let mut caller = server.caller();
+    caller.register("MANY", &json!({ "format": "MANY-{SEQ:6}", "mode": "strict" }));
+    let reserve = json!({ "prefix_key": "MANY", "count": 1000, "reserve_seconds": 2 });
+    for _ in 0..10 {
+        caller.post("/numbers", &reserve).expect(200);
+    }
+    Stopwatch::wait_until(Duration::from_secs(6), "all of them are void", || {
+        let certificate = caller.get("/ledger/MANY/certificate").expect(200).json();
+        certificate["states"]["void"] == 10_000
+    });
+}
