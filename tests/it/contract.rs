@@ -55,13 +55,14 @@ macro_rules! contract {
     (@counters $bench:ident) => {
         contract!(@run $bench counters: values_are_consecutive_from_the_base, many_tasks_get_every_value_once,
             the_last_value_is_u64_max, overflow_consumes_nothing, keys_replay_within_and_across_batches,
-            keys_survive_a_reopening, floors_are_listed_or_raise_the_base, advance_lists_what_it_passes,
+            a_key_replays_when_nothing_is_left, keys_survive_a_reopening, floors_are_listed_or_raise_the_base, advance_lists_what_it_passes,
             advance_moves_only_up, what_is_handed_back_is_listed, periods_and_keys_are_apart,
             an_unused_counter_begins_where_it_is_told);
     };
     (@ledger $bench:ident) => {
         contract!(@run $bench ledger: every_integer_has_a_row, rows_come_in_pages,
             reservations_are_confirmed_voided_or_expire, a_contrary_step_changes_nothing, keys_replay,
+            a_key_replays_when_nothing_is_left,
             a_change_of_mode_begins_a_new_run, advance_voids_each_integer, floors_leave_no_hole,
             many_tasks_leave_a_gapless_ledger, a_number_is_never_written_twice, the_last_integer_is_u64_max);
     };

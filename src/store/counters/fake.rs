@@ -584,6 +584,13 @@ impl GrantLink for Teller {
         }))
     }
 
+    fn recall(&self, claim: Claim) -> StoreFuture<'_, Option<Taken>> {
+        Box::pin(self.call("recall", Duration::from_secs(1), move |_line| {
+            let keys = self.bank.keys.lock().expect("no panic");
+            keys.get(&claim.scoped_key).and_then(|record| record.answer(&claim))
+        }))
+    }
+
     fn lots<'a>(&'a self, _key: &'a PrefixKey, deadline: Duration) -> StoreFuture<'a, Vec<Lot>> {
         Box::pin(self.call("lots", deadline, |line| {
             let others = line.rows.iter().filter(|row| row.to.datacenter != self.datacenter);

@@ -352,13 +352,22 @@ impl Desks {
     ) -> Result<Vec<Taken>, StoreError> {
         let recorded = claims.into_iter().zip(taken).map(|(claim, taken)| async move {
             let Some(claim) = claim else { return Ok(taken) };
+            if taken == Taken::Overflow && self.is_granting() {
+                // The authority that refused it may have forgotten its key; what was recorded here is no matter of what is left.
+                return match grants.recall(claim).await {
+                    Ok(known) => Ok(known.unwrap_or(taken)),
+                    Err(error) if is_away(&error) => Ok(Taken::Away),
+                    Err(error) => Err(error),
+                };
+            }
             let (claim, values) = match &taken {
                 Taken::Fresh(values) => (claim, values.clone()),
                 // Recorded by the authority; whether it was recorded here as well, nobody knows.
                 Taken::Replayed(known) => {
                     (Claim { stamp: known.stamp.clone(), ..claim }, known.values.clone())
                 }
-                Taken::Segment(_) | Taken::Mismatch | Taken::Overflow | Taken::Away => return Ok(taken),
+                Taken::Segment(_) | Taken::Mismatch | Taken::Away => return Ok(taken),
+                Taken::Overflow => return Ok(Taken::Away),
             };
             if !self.is_granting() {
                 // The authority remembers: asked again, the key gets the same.

@@ -172,6 +172,9 @@ pub trait GrantLink: Send + Sync + 'static {
     /// Records what a key was given, unless it was given something before: then that is the answer.
     fn remember(&self, claim: Claim, values: Ranges) -> StoreFuture<'_, Taken>;
 
+    /// What a key was given; `None`, if it was given nothing or its record has expired when the claim is made.
+    fn recall(&self, claim: Claim) -> StoreFuture<'_, Option<Taken>>;
+
     /// The counters of a prefix key.
     fn lots<'a>(&'a self, key: &'a PrefixKey, deadline: Duration) -> StoreFuture<'a, Vec<Lot>>;
 

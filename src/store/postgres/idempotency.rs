@@ -14,7 +14,7 @@ use super::{
 use crate::{
     clock::UnixMillis,
     counter::Ranges,
-    store::{Claim, IdempotencyStore, Recorded, StoreFuture, Taken, draw::Record},
+    store::{Claim, IdempotencyStore, Recorded, StoreError, StoreFuture, Taken, draw::Record},
 };
 
 /// Expired records that one call deletes at most.
@@ -71,6 +71,18 @@ impl IdempotencyStore for PostgresStore {
     }
 }
 
+impl PostgresStore {
+    /// What a key was given; `None`, if it was given nothing or its record has expired when the claim is made.
+    pub(super) async fn recall(&self, claim: Claim) -> Result<Option<Taken>, StoreError> {
+        self.transact("recall", &claim, |connection, claim| Box::pin(recall(connection, claim))).await
+    }
+}
+
+async fn recall(connection: &mut PgConnection, claim: &Claim) -> Result<Option<Taken>, Failure> {
+    let found = sqlx::query(RECALL).bind(&key_of(claim)[..]).fetch_optional(connection).await?;
+    Ok(found.as_ref().map(record).transpose()?.and_then(|known| known.answer(claim)))
+}
+
 fn remember<'c>(
     connection: &'c mut PgConnection,
     (claim, values): &'c (Claim, Ranges),
@@ -90,10 +102,8 @@ fn remember<'c>(
             if written.rows_affected() > 0 {
                 return Ok(Taken::Fresh(values.clone()));
             }
-            let found = sqlx::query(RECALL).bind(&key[..]).fetch_optional(&mut *connection).await?;
             // None: it was forgotten between the two statements.
-            if let Some(taken) = found.as_ref().map(record).transpose()?.and_then(|known| known.answer(claim))
-            {
+            if let Some(taken) = recall(connection, claim).await? {
                 return Ok(taken);
             }
         }

@@ -123,6 +123,21 @@ pub(super) async fn keys_replay_within_and_across_batches(bench: impl Bench<Stor
     assert_eq!(take(&store, &on, FREE, vec![keyed(1, claim("l", 9, expired))]).await, [fresh(6, 6)]);
 }
 
+pub(super) async fn a_key_replays_when_nothing_is_left(bench: impl Bench<Store: CounterStore>) {
+    let (store, on) = (bench.store(), counter("A", ""));
+    let bounds = Bounds { max: SequenceValue(4), ..FREE };
+    let again = || keyed(2, claim("k", 1, NOON));
+    assert_eq!(take(&store, &on, bounds, vec![again()]).await, [fresh(1, 2)]);
+    for last in [3, 4] {
+        let taken = take(&store, &on, bounds, vec![plain(1), again()]).await;
+        assert_eq!(taken[0], fresh(last, last));
+        assert!(matches!(&taken[1], Taken::Replayed(_)), "{last}: {taken:?}");
+    }
+    let taken = take(&store, &on, bounds, vec![plain(1), again()]).await;
+    assert_eq!(taken[0], Taken::Overflow);
+    assert!(matches!(&taken[1], Taken::Replayed(_)), "{taken:?}");
+}
+
 pub(super) async fn keys_survive_a_reopening(mut bench: impl Bench<Store: CounterStore>) {
     let on = counter("A", "2026-11");
     assert_eq!(take(&bench.store(), &on, FREE, vec![keyed(3, claim("k", 1, NOON))]).await, [fresh(1, 3)]);

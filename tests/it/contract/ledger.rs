@@ -214,6 +214,21 @@ pub(super) async fn keys_replay(mut bench: impl Bench<Store: LedgerStore + Count
     assert_eq!(assert_sound(&bench.store(), &on).await.rows, 3);
 }
 
+pub(super) async fn a_key_replays_when_nothing_is_left(bench: impl Bench<Store: LedgerStore + CounterStore>) {
+    let (store, on) = (bench.store(), counter("A", ""));
+    let bounds = Bounds { max: SequenceValue(4), ..FREE };
+    let again = || IssueRequest { claim: Some(claim("k", 1, NOON)), ..issue(2) };
+    assert_eq!(draw(&store, &on, bounds, vec![again()]).await, [fresh(1, 2)]);
+    for last in [3, 4] {
+        let taken = draw(&store, &on, bounds, vec![issue(1), again()]).await;
+        assert_eq!(taken[0], fresh(last, last));
+        assert!(matches!(&taken[1], Taken::Replayed(_)), "{last}: {taken:?}");
+    }
+    let taken = draw(&store, &on, bounds, vec![issue(1), again()]).await;
+    assert_eq!(taken[0], Taken::Overflow);
+    assert!(matches!(&taken[1], Taken::Replayed(_)), "{taken:?}");
+}
+
 pub(super) async fn a_change_of_mode_begins_a_new_run(bench: impl Bench<Store: LedgerStore + CounterStore>) {
     let (store, on) = (bench.store(), counter("A", ""));
     assert_eq!((next(&store, &on).await, next(&store, &on).await), (1, 2));

@@ -192,6 +192,31 @@ async fn a_key_is_remembered_though_the_store_was_emptied() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_remembered_key_needs_no_room() {
+    let (server, bank) = (Server::new(), Bank::new());
+    let (node, _) = start(&server, &bank, 1).await;
+    let bounds = Bounds { max: SequenceValue(4), ..FREE };
+    assert_eq!(node.take_within(bounds, vec![keyed(3, "k")]).await, [fresh(1, 3)]);
+    assert_eq!(node.take_within(bounds, vec![plain(1)]).await, [fresh(4, 4)]);
+    node.crash().await;
+    server.restart(Memory::default());
+    let (node, teller) = start(&server, &bank, 1).await;
+    assert_eq!(
+        node.take_within(bounds, vec![plain(1)]).await,
+        [Taken::Overflow],
+        "the reports are waited for"
+    );
+    sleep(Duration::from_secs(9)).await;
+    let taken = node.take_within(bounds, vec![plain(1), keyed(3, "k"), keyed(1, "l")]).await;
+    assert_eq!((&taken[0], &taken[2]), (&Taken::Overflow, &Taken::Overflow), "{taken:?}");
+    assert!(matches!(&taken[1], Taken::Replayed(known) if known.values == range(1, 3).into()), "{taken:?}");
+    teller.set(Network::Down);
+    sleep(Duration::from_secs(1)).await;
+    let taken = node.take_within(bounds, vec![keyed(3, "k")]).await;
+    assert_eq!(taken, [Taken::Away], "nobody can tell");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_key_waits_for_whoever_remembers_it_and_then_gets_the_same() {
     let (server, bank) = (Server::new(), Bank::new());
     let (node, teller) = start(&server, &bank, 1).await;

@@ -166,6 +166,10 @@ impl GrantLink for Grants {
         IdempotencyStore::remember(&self.store, claim, values)
     }
 
+    fn recall(&self, claim: Claim) -> StoreFuture<'_, Option<Taken>> {
+        Box::pin(self.store.recall(claim))
+    }
+
     fn lots<'a>(&'a self, key: &'a PrefixKey, deadline: Duration) -> StoreFuture<'a, Vec<Lot>> {
         let ask = (self.site, key);
         Box::pin(async move {

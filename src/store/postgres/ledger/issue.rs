@@ -191,6 +191,11 @@ async fn on_guess(
     // No key is looked up: one that has a record makes the statement refuse the batch.
     let plan = plan_infallibly(sheet.standing, order.bounds, &order.requests, |_| None);
     let Some(movement) = plan.movement else { return Ok(Outcome::Refused) };
+    // Of one that is to get nothing the statement writes no record, so that it would not notice one.
+    let mut answered = order.requests.iter().zip(&plan.taken);
+    if answered.any(|(request, taken)| request.claim.is_some() && *taken == Taken::Overflow) {
+        return Ok(Outcome::Refused);
+    }
     let entry = Entry::of_batch(sheet, order, attempt.signature.batch, movement, &plan.taken);
     if entry.hole.is_some() {
         return Ok(Outcome::Refused);
