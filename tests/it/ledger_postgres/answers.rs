@@ -246,3 +246,28 @@ async fn a_killed_database_loses_and_doubles_nothing() {
         told.assert_in(&ledgers);
     }
 }
+
+/// Batches wait for the press when the process is killed softly: whoever inherits the right to write finds no runtime to do so.
+#[test]
+fn a_runtime_that_ends_ends_with_batches_waiting() {
+    let database = Postgres::create_database();
+    let proxy = Proxy::to(Postgres::shared().port());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let node = runtime.block_on(async {
+        let node = Arc::new(Node::start(&through(&proxy, &database), StrictLocking::Row, 60 * SECOND));
+        let counters: Vec<_> = (0..6).map(|year| counter(&format!("202{year}"))).collect();
+        for on in &counters {
+            node.draw(on, 1).await;
+        }
+        proxy.set(Fault::BlackHole);
+        for on in counters {
+            let node = Arc::clone(&node);
+            tokio::spawn(async move { node.issue(&on, vec![plain(1)]).await });
+        }
+        sleep(Duration::from_millis(300)).await;
+        node
+    });
+    runtime.shutdown_timeout(10 * SECOND);
+    assert_eq!(Arc::strong_count(&node), 1, "every task was let go of");
+}

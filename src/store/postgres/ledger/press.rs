@@ -293,7 +293,29 @@ impl Drop for Hand {
             state.is_busy = false;
         } else {
             drop(state);
-            books.lifecycle.spawn_on(&self.store.shared.home, Self { store: self.store.clone() }.go_on());
+            let heir = Heir(Some(Self { store: self.store.clone() }));
+            books.lifecycle.spawn_on(&self.store.shared.home, heir.go_on());
+        }
+    }
+}
+
+/// The right on its way to a task of its own. If there are no tasks any more, because the runtime ends, it ends as well.
+struct Heir(Option<Hand>);
+
+impl Heir {
+    async fn go_on(mut self) {
+        if let Some(hand) = self.0.take() {
+            hand.go_on().await;
+        }
+    }
+}
+
+impl Drop for Heir {
+    /// Nobody is left to write for those who wait, and nothing of theirs was sent.
+    fn drop(&mut self) {
+        if let Some(hand) = &self.0 {
+            let jobs = mem::take(&mut hand.store.books().press.state().waiting);
+            tell_all(jobs, || Pressed::Refused);
         }
     }
 }
