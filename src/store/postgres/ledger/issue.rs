@@ -109,6 +109,8 @@ pub(super) async fn issue(
     if matches!(outcome, Outcome::Refused) {
         // What is seldom gone through is kept apart: each call would carry room for it.
         outcome = Box::pin(at_length(store, order, page, guessed, until)).await?;
+    } else {
+        page.was_right();
     }
     match outcome {
         Outcome::Refused => Err(unknown(OPERATION)),

@@ -184,6 +184,11 @@ impl Page {
         }
     }
 
+    /// What was paid for wrong guesses is forgotten while others prove right: most come of a retry or of a step, and not of another node.
+    fn was_right(&mut self) {
+        self.penalty /= 2;
+    }
+
     /// The name of a batch that is sent on a guess. `None`: the line is full.
     fn next_of_line(&mut self, books: &Books) -> Option<Batch> {
         self.line = match self.line {
@@ -272,5 +277,30 @@ impl LedgerStore for PostgresStore {
         Box::pin(
             async move { self.transact_within(AUDIT_TIMEOUT, "verify", &counter, reading::verify).await },
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many batches go without a guess once one was wrong.
+    fn price(page: &mut Page) -> u32 {
+        page.was_wrong(Guess::Wrong);
+        page.mistrust
+    }
+
+    #[test]
+    fn wrong_guesses_cost_more_and_more_until_others_prove_right() {
+        let mut page = Page::default();
+        let prices: Vec<u32> = (0..7).map(|_| price(&mut page)).collect();
+        assert_eq!(prices, [0, 1, 3, 7, 15, 31, 31]);
+        page.was_wrong(Guess::None);
+        page.was_right();
+        assert_eq!(price(&mut page), 15);
+        for _ in 0..5 {
+            page.was_right();
+        }
+        assert_eq!(price(&mut page), 0, "a retry now and then is no other node");
     }
 }
