@@ -69,6 +69,40 @@ pub(super) enum CombineError {
 /// What becomes of an answer whose caller has gone: it was drawn, and nobody will show it.
 pub(super) type Undelivered<K, A> = Box<dyn Fn(&K, A) + Send + Sync>;
 
+/// Which requests share a call: those at the front of a lane that may, as many as are bounded.
+pub(super) struct Batching<R> {
+    /// Whether two may share one: they must agree on everything but themselves.
+    pub(super) together: fn(&R, &R) -> bool,
+    /// The most requests of one call.
+    pub(super) requests: usize,
+    /// What a request weighs.
+    pub(super) weigh: fn(&R) -> u64,
+    /// Nobody joins a call that weighs this much.
+    pub(super) full: u64,
+}
+
+impl<R> Batching<R> {
+    /// Any requests, all of the same weight.
+    pub(super) fn of(requests: usize, together: fn(&R, &R) -> bool) -> Self {
+        Self { together, requests, weigh: |_| 0, full: 1 }
+    }
+
+    /// How many of those that wait come with the first.
+    fn count<'a>(&self, waiting: impl Iterator<Item = &'a R> + Clone) -> usize
+    where
+        R: 'a,
+    {
+        let Some(first) = waiting.clone().next() else { return 0 };
+        let mut weight: u64 = 0;
+        let joins = |request: &&R| {
+            let has_room = weight < self.full && (self.together)(first, request);
+            weight = weight.saturating_add((self.weigh)(request));
+            has_room
+        };
+        waiting.take(self.requests).take_while(joins).count()
+    }
+}
+
 /// What has a lane of its own.
 pub(super) trait Key: Clone + Eq + Hash + Send + Sync + 'static {}
 
@@ -82,9 +116,7 @@ pub(super) struct Combiner<K, R, A> {
     lanes: Mutex<Lanes<K, R, A>>,
     call: Call<K, R, A>,
     undelivered: Undelivered<K, A>,
-    /// Whether two requests may share a call: they must agree on everything but themselves.
-    together: fn(&R, &R) -> bool,
-    max_batch: usize,
+    batching: Batching<R>,
     /// How long a request may wait from its arrival, over as many calls as that takes.
     patience: Duration,
     sizes: BatchSizes,
@@ -129,22 +161,12 @@ impl<K: Key, R: Send + 'static, A: Send + 'static> Combiner<K, R, A> {
     pub(super) fn new(
         call: Call<K, R, A>,
         undelivered: Undelivered<K, A>,
-        together: fn(&R, &R) -> bool,
-        max_batch: usize,
+        batching: Batching<R>,
         patience: Duration,
         sizes: BatchSizes,
         lifecycle: Lifecycle,
     ) -> Arc<Self> {
-        Arc::new(Self {
-            lanes: Mutex::default(),
-            call,
-            undelivered,
-            together,
-            max_batch,
-            patience,
-            sizes,
-            lifecycle,
-        })
+        Arc::new(Self { lanes: Mutex::default(), call, undelivered, batching, patience, sizes, lifecycle })
     }
 
     /// Waits for the call that serves `request`.
@@ -323,16 +345,12 @@ impl<K: Key, R: Send + 'static, A: Send + 'static> Lane<'_, K, R, A> {
         let mut lanes = self.combiner.lanes();
         let Some(lane) = lanes.get_mut(self.key) else { return Vec::new() };
         lane.retain(|waiting| !waiting.caller.answer.is_closed());
-        let Some(first) = lane.first() else {
+        if lane.is_empty() {
             lanes.remove(self.key);
             return Vec::new();
-        };
-        let alike = lane
-            .iter()
-            .take(self.combiner.max_batch)
-            .take_while(|waiting| (self.combiner.together)(&first.request, &waiting.request))
-            .count();
-        if alike == lane.len() { std::mem::take(lane) } else { lane.drain(..alike).collect() }
+        }
+        let count = self.combiner.batching.count(lane.iter().map(|waiting| &waiting.request));
+        if count == lane.len() { std::mem::take(lane) } else { lane.drain(..count).collect() }
     }
 
     /// Waits for a call on behalf of `callers`. Those whose time is up before it ends, here or in the lane, are told so and leave.
@@ -403,7 +421,11 @@ mod tests {
     }
 
     /// Each call waits for a permit of `gate`, then answers each request with itself.
-    fn fake(max_batch: usize, together: fn(&u32, &u32) -> bool) -> Fake {
+    fn fake(requests: usize, together: fn(&u32, &u32) -> bool) -> Fake {
+        fake_of(Batching::of(requests, together))
+    }
+
+    fn fake_of(batching: Batching<u32>) -> Fake {
         let gate = Arc::new(Semaphore::new(0));
         let batches = Arc::new(Mutex::new(Vec::new()));
         let in_flight = Arc::new(AtomicUsize::new(0));
@@ -429,8 +451,7 @@ mod tests {
         let undelivered: Undelivered<Counter, u32> =
             Box::new(move |_, answer| list.lock().expect("no panic").push(answer));
         let sizes = BatchSizes::default();
-        let combiner =
-            Combiner::new(call, undelivered, together, max_batch, PATIENCE, sizes, Lifecycle::new());
+        let combiner = Combiner::new(call, undelivered, batching, PATIENCE, sizes, Lifecycle::new());
         Fake { combiner, gate, batches, in_flight, returned }
     }
 
@@ -483,6 +504,22 @@ mod tests {
             handle.await.expect("no panic").expect("served");
         }
         assert_eq!(fake.batches(), [vec![1], vec![11, 12], vec![15], vec![21]]);
+    }
+
+    #[tokio::test]
+    async fn nobody_joins_a_batch_that_is_heavy_enough() {
+        let fake = fake_of(Batching {
+            weigh: |request| u64::from(*request),
+            full: 10,
+            ..Batching::of(100, |_, _| true)
+        });
+        let mut handles = fake.submit_all(&[1]).await;
+        handles.extend(fake.submit_all(&[4, 5, 8, 2, 50, 1, 9, 3]).await);
+        fake.gate.add_permits(10);
+        for handle in handles {
+            handle.await.expect("no panic").expect("served");
+        }
+        assert_eq!(fake.batches(), [vec![1], vec![4, 5, 8], vec![2, 50], vec![1, 9], vec![3]]);
     }
 
     #[tokio::test]

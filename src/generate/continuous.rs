@@ -12,7 +12,7 @@ use crate::{
 
 use super::{
     Hold, IssueError, Order,
-    combine::{Call, CombineError, Combiner, Served, Undelivered},
+    combine::{Batching, Call, CombineError, Combiner, Served, Undelivered},
 };
 
 /// The most requests that one call serves: what arrives during one fsync at 250,000 requests/s.
@@ -72,9 +72,8 @@ impl Continuous {
             })
         });
         // After a change of the rule, old and new bounds may meet in one lane; they are served by calls of their own.
-        let together = |a: &Take, b: &Take| a.bounds == b.bounds;
-        let lifecycle = lifecycle.clone();
-        let combiner = Combiner::new(call, undelivered, together, MAX_BATCH, patience, sizes, lifecycle);
+        let batching = Batching::of(MAX_BATCH, |a: &Take, b: &Take| a.bounds == b.bounds);
+        let combiner = Combiner::new(call, undelivered, batching, patience, sizes, lifecycle.clone());
         Self { combiner }
     }
 

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 
 use super::{
     IssueError,
-    combine::{Call, Combiner, Served},
+    combine::{Batching, Call, Combiner, Served},
 };
 use crate::{
     lifecycle::Lifecycle,
@@ -40,8 +40,9 @@ impl Steps {
         });
         // The step is taken, whoever hears of it.
         let undelivered = Box::new(|_: &PrefixKey, _: Outcome| {});
+        let batching = Batching::of(MAX_BATCH, |_, _| true);
         let (sizes, lifecycle) = (BatchSizes::default(), lifecycle.clone());
-        let combiner = Combiner::new(call, undelivered, |_, _| true, MAX_BATCH, patience, sizes, lifecycle);
+        let combiner = Combiner::new(call, undelivered, batching, patience, sizes, lifecycle);
         Self { combiner }
     }
 

@@ -12,12 +12,15 @@ use crate::{
 
 use super::{
     Hold, IssueError, Order,
-    combine::{Call, Combiner, Served},
+    combine::{Batching, Call, Combiner, Served},
     stamp::Stamp,
 };
 
 /// The most requests that one transaction serves: the row lock is held for as long.
 const MAX_BATCH: usize = 256;
+
+/// No request joins a transaction that writes so many rows: what many ask for together would else take longer than any of them waits.
+const FULL_BATCH: u64 = 2_000;
 
 pub(super) struct Strict {
     combiner: Arc<Combiner<Counter, Issue, Taken>>,
@@ -59,9 +62,12 @@ impl Strict {
         });
         // The ledger has a row for each integer, whoever received it.
         let undelivered = Box::new(|_: &Counter, _: Taken| {});
-        let together = |a: &Issue, b: &Issue| a.bounds == b.bounds;
-        let lifecycle = lifecycle.clone();
-        let combiner = Combiner::new(call, undelivered, together, MAX_BATCH, patience, sizes, lifecycle);
+        let batching = Batching {
+            weigh: |issue: &Issue| u64::from(issue.request.count),
+            full: FULL_BATCH,
+            ..Batching::of(MAX_BATCH, |a: &Issue, b: &Issue| a.bounds == b.bounds)
+        };
+        let combiner = Combiner::new(call, undelivered, batching, patience, sizes, lifecycle.clone());
         Self { combiner }
     }
 
