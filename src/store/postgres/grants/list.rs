@@ -28,7 +28,14 @@ const HIGHEST: &str = "SELECT max(granted_to) AS highest FROM numgen_lines WHERE
 const GRANTED: &str = "
     SELECT period, datacenter, state, first, coalesce(remainder_from - 1, last) AS last FROM numgen_grants
     WHERE prefix_key = $1 AND datacenter <> $2 AND (remainder_from IS NULL OR remainder_from > first)";
-const DRAWN: &str = "SELECT period, first, last FROM numgen_draws WHERE prefix_key = $1";
+/// Each draw has a row; an outage is a few runs of them.
+const DRAWN: &str = "
+    SELECT period, min(first) AS first, max(last) AS last
+    FROM (SELECT period, first, last,
+            count(*) FILTER (WHERE before IS DISTINCT FROM first - 1) OVER (PARTITION BY period ORDER BY first) AS run
+        FROM (SELECT period, first, last, lag(last) OVER (PARTITION BY period ORDER BY first) AS before
+            FROM numgen_draws WHERE prefix_key = $1) AS draws) AS runs
+    GROUP BY period, run";
 const RETURNED: &str =
     "SELECT period, first, last, since_ms FROM numgen_draws_returned WHERE prefix_key = $1";
 const RETURN: &str = "
