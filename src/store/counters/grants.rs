@@ -10,7 +10,7 @@
 use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use futures_util::future::join_all;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     batch::Batch,
@@ -268,7 +268,7 @@ impl Desks {
         until: Instant,
     ) -> Result<(), StoreError> {
         let Some(grants) = &self.grants else { return Ok(()) };
-        self.settle_draws(&**grants, desk).await;
+        self.settle_draws(&**grants, desk, until).await;
         while let Some(count) = batch.next_plain() {
             let mut request = [0; 16];
             getrandom::fill(&mut request).map_err(|error| self.unavailable("random", error))?;
@@ -324,20 +324,22 @@ impl Desks {
         }
     }
 
-    /// Hands back what earlier draws have drawn that nobody waits for.
-    async fn settle_draws(&self, grants: &dyn GrantLink, desk: &Desk) {
+    /// Hands back what earlier draws have drawn that nobody waits for; what there is no time for waits for the next one.
+    async fn settle_draws(&self, grants: &dyn GrantLink, desk: &Desk, until: Instant) {
         if !self.is_granting() {
             return;
         }
-        let unsettled = std::mem::take(&mut desk.work().unsettled);
+        let unsettled = desk.work().unsettled.clone();
         for draw in unsettled {
-            let settled = async {
+            let settled = timeout_at(until, async {
                 let drawn = grants.draw(&desk.counter, &draw, self.call()).await?;
                 let Some(Drawn::Values(range)) = drawn else { return Ok(()) };
                 grants.give_back(&desk.counter, &[range], self.call()).await
-            };
-            if settled.await.is_err() {
-                desk.work().unsettled.push(draw);
+            });
+            match settled.await {
+                Ok(Ok(())) => desk.work().unsettled.retain(|unsettled| *unsettled != draw),
+                Ok(Err(_)) => {}
+                Err(_elapsed) => return,
             }
         }
     }

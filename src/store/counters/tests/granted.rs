@@ -4,7 +4,7 @@ use super::{
     super::fake::{Bank, Teller},
     *,
 };
-use crate::store::protocol::grant::State;
+use crate::{counter::Ranges, store::protocol::grant::State};
 
 /// One process in a data centre.
 async fn start(server: &Arc<Server>, bank: &Arc<Bank>, datacenter: u32) -> (Process, Arc<Teller>) {
@@ -123,6 +123,33 @@ async fn without_the_store_the_segment_comes_first_and_then_the_bank() {
     node.link.set(Network::Whole);
     sleep(Duration::from_secs(3)).await;
     assert_eq!(all(&node, 1).await, [2], "back, inside the grant");
+}
+
+#[tokio::test(start_paused = true)]
+async fn draws_in_doubt_keep_nobody_waiting() {
+    let (server, bank) = (Server::new(), Bank::new());
+    let (node, teller) = start(&server, &bank, 1).await;
+    assert_eq!(all(&node, 1).await, [1]);
+    sleep(Duration::from_millis(50)).await;
+    node.link.set(Network::Down);
+    for _ in 0..SIZE {
+        node.take(vec![plain(1)]).await;
+    }
+    teller.set(Network::Deaf);
+    for round in 0..12 {
+        let begun = Instant::now();
+        assert_eq!(node.take(vec![plain(2)]).await, [Taken::Away]);
+        // Its own patience, and one call.
+        assert!(begun.elapsed() <= Duration::from_millis(6_100), "{round}: {:?}", begun.elapsed());
+    }
+    teller.set(Network::Whole);
+    all(&node, 1).await;
+    let sum = |ranges: &[ValueRange]| {
+        ranges.iter().copied().map(Ranges::from).map(|range| range.count()).sum::<u64>()
+    };
+    let returned = sum(&bank.returned.lock().expect("no panic"));
+    let drawn: Vec<_> = bank.line.lock().expect("no panic").drawn.iter().map(|(_, range)| *range).collect();
+    assert_eq!(returned + 1, sum(&drawn), "all but the last, which was answered");
 }
 
 #[tokio::test(start_paused = true)]
