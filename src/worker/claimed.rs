@@ -6,12 +6,13 @@
 //! Without the shared store the operator's word counts. So nothing here waits for it as long as a call to it may take: an answer that is
 //! older than a second is dropped, and a window of the local store lasts no longer than that.
 //!
-//! Invariant: what is issued lies above what the shared store had given to others when the claim was made.
+//! Invariants: what is issued lies above what the shared store had given to others when the claim was made; once a claim stands, its
+//! holder has the layout that is pinned beside it, or issues no more.
 
 use std::{
     ops::Range,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -20,8 +21,8 @@ use std::{
 use tokio::time::timeout;
 
 use crate::store::{
-    AcquireRequest, Acquired, Extension, Holding, IdMillis, Nonce, Renewed, StoreError, StoreFuture, Tenure,
-    WorkerStore,
+    AcquireRequest, Acquired, Extension, Generation, Holding, IdMillis, Nonce, Renewed, StoreError,
+    StoreFuture, Tenure, WorkerStore,
 };
 
 /// How long a claim keeps a second claimant out after its own has crashed, or was cut off.
@@ -42,8 +43,18 @@ pub struct Claimed {
     /// Names the data directory, so that the process which follows in it takes over the claim.
     identity: Nonce,
     claim: Mutex<Option<Holding>>,
+    layout: Mutex<Pinned>,
     /// This process has had a window.
     has_begun: AtomicBool,
+}
+
+/// What is known of the layout in the shared store.
+#[derive(Clone, Default)]
+struct Pinned {
+    /// That of this process.
+    wanted: Option<String>,
+    /// The memory in which it was found, or written.
+    found_in: Option<Generation>,
 }
 
 /// What became of a claim.
@@ -57,7 +68,8 @@ enum Claim {
 impl Claimed {
     /// A store for the slot of one data directory.
     pub fn new(local: Arc<dyn WorkerStore>, shared: Arc<dyn WorkerStore>, identity: Nonce) -> Self {
-        Self { local, shared, identity, claim: Mutex::default(), has_begun: AtomicBool::new(false) }
+        let (claim, layout) = (Mutex::default(), Mutex::default());
+        Self { local, shared, identity, claim, layout, has_begun: AtomicBool::new(false) }
     }
 
     fn claim(&self) -> Option<Holding> {
@@ -66,6 +78,10 @@ impl Claimed {
 
     fn remember(&self, claim: Option<Holding>) {
         *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = claim;
+    }
+
+    fn layout(&self) -> MutexGuard<'_, Pinned> {
+        self.layout.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Claims the slot, or takes over the claim of the process before.
@@ -116,6 +132,27 @@ impl Claimed {
         }
     }
 
+    /// Whether this process may not go on, and why.
+    async fn objection(&self, slot: u32, extension: &Extension) -> Option<&'static str> {
+        if self.is_contested(slot, extension).await {
+            return Some("NUMGEN_WORKER_ID: this worker ID is in use by another node");
+        }
+        let differs = "NUMGEN_SNOWFLAKE_LAYOUT, NUMGEN_SNOWFLAKE_EPOCH: other nodes have another layout";
+        self.is_laid_out_otherwise().await.then_some(differs)
+    }
+
+    /// Whether the memory that has the claim has another layout. It could not be asked when this process began, or has forgotten.
+    async fn is_laid_out_otherwise(&self) -> bool {
+        let Some(claim) = self.claim() else { return false };
+        let Pinned { wanted, found_in } = self.layout().clone();
+        let Some(wanted) = wanted.filter(|_| found_in != Some(claim.generation)) else { return false };
+        let Ok(recorded) = self.shared.pin_layout(&wanted).await else { return false };
+        if recorded == wanted {
+            self.layout().found_in = Some(claim.generation);
+        }
+        recorded != wanted
+    }
+
     /// Whether somebody else has the slot. While the shared store is away or settles, nobody is known to.
     async fn is_contested(&self, slot: u32, extension: &Extension) -> bool {
         if let Some(claim) = self.claim() {
@@ -143,6 +180,7 @@ impl WorkerStore for Claimed {
     fn pin_layout<'a>(&'a self, layout: &'a str) -> StoreFuture<'a, String> {
         Box::pin(async move {
             let recorded = self.local.pin_layout(layout).await?;
+            self.layout().wanted = Some(layout.to_owned());
             if recorded != layout {
                 return Ok(recorded);
             }
@@ -177,12 +215,9 @@ impl WorkerStore for Claimed {
             if renewed == Renewed::Lost {
                 return Ok(Renewed::Lost);
             }
-            let contested = timeout(PATIENCE, self.is_contested(holding.slot, &extension)).await;
-            if contested.unwrap_or(false) {
-                tracing::error!(
-                    worker = holding.slot,
-                    "NUMGEN_WORKER_ID: this worker ID is in use by another node"
-                );
+            let objection = timeout(PATIENCE, self.objection(holding.slot, &extension)).await;
+            if let Ok(Some(objection)) = objection {
+                tracing::error!(worker = holding.slot, "{objection}");
                 // The mark stays where it is: what was drawn up to there may still be answered.
                 self.local.release(holding, holding.mark).await?;
                 return Ok(Renewed::Lost);

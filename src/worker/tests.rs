@@ -1,5 +1,7 @@
 //! Workers on stores in memory, on a clock that a test moves.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 use crate::{
     clock::{ManualClock, UnixMillis},
@@ -346,6 +348,58 @@ impl WorkerStore for Silent {
 
     fn release(&self, _holding: Holding, _last: IdMillis) -> StoreFuture<'_, ()> {
         self.wait()
+    }
+}
+
+/// A shared store that may be away.
+struct Away(Arc<MemoryStore>, AtomicBool);
+
+impl Away {
+    fn ask<'a, T: Send + 'a>(&'a self, answer: StoreFuture<'a, T>) -> StoreFuture<'a, T> {
+        if !self.1.load(Ordering::Relaxed) {
+            return answer;
+        }
+        let error = StoreError::Unavailable { store: "Redis", operation: "test", source: "away".into() };
+        Box::pin(async { Err(error) })
+    }
+}
+
+impl WorkerStore for Away {
+    fn pin_layout<'a>(&'a self, layout: &'a str) -> StoreFuture<'a, String> {
+        self.ask(self.0.pin_layout(layout))
+    }
+
+    fn acquire(&self, request: AcquireRequest) -> StoreFuture<'_, Acquired> {
+        self.ask(self.0.acquire(request))
+    }
+
+    fn renew(&self, holding: Holding, extension: Extension) -> StoreFuture<'_, Renewed> {
+        self.ask(self.0.renew(holding, extension))
+    }
+
+    fn release(&self, holding: Holding, last: IdMillis) -> StoreFuture<'_, ()> {
+        self.ask(self.0.release(holding, last))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fixed_worker_id_of_another_layout_ends_when_the_store_is_back() {
+    for (pinned, is_same) in [("41/5/5/12", true), ("41/6/4/12", false)] {
+        let shared = Shared::settled().await;
+        shared.store.pin_layout("41/5/5/12").await.expect("pinned");
+        let away = Arc::new(Away(shared.store.clone(), AtomicBool::new(true)));
+        let store = Claimed::new(shared.local(), away.clone(), Nonce([1; 16]));
+        let sharing = Sharing::Shared { pinned: pinned.to_owned() };
+        let settings = Settings { window: Duration::from_secs(1), sharing, ..Shared::settings(3..4) };
+        let worker = Worker::start(Arc::new(store), settings, shared.clock.clone()).await.expect("started");
+        worker.renew_or_acquire().await.expect("the operator's word");
+        assert!(issue(&worker).is_some());
+        away.1.store(false, Ordering::Relaxed);
+        let renewed = worker.renew_or_acquire().await;
+        assert_eq!((renewed.is_ok(), issue(&worker).is_some()), (is_same, is_same), "{renewed:?}");
+        if !is_same {
+            assert!(matches!(renewed, Err(AcquireError::LayoutDiffers { .. })), "{renewed:?}");
+        }
     }
 }
 
