@@ -17,7 +17,7 @@ use super::{
     resolve::{Kept, resolve},
 };
 use crate::{
-    calendar::{Period, Reset},
+    calendar::{FiscalYearStart, Period, Reset},
     clock::UnixMillis,
     counter::{Counter, SequenceValue},
     json::Object,
@@ -189,12 +189,10 @@ impl CompiledRule {
     /// told by its name alone may have begun on any day of the calendar year of that name.
     fn first_look(&self, date: NaiveDate) -> Option<NaiveDate> {
         let Rule { reset, fiscal_year_start, .. } = self.rule;
-        match reset {
-            Reset::Fiscal if self.names_fiscal_year => {
-                NaiveDate::from_ymd_opt(fiscal_year_start.fiscal_year(date), 1, 1)
-            }
-            _ => reset.period_start(date, fiscal_year_start),
+        if reset == Reset::Fiscal && self.names_fiscal_year {
+            return FiscalYearStart::JANUARY_FIRST.in_year(fiscal_year_start.fiscal_year(date));
         }
+        reset.period_start(date, fiscal_year_start)
     }
 
     /// The first day whose period numbers tell; `None` where they tell that of every day.

@@ -254,20 +254,22 @@ fn a_runtime_that_ends_ends_with_batches_waiting() {
     let proxy = Proxy::to(Postgres::shared().port());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime");
-    let node = runtime.block_on(async {
+    let (node, waiting) = runtime.block_on(async {
         let node = Arc::new(Node::start(&through(&proxy, &database), StrictLocking::Row, 60 * SECOND));
         let counters: Vec<_> = (0..6).map(|year| counter(&format!("202{year}"))).collect();
         for on in &counters {
             node.draw(on, 1).await;
         }
         proxy.set(Fault::BlackHole);
+        let mut waiting = JoinSet::new();
         for on in counters {
             let node = Arc::clone(&node);
-            tokio::spawn(async move { node.issue(&on, vec![plain(1)]).await });
+            waiting.spawn(async move { node.issue(&on, vec![plain(1)]).await });
         }
         sleep(Duration::from_millis(300)).await;
-        node
+        (node, waiting)
     });
+    assert_eq!(waiting.len(), 6);
     runtime.shutdown_timeout(10 * SECOND);
     assert_eq!(Arc::strong_count(&node), 1, "every task was let go of");
 }

@@ -87,8 +87,8 @@ async fn what_this_node_remembers_lies_below_the_floor() {
     let server = Server::new();
     let a = rested(&server).await;
     // By hand: no sign tells of it.
-    (*server.memory()).lists.clear();
-    (*server.memory()).counters.clear();
+    server.memory().lists.clear();
+    server.memory().counters.clear();
     assert!(retire(&a, 1).await >= DRAWN);
 }
 
