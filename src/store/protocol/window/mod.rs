@@ -138,7 +138,8 @@ impl Slots {
         slots.filter(|&id| slot(id).is_free(terms, marker.generation, at, Tenure::Lease)).count()
     }
 
-    /// ACQUIRE: hands a free slot to a new holding; the same nonce again gets the same answer.
+    /// ACQUIRE: hands a free slot to a new holding; the same nonce again gets the same answer. A fixed holder gets another fence: its nonce is that
+    /// of its data directory, and what the process before it said to give the slot up may arrive late.
     pub fn acquire(&mut self, terms: &Terms, request: &AcquireRequest, at: &Contact) -> Acquired {
         if !terms.keeps(Guard::AdoptGeneration) {
             self.marker = self.marker.filter(|marker| marker.phase == Phase::Settled);
@@ -154,7 +155,10 @@ impl Slots {
             Some(owner) => owner == request.nonce || !terms.keeps(Guard::Nonce),
             None => false,
         };
-        if let Some((&id, slot)) = self.slots.iter().find(|(_, slot)| is_its_own(slot)) {
+        if let Some((&id, slot)) = self.slots.iter_mut().find(|(_, slot)| is_its_own(slot)) {
+            if request.tenure == Tenure::Fixed {
+                slot.fence += 1;
+            }
             return Acquired::Held(slot.holding(id, request.nonce, memory.generation, at.now));
         }
         let slot = |id: &u32| self.slots.get(id).copied().unwrap_or_default();

@@ -395,3 +395,17 @@ fn a_fixed_holder_that_is_put_back_is_fixed() {
     bench.now = fixed.mark + 10 * MARGIN;
     assert_eq!(bench.ask(B, 0..1), Acquired::NoSlot);
 }
+
+/// The next process in a data directory has the nonce of the one before.
+#[test]
+fn what_a_fixed_holder_says_late_does_not_give_up_the_next_one() {
+    let mut bench = Bench::shared(1_000_000);
+    let before = bench.acquire_as(A, Tenure::Fixed);
+    let after = bench.acquire_as(A, Tenure::Fixed);
+    assert_eq!((after.slot, after.start, after.mark), (before.slot, before.start, before.mark));
+    assert_eq!(bench.renew_on(&before, Tenure::Lease), Renewed::Lost);
+    bench.release(&before, bench.now);
+    bench.now = after.mark + MARGIN;
+    assert_eq!(bench.ask(B, 0..1), Acquired::NoSlot);
+    assert_eq!(bench.acquire_as(A, Tenure::Fixed).fence, after.fence + 1);
+}

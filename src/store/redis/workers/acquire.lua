@@ -16,6 +16,10 @@ local known = redis.call('HGET', KEYS[2], nonce)
 if known then
   local slot = read(tonumber(known))
   if slot.owner == nonce then
+    if tenure == 'fixed' then
+      -- The process before had the same nonce: what it says late is not about this holding.
+      slot.fence = slot.fence + 1
+    end
     -- So that to wait for a replica is to wait for all of this, whatever was written over this connection.
     write(slot)
     return answer(slot)
