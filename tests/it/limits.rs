@@ -282,7 +282,7 @@ fn reservations_end_in_time_however_many_there_are() {
     for _ in 0..10 {
         caller.post("/numbers", &reserve).expect(200);
     }
-    Stopwatch::wait_until(Duration::from_secs(6), "all of them are void", || {
+    Stopwatch::wait_until(Duration::from_secs(9), "all of them are void", || {
         let certificate = caller.get("/ledger/MANY/certificate").expect(200).json();
         certificate["states"]["void"] == 10_000
     });
