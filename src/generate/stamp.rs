@@ -104,6 +104,8 @@ impl Engine {
             stamp.write(order.template).ok_or(IssueError::Internal("a stamp could not be written"))?;
         let scope =
             digest(&[order.subject.as_bytes(), order.rule.prefix_key.as_str().as_bytes(), key.as_bytes()]);
+        // By the clock that nodes share: by its own, one that is a day ahead would end the keys of all.
+        let now = self.ids.moment(self.settings.epoch).unwrap_or(order.now);
         Ok(Some(Claim {
             scoped_key: hex(&scope).into(),
             fingerprint: digest(&[
@@ -112,8 +114,8 @@ impl Engine {
                 &order.reserve.map_or(0, |reserve| reserve.as_secs()).to_be_bytes(),
             ]),
             stamp,
-            claimed_at: order.now,
-            expires_at: order.now.plus(kept),
+            claimed_at: now,
+            expires_at: now.plus(kept),
         }))
     }
 }

@@ -76,14 +76,18 @@ impl Client {
             Some(issued) => issued?,
             None => engine.issue(&order).await?,
         };
-        let mut numbers = String::new();
-        issued.write(&mut numbers, |out, index| {
-            if index > 0 {
-                out.push(' ');
-            }
-        });
-        Ok(numbers.split(' ').map(str::to_owned).collect())
+        Ok(texts(&issued))
     }
+}
+
+fn texts(issued: &Issued<'_>) -> Vec<String> {
+    let mut numbers = String::new();
+    issued.write(&mut numbers, |out, index| {
+        if index > 0 {
+            out.push(' ');
+        }
+    });
+    numbers.split(' ').map(str::to_owned).collect()
 }
 
 fn memory() -> Arc<MemoryStore> {
@@ -115,6 +119,21 @@ fn node_over(stores: Stores, worker: u32) -> Engine {
         idempotency_ttl: Duration::from_secs(3600),
     };
     Engine::new(settings, stores, Arc::new(ids), &Lifecycle::new())
+}
+
+#[tokio::test]
+async fn a_node_whose_clock_is_ahead_ends_no_key() {
+    let store = memory();
+    let (one, ahead) = (node(&store, 1), node(&store, 2));
+    for (mode, format) in
+        [(Mode::Continuous, "C-{SEQ:4}"), (Mode::Strict, "S-{SEQ:4}"), (Mode::Snowflake, "F-{SEQ:19}")]
+    {
+        let client = Client::new(mode, format, 0);
+        let order = |now: UnixMillis| Order { now, ..client.order(1, Some("cart-1")) };
+        let (first, later) = (order(NOW), order(NOW.plus(Duration::from_secs(100_000))));
+        let given = texts(&one.issue(&first).await.expect("issued"));
+        assert_eq!(texts(&ahead.issue(&later).await.expect("issued")), given, "{mode:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -32,6 +32,11 @@ impl IdClock {
         Self { offset_ms: AtomicU64::new(now.saturating_sub(millis(monotonic))) }
     }
 
+    /// Whether it shows more than how long the process runs.
+    pub fn is_set(&self) -> bool {
+        self.offset_ms.load(Ordering::Acquire) > 0
+    }
+
     /// The time, in milliseconds since the epoch.
     pub fn now(&self, clock: &dyn Clock) -> u64 {
         self.offset_ms.load(Ordering::Acquire).saturating_add(millis(clock.monotonic()))

@@ -11,7 +11,7 @@ use std::{
 use arc_swap::{ArcSwapOption, Guard};
 
 use super::{IdClock, Layout, Sequencer};
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixMillis};
 
 /// The IDs of this process: the sequencer of the window that is held now, if one is, and the time that goes into IDs.
 #[derive(Debug)]
@@ -44,6 +44,11 @@ impl Ids {
     /// The time that goes into IDs, in milliseconds since the epoch.
     pub fn now(&self) -> u64 {
         self.id_clock.now(&*self.clock)
+    }
+
+    /// The same as a moment, where IDs begin at `epoch`: the clock of the store, which all nodes share. `None`: it is not known yet.
+    pub fn moment(&self, epoch: UnixMillis) -> Option<UnixMillis> {
+        self.id_clock.is_set().then(|| UnixMillis(epoch.0.saturating_add_unsigned(self.now())))
     }
 
     /// How long issuing could go on without another renewal.
