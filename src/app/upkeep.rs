@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::stores::Stores;
-use crate::{clock::Clock, lifecycle::Lifecycle, store::StoreError};
+use super::foundation::Foundation;
+use crate::{lifecycle::Lifecycle, store::StoreError};
 
 /// Reservations expire within a second of their time.
 const EXPIRE_EVERY: Duration = Duration::from_millis(500);
@@ -11,20 +11,23 @@ const EXPIRE_EVERY: Duration = Duration::from_millis(500);
 /// Expired idempotency records are ignored at once; this only gives their space back.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 
-pub(super) fn start(lifecycle: &Lifecycle, stores: &Stores, clock: &Arc<dyn Clock>) {
-    let (ledgers, clock_of_ledgers) = (Arc::clone(&stores.ledgers), Arc::clone(clock));
+pub(super) fn start(base: &Foundation) {
+    let Foundation { stores, clock, worker, config, background: lifecycle, .. } = base;
+    let (ledgers, clock) = (Arc::clone(&stores.ledgers), Arc::clone(clock));
     every(lifecycle, EXPIRE_EVERY, "expiring reservations", move || {
-        let (store, now) = (Arc::clone(&ledgers), clock_of_ledgers.now());
+        let (store, now) = (Arc::clone(&ledgers), clock.now());
         // A bounded number at a time, until none is left: more may expire at once than one call takes.
         async move {
             while store.expire_reservations(now).await? > 0 {}
             Ok(())
         }
     });
-    let (records, clock) = (Arc::clone(&stores.idempotency), Arc::clone(clock));
+    let (records, ids, epoch) =
+        (Arc::clone(&stores.idempotency), Arc::clone(worker.ids()), config.worker.epoch);
     every(lifecycle, FORGET_EVERY, "forgetting idempotency keys", move || {
-        let (store, now) = (Arc::clone(&records), clock.now());
+        let (store, now) = (Arc::clone(&records), ids.moment(epoch));
         async move {
+            let Some(now) = now else { return Ok(()) };
             while store.forget_expired(now).await? > 0 {}
             Ok(())
         }

@@ -22,10 +22,10 @@ const DEMO_TTL: Duration = Duration::from_secs(3600);
 impl App {
     /// Prints the profile and the addresses; to a person at a terminal, on the first start, also a command to paste.
     pub(super) async fn welcome(&self) -> Result<(), BuildError> {
-        let scheme = if self.config.listen.tls().is_some() { "https" } else { "http" };
+        let scheme = if self.base.config.listen.tls().is_some() { "https" } else { "http" };
         let api = self.address().map(|address| format!("{scheme}://{address}")).unwrap_or_default();
         let admin = self.admin_address().map(|address| format!("http://{address}")).unwrap_or_default();
-        let profile = self.config.profile();
+        let profile = self.base.config.profile();
         let mut lines = format!(
             "numgen {} - profile {profile} ({}{})\n  API    {api}  (documentation: {api}/docs)\n  admin  {admin}  (/livez /readyz /metrics)\n",
             env!("CARGO_PKG_VERSION"),
@@ -35,10 +35,10 @@ impl App {
                 Profile::Postgres => "PostgreSQL; local files in ",
                 Profile::Full => "Redis and PostgreSQL; local files in ",
             },
-            self.data_dir.path().display(),
+            self.base.data_dir.path().display(),
         );
         if std::io::stdout().is_terminal()
-            && self.data_dir.is_new()
+            && self.base.data_dir.is_new()
             && let Some(token) = self.demonstrate().await?
         {
             lines.push_str(&format!(
@@ -48,7 +48,7 @@ impl App {
         // Nobody may be reading: that is no reason not to serve.
         let mut stdout = std::io::stdout().lock();
         let _unread = stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush());
-        tracing::info!(%profile, node = self.node.as_str(), api, admin, "serving");
+        tracing::info!(%profile, node = self.base.node.as_str(), api, admin, "serving");
         Ok(())
     }
 
@@ -67,10 +67,10 @@ impl App {
             scopes: Scopes::from_claim("numbers:issue prefixes:read"),
             ttl: DEMO_TTL,
             prefixes: None,
-            issuer: self.config.jwt.issuer.as_deref(),
-            audience: self.config.jwt.audience.as_deref(),
+            issuer: self.base.config.jwt.issuer.as_deref(),
+            audience: self.base.config.jwt.audience.as_deref(),
         };
-        let token = auth::mint(secret, &grant, &*self.clock).map_err(|error| demo(error.into()))?;
+        let token = auth::mint(secret, &grant, &*self.base.clock).map_err(|error| demo(error.into()))?;
         // The one place that shows a token: to the person who started the service, in its own terminal.
         Ok(Some(token.reveal().clone()))
     }
