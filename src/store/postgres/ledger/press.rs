@@ -1,14 +1,14 @@
 //! The press: batches of different counters that wait at the same time are written by one statement, in one commit.
 //!
 //! Invariants:
-//! - one statement is under way at a time, and one or two that were committed ahead wait for the disk (`tempo.rs`); a batch is in one of them;
+//! - one statement is under way at a time, and at most two that were committed ahead wait for the disk (`tempo.rs`); a batch is in one of them;
 //! - `Refused` means that nothing of a batch was written and nothing will be; a connection that does not answer makes `Unknown`;
 //! - a batch that was committed ahead is followed by a barrier on the same connection; its seal is broken if that is not answered;
 //! - a connection that failed, or was left in the middle of an answer, is never used again.
 //!
 //! The statement is a transaction of its own, so it takes one round trip. Whoever finds a free hand writes at once, on its own task;
-//! those who come meanwhile share the next statement. Where batches are committed ahead on a slow disk, the hand works beside those who
-//! wait for it.
+//! those who come meanwhile share the next statement. On a slow disk that is committed ahead, and the hand works beside those who wait
+//! for the disk; on a fast one its commit waits.
 
 use std::{
     mem,
@@ -150,12 +150,13 @@ impl Hand {
         drop(kept);
     }
 
-    /// Writes those who wait: there are others, who would wait for their disk.
+    /// Writes those who wait.
     async fn go_on(self) {
         // Whoever is ready to join does so.
         tokio::task::yield_now().await;
         let jobs = self.next();
-        self.work(jobs, Commit::Ahead).await;
+        let commit = self.store.books().press.state().tempo.commit();
+        self.work(jobs, commit).await;
     }
 
     fn next(&self) -> Vec<Job> {
