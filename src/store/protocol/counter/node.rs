@@ -255,6 +255,8 @@ impl Node {
                     Followed::Present => Heard::Recover { wait_ms },
                     Followed::Newly => {
                         self.hand_back(self.handed_back.clone().iter());
+                        // What lies below the cursor, too: who knows of the segment alone would list all of it.
+                        self.untold = self.untold.iter().chain(self.used().iter()).collect();
                         Heard::Recover { wait_ms: 0 }
                     }
                     Followed::Left => Heard::Left,

@@ -541,6 +541,71 @@ fn who_speaks_too_late_and_of_another_generation_is_skipped_for() {
 }
 
 #[test]
+fn a_store_that_forgets_again_is_told_again_what_was_issued() {
+    let mut world = World::new(1);
+    world.ask(0, 1, true);
+    let node = &mut world.processes[0].node;
+    let segment = node.state().segment;
+    let issued = node.issue_locally(2, LIMITS.max).expect("a segment");
+    let ask = |node: &mut Node| {
+        node.ask(Ask {
+            count: 0,
+            claims: Vec::new(),
+            limits: LIMITS,
+            wants: None,
+            next_beat_ms: BEAT_MS,
+            leaves: false,
+            insists: false,
+        })
+    };
+    let told = ask(node);
+    assert_eq!(told.used, [issued]);
+    // The cursor passes the segment, which it goes on to hold.
+    let served = Reply::Taken {
+        generation: told.generation.expect("heard of"),
+        call: told.call,
+        outcome: Outcome::Drawn(Vec::new()),
+        claims: Vec::new(),
+        cursor: SequenceValue(1_000_000),
+        segment,
+        peers: Vec::new(),
+    };
+    node.hear(&told, served);
+    let quiet = ask(node);
+    assert_eq!(quiet.used, []);
+    node.hear(&quiet, Reply::Recover { generation: Generation(99), wait_ms: 0 });
+    assert_eq!(ask(node).used, [issued]);
+}
+
+#[test]
+fn a_skip_ends_at_nobodys_limit() {
+    // A limit of 0 is that of a node under grants, which bound what was lost.
+    for (max, is_skipped) in [(3, true), (0, false)] {
+        let mut world = World::new(2);
+        world.ask(0, 5, true);
+        world.ask(1, 0, true);
+        (world.counter, world.marker) = (None, None);
+        world.replid += 1;
+        for wait in [0, 0, SETTLING_MS] {
+            world.now += wait;
+            let take = world.processes[1].node.ask(Ask {
+                count: 0,
+                claims: Vec::new(),
+                limits: Limits { max: SequenceValue(max), ..LIMITS },
+                wants: None,
+                next_beat_ms: BEAT_MS,
+                leaves: false,
+                insists: false,
+            });
+            let reply = world.serve(&take);
+            world.deliver(Envelope { to: 1, take, reply });
+        }
+        let cursor = world.counter.as_ref().expect("a counter").cursor;
+        assert_eq!(cursor > SequenceValue(10_000), is_skipped, "{max}: {cursor:?}");
+    }
+}
+
+#[test]
 fn who_has_reported_and_gone_over_to_another_store_does_not_lift_this_one() {
     let mut world = World::new(2);
     world.ask(0, 5, true);

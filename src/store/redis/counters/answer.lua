@@ -147,7 +147,8 @@ local function lot(name)
   return math.fmod(tonumber(sub(name, 4), 16), LEAST_SKIP)
 end
 
--- Begins the generation: above everything that was reported, and above more than could have been lost where somebody is silent.
+-- Begins the generation: above everything that was reported, and above more than could have been lost where somebody is silent. That is
+-- not cut off at the limit, which is one caller's: others may have drawn above it. But a limit of 0 is that of a node under grants.
 local function resume()
   local recovery = counter.recovery
   counter.recovery = nil
@@ -161,9 +162,8 @@ local function resume()
       nodes = nodes + (recovery.known[id] and 0 or 1)
     end
     pass_to(later(recovery.highest, counter.base), {}, 'unconfirmed')
-    if silent > 0 then
-      local skipped = plus(counter.cursor, math.min(skip(nodes) + lot(generation), 2 ^ 53)) or MAX
-      pass_to(skipped < limits.max and skipped or limits.max, {}, 'skipped')
+    if silent > 0 and limits.max > ZERO then
+      pass_to(plus(counter.cursor, math.min(skip(nodes) + lot(generation), 2 ^ 53)) or MAX, {}, 'skipped')
     end
   end
   -- A store that came back after another one had stood in for it would answer an open call with what the other has given away.

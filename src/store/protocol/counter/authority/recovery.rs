@@ -63,15 +63,16 @@ impl Authority {
     }
 
     /// Begins the generation: above everything that was reported, and above more than could have been lost where somebody
-    /// is silent.
+    /// is silent. That is not cut off at `max`, which is one caller's: others may have drawn above it, and will again. But a `max` of 0
+    /// is that of a node under grants, where what was lost lies in a grant that nobody draws from any more.
     pub(super) fn resume(&mut self, generation: Generation, max: SequenceValue, now: u64) {
         if let Some(recovery) = self.recovery.take() {
             let silent = recovery.known.difference(&recovery.reported).count() as u64;
             let nodes = recovery.known.union(&recovery.reported).count() as u64;
             self.pass_to(recovery.highest.max(self.base), &RangeSet::new(), HoleReason::Unconfirmed, now);
-            if silent > 0 {
+            if silent > 0 && max > SequenceValue(0) {
                 let skip = self.skip(nodes, now).saturating_add(lot(generation));
-                let to = self.cursor.0.saturating_add(skip).min(max.0);
+                let to = self.cursor.0.saturating_add(skip);
                 self.pass_to(SequenceValue(to), &RangeSet::new(), HoleReason::Skipped, now);
             }
         }
