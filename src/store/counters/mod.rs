@@ -199,7 +199,9 @@ impl SharedCounters {
         loop {
             match self.desks.link.close(key, scheme, self.desks.identity.patience).await? {
                 Closed::Listed(listed) => return Ok(listed),
-                Closed::Settling { wait_ms } => self.pause(Duration::from_millis(wait_ms), until).await?,
+                Closed::Settling { wait_ms } => {
+                    self.pause("retire", Duration::from_millis(wait_ms), until).await?
+                }
             }
         }
     }
@@ -215,21 +217,28 @@ impl SharedCounters {
             let fenced = self.desks.link.fence(&counter, scheme, self.desks.identity.patience).await?;
             match fenced {
                 Fenced::At(highest) => return Ok(highest),
-                Fenced::Settling { wait_ms } => self.pause(Duration::from_millis(wait_ms), until).await?,
+                Fenced::Settling { wait_ms } => {
+                    self.pause("retire", Duration::from_millis(wait_ms), until).await?
+                }
                 Fenced::Unknown => {
                     // It exists, so that it knows where it began; it waits for a report.
                     let desk = self.desk_at(&counter, SequenceValue(0), scheme).await?;
                     self.beat(&desk).await;
-                    self.pause(ADVANCE_PAUSE, until).await?;
+                    self.pause("retire", ADVANCE_PAUSE, until).await?;
                 }
             }
         }
     }
 
     /// Waits so long, if that is not too long.
-    async fn pause(&self, pause: Duration, until: Instant) -> Result<(), StoreError> {
+    async fn pause(
+        &self,
+        operation: &'static str,
+        pause: Duration,
+        until: Instant,
+    ) -> Result<(), StoreError> {
         if Instant::now() + pause > until {
-            return Err(self.desks.late("retire"));
+            return Err(self.desks.late(operation));
         }
         sleep(pause).await;
         Ok(())
@@ -259,7 +268,12 @@ impl SharedCounters {
             let answer = self.desks.link.advance(&counter, to, self.desks.identity.patience).await?;
             let is_late = Instant::now() + ADVANCE_PAUSE > until;
             match answer {
-                Advance::Done => return Ok(Advanced::Done),
+                Advance::Done => {
+                    if self.desks.grants.is_none() {
+                        self.remember(&counter, base, to, until).await?;
+                    }
+                    return Ok(Advanced::Done);
+                }
                 Advance::Below(cursor) => return Ok(Advanced::Below(cursor)),
                 Advance::Held { node, alive } if !alive || is_late => return Ok(Advanced::Held { node }),
                 Advance::Unknown if is_late => {
@@ -273,6 +287,25 @@ impl SharedCounters {
                         .await;
                 }
             }
+        }
+    }
+
+    /// Has this process know that a counter stands at `to` or above, in memory and on disk: an authority that forgets it is told. Where
+    /// values are granted, whoever grants them knows.
+    async fn remember(
+        &self,
+        counter: &Counter,
+        base: SequenceValue,
+        to: SequenceValue,
+        until: Instant,
+    ) -> Result<(), StoreError> {
+        loop {
+            let desk = self.desk_at(counter, base, 0).await?;
+            self.beat(&desk).await;
+            if desk.work().node.seen() >= Some(to) {
+                return self.desks.write_down(&[desk]).await;
+            }
+            self.pause("advance", ADVANCE_PAUSE, until).await?;
         }
     }
 }

@@ -2,8 +2,11 @@
 
 use std::{thread, time::Duration};
 
+use serde_json::json;
+
 use super::{
-    ENOUGH, Fleet, Load, NORMAL_WITHIN, Pace, Source, Story, assert_accounted, counting, flaking, settled,
+    ENOUGH, Fleet, Load, NORMAL_WITHIN, Pace, SETTLING, Source, Story, assert_accounted, counting, flaking,
+    settled,
 };
 use crate::harness::{Data, RedisCluster, Sentinels, Stopwatch};
 
@@ -69,6 +72,57 @@ fn redis_comes_back_empty() {
     fleet.wait_normal("HOT", "FLUSHALL", &mut story);
     let lowest = story.observations().iter().map(|seen| seen.value).min().expect("values");
     assert!(lowest > before, "{lowest} after {before}");
+}
+
+/// A limit is raised, and who has drawn above it dies as Redis forgets. The others go by the old limit until somebody asks them: how far
+/// is skipped is not bounded by it.
+#[test]
+fn redis_is_emptied_and_who_drew_above_the_former_limit_is_gone() {
+    let redis = settled();
+    let mut fleet = Fleet::start(&redis.url(), 3);
+    let limited = |max: u64| json!({ "format": "N-{SEQ:9}", "mode": "continuous", "max_seq": max });
+    fleet.register("HOT", &limited(90));
+    let mut story = Story::default();
+    for index in 0..3 {
+        assert!(fleet.draw(index, "HOT", 30, &mut story).is_some());
+    }
+    let changed = fleet.caller(2).send("PUT", "/prefix-configs/HOT", &[], Some(&limited(1_000_000)));
+    changed.expect(200);
+    thread::sleep(Duration::from_secs(6));
+    assert!(fleet.draw(2, "HOT", 20, &mut story).is_some());
+    fleet.kill_9(2);
+    redis.cli(&["FLUSHALL"]);
+    thread::sleep(SETTLING);
+    for index in 0..2 {
+        Stopwatch::wait_until(NORMAL_WITHIN, "drawn from Redis again", || {
+            thread::sleep(Duration::from_millis(20));
+            fleet.draw(index, "HOT", 10, &mut story) == Some(Source::Primary)
+        });
+    }
+    story.assert_unique();
+}
+
+/// An import was acknowledged, and whoever acknowledged it lives.
+#[test]
+fn redis_is_emptied_right_after_a_counter_was_advanced() {
+    let redis = settled();
+    let fleet = Fleet::start(&redis.url(), 2);
+    fleet.register("HOT", &counting());
+    let mut story = Story::default();
+    assert!(fleet.draw(1, "HOT", 1, &mut story).is_some());
+    let advance = json!({ "to": 500_000 });
+    let mut caller = fleet.caller(0);
+    Stopwatch::wait_until(NORMAL_WITHIN, "advanced", || {
+        caller.post("/sequences/HOT/advance", &advance).status == 200
+    });
+    redis.cli(&["FLUSHALL"]);
+    let mut after = Story::default();
+    Stopwatch::wait_until(NORMAL_WITHIN, "drawn from Redis again", || {
+        thread::sleep(Duration::from_millis(20));
+        fleet.draw(1, "HOT", 1, &mut after) == Some(Source::Primary)
+    });
+    let primary = after.observations().iter().map(|seen| seen.value).max().expect("a value");
+    assert!(primary > 500_000, "{primary}");
 }
 
 /// Who has drawn from a counter has given it up since: it is on disk, and nowhere else.

@@ -52,6 +52,28 @@ async fn a_counter_at_rest_is_told_by_the_next_process() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_advanced_is_told_to_a_store_that_was_emptied() {
+    for restarts in [false, true] {
+        let server = Server::new();
+        let mut a = rested(&server).await;
+        let b = Process::start(&server, "b", &Arc::default()).await;
+        let to = SequenceValue(50_000);
+        let advanced = a.counters.advance(counter(), SequenceValue(0), to, "op".into(), UnixMillis(0)).await;
+        assert_eq!(advanced.expect("answered"), Advanced::Done);
+        server.restart(Memory::default());
+        if restarts {
+            let disk = a.crash().await;
+            a = Process::start(&server, "a", &disk).await;
+        }
+        b.take(vec![plain(1)]).await;
+        sleep(SETTLED).await;
+        let next = b.next().await;
+        assert!(next > to.0, "{next}");
+        assert_eq!(a.next().await, next + 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_draws_while_it_is_reported_goes_on() {
     let server = Server::new();
     let a = rested(&server).await;
