@@ -109,7 +109,7 @@ fn wanted(object: &mut Object, key: Option<String>, request: &Incoming<'_>) -> R
 
 /// A document date that is not one, or lies outside the years that formats tell apart.
 #[derive(Debug)]
-struct NotADocumentDate;
+pub(super) struct NotADocumentDate;
 
 impl Localized for NotADocumentDate {
     fn localized(&self, language: Language) -> String {
@@ -120,7 +120,8 @@ impl Localized for NotADocumentDate {
     }
 }
 
-fn document_date(text: &str) -> Result<NaiveDate, NotADocumentDate> {
+/// A date as documents bear it, `YYYY-MM-DD`.
+pub(super) fn document_date(text: &str) -> Result<NaiveDate, NotADocumentDate> {
     use chrono::Datelike;
     let digit_or_dash =
         |(at, byte): (usize, u8)| if matches!(at, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() };
@@ -138,7 +139,7 @@ async fn issue(
     let wanted = wanted.ok_or(Error::Internal("a checked field is missing"))?;
     claims.may_touch(wanted.key.as_str())?;
     let now = parts.clock.now();
-    let unregistered = || Error::IssueUnregistered(wanted.key.clone());
+    let unregistered = || request::without_rule(parts, Error::IssueUnregistered(wanted.key.clone()));
     let rule = parts.rules.get(wanted.key.as_str()).ok_or_else(unregistered)?;
     if wanted.reserve.is_some() && rule.rule().mode != Mode::Strict {
         let message = Message::new("only strict prefixes can reserve", "只有 strict 前缀可以预留");

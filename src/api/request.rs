@@ -13,7 +13,7 @@ use crate::{
     middleware::context::Context,
     prefix_key::PrefixKey,
     rules::CompiledRule,
-    store::{AuditAction, AuditDetails, AuditEntry, Author, Note},
+    store::{AuditAction, AuditDetails, AuditEntry, Author, Note, StoreError},
 };
 
 /// No layer named one.
@@ -98,7 +98,17 @@ pub(super) fn caller(context: Option<&Context>, scope: Scope) -> Result<&Arc<Cla
 
 /// The rule in force under `key`, for routes where a missing one is 404.
 pub(super) fn rule(parts: &Parts, key: &PrefixKey) -> Result<Arc<CompiledRule>, Error> {
-    parts.rules.get(key.as_str()).ok_or_else(|| Error::NotRegistered(key.clone()))
+    parts.rules.get(key.as_str()).ok_or_else(|| without_rule(parts, Error::NotRegistered(key.clone())))
+}
+
+/// What is said of a key that has no rule: `unregistered`, unless nobody knows yet which have one.
+pub(super) fn without_rule(parts: &Parts, unregistered: Error) -> Error {
+    if parts.rules.is_blank() {
+        StoreError::Unavailable { store: "shared", operation: "rules", source: "none were read yet".into() }
+            .into()
+    } else {
+        unregistered
+    }
 }
 
 /// An absent `Content-Type` counts as JSON; anything that names another type does not.

@@ -106,6 +106,7 @@ impl Follower {
             registry.take_in(&copy.records);
             (mark, footing) = (copy.mark, Footing::Copy(copy.saved_at));
         }
+        registry.note_blank(footing == Footing::Nothing);
         let following = Arc::new(Following(Mutex::new(footing)));
         Ok(Self {
             registry,
@@ -171,6 +172,7 @@ impl Follower {
                 continue;
             }
             self.following.set(Footing::Register);
+            self.registry.note_blank(false);
             if news.more == More::Writes && empty < PATIENCE {
                 continue;
             }

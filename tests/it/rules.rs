@@ -130,6 +130,14 @@ fn a_node_starts_while_redis_is_away_and_says_what_it_knows() {
     assert!(rules.starts_with("local copy from 20") && said["status"] == "degraded", "{said}");
     assert!(said["components"]["redis"].as_str().expect("a text").starts_with("away"), "{said}");
     assert_eq!(format_at(&server, "EVT").as_deref(), Some("EVT-{SEQ:4}"));
+    // One that has no copy does not say of any that it is not there.
+    let blank = Site::new().with("NUMGEN_REDIS_URL", &redis.url()).start_unready();
+    Stopwatch::wait_until(Duration::from_secs(20), "it listens", || blank.admin("/readyz").is_ok());
+    let mut caller = blank.caller();
+    for target in ["/numbers/EVT", "/prefix-configs/EVT", "/sequences/EVT"] {
+        caller.get(target).expect_problem(503, "StorageUnavailable");
+    }
+    drop(blank);
     redis.start_again(Data::Kept);
     Stopwatch::wait_until(Duration::from_secs(30), "caught up", || {
         readyz(&server).1["components"]["rules"] == "ok"
