@@ -11,7 +11,7 @@ use std::{
 
 use governor::{
     Quota, RateLimiter, clock,
-    middleware::NoOpMiddleware,
+    middleware::StateInformationMiddleware,
     nanos::Nanos,
     state::{InMemoryState, NotKeyed},
 };
@@ -40,7 +40,7 @@ fn nanos(duration: Duration) -> u64 {
 pub(super) struct Bucket {
     policy: Policy,
     per_second: NonZeroU32,
-    limiter: RateLimiter<NotKeyed, InMemoryState, Monotonic, NoOpMiddleware<Nanos>>,
+    limiter: RateLimiter<NotKeyed, InMemoryState, Monotonic, StateInformationMiddleware>,
     clock: Arc<dyn Clock>,
     /// Monotonic nanoseconds; 0 while nothing has been refused, so that looking costs one load.
     empty_until: AtomicU64,
@@ -49,7 +49,7 @@ pub(super) struct Bucket {
 impl Bucket {
     pub(super) fn new(policy: Policy, per_second: NonZeroU32, clock: Arc<dyn Clock>) -> Self {
         let quota = Quota::per_second(per_second);
-        let limiter = RateLimiter::direct_with_clock(quota, Monotonic(Arc::clone(&clock)));
+        let limiter = RateLimiter::direct_with_clock(quota, Monotonic(Arc::clone(&clock))).with_middleware();
         Self { policy, per_second, limiter, clock, empty_until: AtomicU64::new(0) }
     }
 
@@ -59,7 +59,7 @@ impl Bucket {
 
     /// Takes one.
     pub(super) fn take(&self) -> Result<(), Exceeded> {
-        self.limiter.check().map_err(|refusal| {
+        self.limiter.check().map(drop).map_err(|refusal| {
             let wait = refusal.wait_time_from(Nanos::new(nanos(self.clock.coarse_monotonic())));
             self.exceeded(1, wait)
         })
@@ -68,7 +68,7 @@ impl Bucket {
     /// Takes `asked` at once, or nothing.
     pub(super) fn take_many(&self, asked: NonZeroU32) -> Result<(), Exceeded> {
         match self.limiter.check_n(asked) {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(_left)) => Ok(()),
             Ok(Err(refusal)) => {
                 let wait = refusal.wait_time_from(Nanos::new(nanos(self.clock.coarse_monotonic())));
                 Err(self.exceeded(asked.get(), wait))
@@ -79,10 +79,13 @@ impl Bucket {
 
     /// Takes one after the fact; once there is none left, [`Bucket::ensure_left`] refuses until there is.
     pub(super) fn charge(&self) {
-        if let Err(exceeded) = self.take() {
-            let until = self.clock.coarse_monotonic() + exceeded.retry_after;
-            self.empty_until.store(nanos(until), Ordering::Relaxed);
-        }
+        let now = self.clock.coarse_monotonic();
+        let wait = match self.limiter.check() {
+            Ok(left) if left.remaining_burst_capacity() > 0 => return,
+            Ok(left) => left.quota().replenish_interval(),
+            Err(refusal) => refusal.wait_time_from(Nanos::new(nanos(now))),
+        };
+        self.empty_until.store(nanos(now + wait), Ordering::Relaxed);
     }
 
     /// Refuses while the allowance is known to be used up; takes nothing.
