@@ -6,14 +6,15 @@
 pub struct Prefixes(Box<[Glob]>);
 
 impl Prefixes {
-    /// Takes the patterns as the claim lists them.
+    /// Takes the patterns as the claim lists them. Blanks around a pattern and empty patterns do not count: no prefix key has any.
     pub fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Self {
-        Self(patterns.into_iter().map(Glob::new).collect())
+        let patterns = patterns.into_iter().map(str::trim).filter(|pattern| !pattern.is_empty());
+        Self(patterns.map(Glob::new).collect())
     }
 
-    /// Reads `A*,B*`; blanks around a pattern and empty patterns do not count.
+    /// Reads `A*,B*`.
     pub fn parse(list: &str) -> Self {
-        Self::new(list.split(',').map(str::trim).filter(|pattern| !pattern.is_empty()))
+        Self::new(list.split(','))
     }
 
     /// Whether any pattern matches the whole of `text`.
@@ -83,6 +84,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn blanks_and_empty_patterns_do_not_count() {
+        for prefixes in [Prefixes::parse(" A* ,, B*,"), Prefixes::new([" A* ", "", "B*"])] {
+            assert!(prefixes.iter().eq(["A*", "B*"]), "{prefixes:?}");
+        }
+    }
 
     #[test]
     fn stars_and_question_marks() {

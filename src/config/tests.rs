@@ -266,7 +266,7 @@ fn the_file_is_strict_and_never_repeated() {
         ),
         (
             "segment_size = 1.5",
-            "key segment_size of numgen.toml: give a text, a number or a list of texts, not float",
+            "key segment_size of numgen.toml: \"1.5\" is invalid, expected: whole number from 1 to 1000000",
         ),
         (
             "segment_size = 0",
@@ -275,6 +275,8 @@ fn the_file_is_strict_and_never_repeated() {
     ] {
         assert_eq!(file_error(content), expected);
     }
+    let source = FixedSource::new().file("numgen.toml", "otel_traces_sampler_arg = 0.25\notel_traces_sampler = 'traceidratio'\notel_exporter_otlp_endpoint = 'http://localhost:4318'");
+    assert_eq!(load(&flags(&[]), &source).unwrap().0.traces.sampler_arg, 0.25);
     let syntax = file_error("listen = '127.0.0.1:1'\njwt_secret = 'canary");
     assert!(syntax.starts_with("numgen.toml, line 2, column "), "{syntax}");
     assert!(!syntax.contains("canary"), "{syntax}");

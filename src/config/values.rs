@@ -271,13 +271,14 @@ fn as_text(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Float(number) => Some(number.to_string()),
         toml::Value::Boolean(truth) => Some(truth.to_string()),
         toml::Value::Datetime(moment) => Some(moment.to_string()),
         toml::Value::Array(items) => {
             let texts: Option<Vec<_>> = items.iter().map(as_text).collect();
             texts.map(|texts| texts.join(","))
         }
-        toml::Value::Float(_) | toml::Value::Table(_) => None,
+        toml::Value::Table(_) => None,
     }
 }
 
