@@ -27,6 +27,22 @@ fn write(server: &TestServer, lines: &str) -> String {
 }
 
 #[test]
+fn what_begins_higher_is_not_counted_as_moved() {
+    let server = TestServer::start();
+    let mut caller = server.caller();
+    caller.register("R", &json!({ "format": "R-{SEQ:4}" }));
+    caller.post("/sequences/R/advance", &json!({ "to": 50 })).expect(200);
+    // Its periods begin above what the former counter issued, whose numbers may look like theirs.
+    let changed = json!({ "format": "{year}R-{SEQ:4}", "reset": "yearly" });
+    caller.send("PUT", "/prefix-configs/R", &[], Some(&changed)).expect(200);
+    let file = write(&server, "2020R-0007\n2021R-0009\n");
+    let (code, done, note) = run(&server, &["R", &file]);
+    assert_eq!(code, Some(0), "{note}");
+    assert_eq!(done.matches("not begun, stays").count(), 2, "{done}");
+    assert!(note.contains("2 numbers in 2 counters; 0 counters moved"), "{note}");
+}
+
+#[test]
 fn counters_go_on_above_the_highest_of_each_period() {
     let server = TestServer::start();
     let mut caller = server.caller();

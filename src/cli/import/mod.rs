@@ -103,15 +103,16 @@ pub(super) async fn run(
     }
     let voids = if options.void_passed { Voids::Allowed } else { Voids::Refused };
     let steps = plan(&reader.rule, &numbers.tallies, &sequences, voids)?;
+    let mut moved = 0;
     for step in &steps {
         let to = match (step.movement, options.dry_run) {
             (Movement::Stays, _) => None,
             (Movement::Moves | Movement::Voids(_), true) => Some(step.tally.highest),
             (Movement::Moves | Movement::Voids(_), false) => advance(&remote, &path, step).await?,
         };
+        moved += usize::from(to.is_some());
         writeln!(terminal.out, "{}", summary(&options.prefix_key, step, to))?;
     }
-    let moved = steps.iter().filter(|step| step.movement != Movement::Stays).count();
     let (count, periods) = (numbers.count(), steps.len());
     let done = if options.dry_run { "would be moved; nothing was changed" } else { "moved" };
     writeln!(terminal.err, "{count} numbers in {periods} counters; {moved} counters {done}")?;
