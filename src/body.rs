@@ -21,7 +21,7 @@ pub enum ReadError {
     #[error("the body is longer than {} KiB", MAX_BODY_BYTES / 1024)]
     TooLarge,
     /// It did not arrive in time.
-    #[error("the body did not arrive within {} s", .0.as_secs())]
+    #[error("the body did not arrive within {} s", .0.as_secs_f64())]
     TooSlow(Duration),
     /// The connection broke, or the framing is wrong.
     #[error("the body could not be read")]
@@ -33,7 +33,9 @@ impl Localized for ReadError {
         match (language, self) {
             (Language::English, _) => self.to_string(),
             (Language::Chinese, Self::TooLarge) => format!("请求体超过 {} KiB", MAX_BODY_BYTES / 1024),
-            (Language::Chinese, Self::TooSlow(limit)) => format!("请求体未能在 {} 秒内到达", limit.as_secs()),
+            (Language::Chinese, Self::TooSlow(limit)) => {
+                format!("请求体未能在 {} 秒内到达", limit.as_secs_f64())
+            }
             (Language::Chinese, Self::Broken(_)) => "无法读取请求体".to_owned(),
         }
     }

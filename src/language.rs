@@ -39,7 +39,8 @@ impl Language {
             } else {
                 continue;
             };
-            let weight = parameters.trim().strip_prefix("q=").map_or(1.0, |q| {
+            let weight = parameters.trim().strip_prefix(['q', 'Q']).and_then(|rest| rest.strip_prefix('='));
+            let weight = weight.map_or(1.0, |q| {
                 q.trim().parse::<f32>().ok().filter(|q| (0.0..=1.0).contains(q)).unwrap_or(0.0)
             });
             if weight > 0.0 && best.is_none_or(|(heaviest, _)| weight > heaviest) {
@@ -75,6 +76,8 @@ mod tests {
             ("fr", English),
             ("zh;q=nonsense", English),
             ("ZH-hans", Chinese),
+            ("en;q=0.1,zh;Q=0", English),
+            ("zh;Q=0.2,en;q=0.1", Chinese),
         ] {
             assert_eq!(Language::negotiate([header]), expected, "{header}");
         }

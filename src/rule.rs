@@ -167,7 +167,7 @@ impl RuleDraft {
         // The one place to add a field: here, in `RuleDraft`, in `Rule` and in its `Serialize`.
         Self {
             prefix_key: object.parsed("prefix_key", PrefixKey::parse),
-            format: object.text("format"),
+            format: object.any_text("format"),
             seq_length: object
                 .unsigned("seq_length", 1..=20)
                 .map(|length| u8::try_from(length).unwrap_or(u8::MAX)),
@@ -348,7 +348,7 @@ fn zone(name: &str) -> Result<Tz, UnknownZone> {
         let near = |zone: &Tz| {
             (strsim::osa_distance(&name.to_lowercase(), &zone.name().to_lowercase()), zone.name())
         };
-        let nearest = (name.len() <= 40).then(|| TZ_VARIANTS.iter().map(near).min()).flatten();
+        let nearest = (3..=40).contains(&name.len()).then(|| TZ_VARIANTS.iter().map(near).min()).flatten();
         UnknownZone(nearest.filter(|(distance, _)| *distance <= 3).map(|(_, name)| name))
     })
 }

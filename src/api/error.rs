@@ -71,10 +71,13 @@ pub enum Error {
     #[error(transparent)]
     Decode(#[from] NotDecodable),
     /// `advance` below the cursor.
-    #[error("the counter stands at {last} already: `to` must not be below it")]
+    #[error("{}", match .last {
+        Some(last) => format!("the counter stands at {last} already: `to` must not be below it"),
+        None => "`to` lies below where the counter begins".to_owned(),
+    })]
     BelowHighWater {
-        /// Where it stands.
-        last: SequenceValue,
+        /// Where it stands; `None` where it has not moved: where a counter begins is told to nobody.
+        last: Option<SequenceValue>,
     },
     /// `advance` of a strict counter over more integers than one call may void.
     #[error(
@@ -160,9 +163,10 @@ impl Localized for Error {
                     "这是临时号码，从第 {position} 位起不符合格式，转正（/temporary-numbers）之前不含任何信息"
                 )
             }
-            (Language::Chinese, Self::BelowHighWater { last }) => {
+            (Language::Chinese, Self::BelowHighWater { last: Some(last) }) => {
                 format!("计数器已到 {last}，`to` 不得低于该值")
             }
+            (Language::Chinese, Self::BelowHighWater { last: None }) => "`to` 低于计数器的起点".to_owned(),
             (Language::Chinese, Self::AdvanceTooFar { limit }) => {
                 format!("strict 计数器每次最多前移 {limit}，因为跳过的每个整数都会成为台账中的作废行")
             }

@@ -1,12 +1,12 @@
 //! `POST /formats/preview`: what a rule would issue, without storing or drawing anything.
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use http::{Response, StatusCode};
 use serde_json::json;
 
 use super::{
     Error, Parts,
-    numbers::{Wishes, order},
+    numbers::{Wishes, document_date, order},
     prefix_configs::warnings_to_json,
     request::Incoming,
 };
@@ -15,10 +15,11 @@ use crate::{
     body::{self, Body},
     calendar,
     clock::UnixMillis,
+    json::{Invalid, Message},
     language::{Language, Localized},
     prefix_key::PrefixKey,
     rule::RuleDraft,
-    rules::Moment,
+    rules::{Moment, UseError, require_seq},
 };
 
 /// The most numbers of one preview.
@@ -36,6 +37,7 @@ pub(super) async fn preview(parts: &Parts, request: &Incoming<'_>) -> Result<Res
     // A rule that has fewer left is none the worse for it, unless somebody asked for so many.
     let (count, at_least) = wanted.map_or((USUAL_COUNT, 1), |count| (count, count));
     let draft = RuleDraft::from_json(&mut object);
+    require_seq(&draft)?;
     object.finish()?;
     if let Some(key) = &draft.prefix_key {
         claims.may_touch(key.as_str())?;
@@ -45,6 +47,12 @@ pub(super) async fn preview(parts: &Parts, request: &Incoming<'_>) -> Result<Res
     let at = at.unwrap_or(Moment::Now(parts.clock.now()));
     let wishes = Wishes { count, ..Wishes::default() };
     let local = preview.rule.local(at);
+    if !calendar::YEARS.contains(&local.year()) {
+        return Err(Invalid::of("at", Message::of(&NotAMoment)).into());
+    }
+    if let Some(since) = preview.rule.told_since().filter(|since| local.date() < *since) {
+        return Err(Invalid::of("at", Message::of(&UseError::Untold { since })).into());
+    }
     let order = order(&preview.rule, local, &claims.subject, parts.clock.now(), wishes);
     let numbers = parts.engine.preview(&order, at_least).map_err(|error| match draft.prefix_key {
         Some(_) => error,
@@ -76,16 +84,14 @@ impl Localized for NotAMoment {
 }
 
 /// A date, which is a document date, or an RFC 3339 time.
+///
+/// In which year a time lies is the rule's to say.
 fn moment(text: &str) -> Result<Moment, NotAMoment> {
-    use chrono::Datelike;
-    let moment = match text.parse::<NaiveDate>() {
-        Ok(date) => (Moment::Document(date), date.year()),
-        Err(_) => {
-            let time = DateTime::parse_from_rfc3339(text).map_err(|_| NotAMoment)?.with_timezone(&Utc);
-            (Moment::Now(UnixMillis::from(time)), time.year())
-        }
-    };
-    if calendar::YEARS.contains(&moment.1) { Ok(moment.0) } else { Err(NotAMoment) }
+    if let Ok(date) = document_date(text) {
+        return Ok(Moment::Document(date));
+    }
+    let time = DateTime::parse_from_rfc3339(text).map_err(|_| NotAMoment)?;
+    Ok(Moment::Now(UnixMillis::from(time.with_timezone(&Utc))))
 }
 
 #[cfg(test)]
@@ -96,7 +102,7 @@ mod tests {
     fn a_moment_is_a_date_or_a_time() {
         assert!(matches!(moment("2026-11-22"), Ok(Moment::Document(_))));
         assert!(matches!(moment("2026-11-22T02:10:27+08:00"), Ok(Moment::Now(_))));
-        for wrong in ["", "yesterday", "2026-11-22T02:10:27", "1999-01-01", "2100-01-01T00:00:00Z"] {
+        for wrong in ["", "yesterday", "2026-11-22T02:10:27", "2026-2-3", "1999-01-01", "2100-01-01"] {
             assert!(moment(wrong).is_err(), "{wrong}");
         }
     }

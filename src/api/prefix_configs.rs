@@ -14,7 +14,7 @@ use crate::{
     language::{Language, Localized},
     prefix_key::PrefixKey,
     rule::RuleDraft,
-    rules::{CompiledRule, IfMatch, Saved, Warning},
+    rules::{CompiledRule, IfMatch, Saved, Warning, require_seq},
 };
 
 /// `POST /prefix-configs` and `POST /prefix-configs/{prefixKey}`.
@@ -92,6 +92,7 @@ fn draft<'a>(
         (Some(path), _) => Some(path),
         (None, body) => required(&mut object, "prefix_key", body),
     };
+    require_seq(&draft)?;
     object.finish()?;
     let key = key.ok_or(Error::Internal("a checked field is missing"))?;
     claims.may_touch(key.as_str())?;

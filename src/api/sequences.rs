@@ -98,6 +98,7 @@ pub(super) async fn advance(
     key: &str,
 ) -> Result<Response<Body>, Error> {
     let (claims, key) = request.caller_of(Scope::SequencesWrite, key)?;
+    request.query()?.finish()?;
     let mut object = request.object()?;
     let to = object.u64("to");
     let to = required(&mut object, "to", to);
@@ -132,7 +133,7 @@ pub(super) async fn advance(
     let (counter, bounds) = (usable.counter(), usable.bounds());
     let lowest = bounds.base.max(bounds.floor);
     if to < lowest {
-        return Err(Error::BelowHighWater { last: lowest });
+        return Err(Error::BelowHighWater { last: None });
     }
     let (period, actor) = (counter.period.clone(), Arc::clone(&claims.subject));
     let details = AuditDetails { period: named(&period), to: Some(to), ..AuditDetails::default() };
@@ -151,7 +152,9 @@ pub(super) async fn advance(
                 json!({"prefix_key": key.as_str(), "period": period.as_str(), "last_value": to.to_string()});
             Ok(body::json(StatusCode::OK, document.to_string()))
         }
-        Advanced::Below(last) => Err(Error::BelowHighWater { last }),
+        Advanced::Below(last) => {
+            Err(Error::BelowHighWater { last: Some(last).filter(|last| *last > lowest) })
+        }
         Advanced::TooFar { limit } => Err(Error::AdvanceTooFar { limit }),
         Advanced::Held { node } => Err(Error::StateConflict(Message::new(
             format!(
@@ -220,6 +223,7 @@ pub(super) async fn abandon(
     key: &str,
 ) -> Result<Response<Body>, Error> {
     let (claims, key) = request.caller_of(Scope::SequencesWrite, key)?;
+    request.query()?.finish()?;
     let mut object = request.object()?;
     let (node, from, to) = (object.text("node"), object.u64("from"), object.u64("to"));
     let period = object.text("period");

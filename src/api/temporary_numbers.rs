@@ -65,6 +65,7 @@ pub(super) async fn resolve(
     number: &str,
 ) -> Result<Response<Body>, Error> {
     let claims = request.caller(Scope::ConflictsWrite)?;
+    request.query()?.finish()?;
     let mut object = request.object()?;
     let action = object.choice("action", &[("assign", Action::Assign), ("void", Action::Void)]);
     let action = required(&mut object, "action", action);

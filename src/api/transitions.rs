@@ -48,6 +48,7 @@ pub(super) async fn confirm(
     number: &str,
 ) -> Result<Response<Body>, Error> {
     request.caller(Scope::NumbersIssue)?;
+    request.query()?.finish()?;
     request.optional_object()?.finish()?;
     step(parts, request, key, number, Transition::Confirm).await
 }
@@ -59,6 +60,7 @@ pub(super) async fn void(
     number: &str,
 ) -> Result<Response<Body>, Error> {
     request.caller(Scope::NumbersIssue)?;
+    request.query()?.finish()?;
     let mut object = request.optional_object()?;
     let reason = reason(&mut object);
     object.finish()?;

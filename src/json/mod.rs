@@ -90,17 +90,20 @@ impl Object {
 
     /// A text. U+0000 is in none: not every store can keep it.
     pub fn text(&mut self, name: &'static str) -> Option<String> {
+        let text = self.any_text(name)?;
+        if text.contains('\0') {
+            let english = "must not contain the character U+0000";
+            self.error(name, Message::new(english, "不得包含字符 U+0000"));
+            return None;
+        }
+        Some(text)
+    }
+
+    /// A text of any characters: the caller sees to it which may be there.
+    pub fn any_text(&mut self, name: &'static str) -> Option<String> {
         let value = self.take(name)?;
         match Kind::of(&value) {
-            Kind::Text => {
-                let text = self.decode(name, &value)?;
-                if text.contains('\0') {
-                    let english = "must not contain the character U+0000";
-                    self.error(name, Message::new(english, "不得包含字符 U+0000"));
-                    return None;
-                }
-                Some(text)
-            }
+            Kind::Text => self.decode(name, &value),
             other @ (Kind::Null | Kind::Boolean | Kind::Number | Kind::Array | Kind::Object) => {
                 self.error(
                     name,
@@ -251,6 +254,9 @@ impl Object {
                     format!("unknown field; did you mean {near}?"),
                     format!("未知字段；是否想写 {near}？"),
                 ),
+                None if self.asked.is_empty() => {
+                    Message::new("unknown field; none are known here", "未知字段；此处没有可用字段")
+                }
                 None => {
                     let known = self.asked.join(", ");
                     Message::new(

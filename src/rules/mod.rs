@@ -80,4 +80,5 @@ pub use error::{Reappearance, SaveError, UseError, Warning};
 pub use if_match::IfMatch;
 pub use refresh::{Follower, Following, Footing};
 pub use registry::{Loaded, Misunderstood, Page, Registry, Settings};
+pub use resolve::require_seq;
 pub use save::{Preview, Saved, Status, Visible};

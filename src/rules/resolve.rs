@@ -20,6 +20,15 @@ pub(super) struct Kept<'a> {
     pub(super) begun_at: Option<SequenceValue>,
 }
 
+/// Refuses a draft without `{SEQ}`: that is said before anything else that is wrong with a rule, unknown fields too.
+///
+/// # Errors
+///
+/// `SaveError::Format`.
+pub fn require_seq(draft: &RuleDraft) -> Result<(), SaveError> {
+    Ok(draft.format.as_deref().map_or(Ok(()), Template::require_seq)?)
+}
+
 /// Works out the rule that `draft` stands for.
 ///
 /// # Errors

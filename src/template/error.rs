@@ -123,11 +123,8 @@ pub enum FormatError {
         position: usize,
     },
     /// A `seq_length` that is not 1 to 20.
-    #[error("seq_length {given} is not a whole number from 1 to {}", Template::MAX_SEQ_WIDTH)]
-    SeqLength {
-        /// The `seq_length`.
-        given: u8,
-    },
+    #[error("seq_length must be a whole number from 1 to {}", Template::MAX_SEQ_WIDTH)]
+    SeqLength,
     /// `{SEQ:N}` and another `seq_length`.
     #[error(
         "seq_length {seq_length} disagrees with {{SEQ:{width}}} at position {position}: give one of them, or the same \
@@ -165,7 +162,7 @@ impl FormatError {
     pub const fn kind(&self) -> FormatErrorKind {
         match self {
             Self::MissingSeq { .. } => FormatErrorKind::MissingSeq,
-            Self::Length { .. } | Self::SeqLength { .. } => FormatErrorKind::InvalidLength,
+            Self::Length { .. } | Self::SeqLength => FormatErrorKind::InvalidLength,
             Self::LengthDisagrees { .. } => FormatErrorKind::Validation,
             Self::TooLong { .. }
             | Self::Character { .. }
@@ -183,7 +180,7 @@ impl FormatError {
     /// Where in the format, in characters from 1, if it is at one place.
     pub const fn position(&self) -> Option<usize> {
         match self {
-            Self::TooLong { .. } | Self::SeqLength { .. } | Self::MissingSeq { hint: None } => None,
+            Self::TooLong { .. } | Self::SeqLength | Self::MissingSeq { hint: None } => None,
             Self::MissingSeq {
                 hint: Some(SeqHint::Misspelt { position, .. } | SeqHint::Escaped { position }),
             }
@@ -204,7 +201,7 @@ impl FormatError {
     /// The field of the rule that is wrong: `format` or `seq_length`.
     pub const fn field(&self) -> &'static str {
         match self {
-            Self::SeqLength { .. } | Self::LengthDisagrees { .. } => "seq_length",
+            Self::SeqLength | Self::LengthDisagrees { .. } => "seq_length",
             Self::MissingSeq { .. }
             | Self::TooLong { .. }
             | Self::Character { .. }
@@ -263,9 +260,7 @@ impl FormatError {
             Self::Length { given, position } => {
                 format!("格式第 {position} 位的长度 {given:?} 不是 1 至 {} 的整数", Template::MAX_SEQ_WIDTH)
             }
-            Self::SeqLength { given } => {
-                format!("seq_length {given} 不是 1 至 {} 的整数", Template::MAX_SEQ_WIDTH)
-            }
+            Self::SeqLength => format!("seq_length 须为 1 至 {} 的整数", Template::MAX_SEQ_WIDTH),
             Self::LengthDisagrees { seq_length, width, position } => format!(
                 "seq_length {seq_length} 与格式第 {position} 位的 {{SEQ:{width}}} 不一致，请只写一个，或使两者相同"
             ),

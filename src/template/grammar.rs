@@ -15,20 +15,23 @@ use super::{
 
 /// Parses a format; `Template::parse` says in which order errors come.
 pub(super) fn parse(text: &str, seq_length: Option<u8>) -> Result<Template, FormatError> {
-    if !mentions_seq(text) {
-        return Err(FormatError::MissingSeq { hint: seq_hint(text) });
-    }
+    require_seq(text)?;
     if text.len() > Template::MAX_LEN {
         return Err(FormatError::TooLong { bytes: text.len() });
     }
-    if let Some(given) = seq_length.filter(|length| !(1..=Template::MAX_SEQ_WIDTH).contains(length)) {
-        return Err(FormatError::SeqLength { given });
+    if seq_length.is_some_and(|length| !(1..=Template::MAX_SEQ_WIDTH).contains(&length)) {
+        return Err(FormatError::SeqLength);
     }
     let mut builder = Builder::new(text, seq_length);
     for (at, token) in Tokens::of(text) {
         builder.add(at, token)?;
     }
     builder.finish()
+}
+
+/// Refuses a text in which nobody tried to write `{SEQ}`.
+pub(super) fn require_seq(text: &str) -> Result<(), FormatError> {
+    if mentions_seq(text) { Ok(()) } else { Err(FormatError::MissingSeq { hint: seq_hint(text) }) }
 }
 
 /// What the text falls into, before names mean anything.
@@ -413,7 +416,7 @@ mod tests {
                  - _ . / : # + @ ( )",
             ),
             ("X-{SEQ:abc}", None, "length \"abc\" at position 8 is not a whole number from 1 to 20"),
-            ("X-{SEQ}", Some(21), "seq_length 21 is not a whole number from 1 to 20"),
+            ("X-{SEQ}", Some(21), "seq_length must be a whole number from 1 to 20"),
             (
                 "X-{SEQ:6}",
                 Some(7),

@@ -100,6 +100,15 @@ impl Template {
         grammar::parse(text, seq_length)
     }
 
+    /// Refuses a format without `{SEQ}`, as [`Self::parse`] does before it looks at anything else.
+    ///
+    /// # Errors
+    ///
+    /// `FormatError::MissingSeq`.
+    pub fn require_seq(text: &str) -> Result<(), FormatError> {
+        grammar::require_seq(text)
+    }
+
     /// The format as written.
     pub fn text(&self) -> &str {
         &self.text

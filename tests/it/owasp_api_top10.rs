@@ -232,12 +232,21 @@ fn api3_broken_object_property_level_authorization() {
     let mut issuer =
         server.caller_with(&["--scope", "numbers:issue sequences:write ledger:read", "--sub", "issuer"]);
     let hidden = issuer.get("/prefix-configs/MASS").expect(403).text();
+    // Before the first number and after it.
+    let below = json!({ "to": 5 });
+    let mut moved = issuer.post("/sequences/MASS/advance", &below).expect(409).text();
+    issuer.get("/numbers/MASS").expect(200);
+    moved += &issuer
+        .send("POST", "/sequences/MASS/advance", &[("Accept-Language", "zh")], Some(&below))
+        .expect(409)
+        .text();
     let metrics = server.admin("/metrics").expect("an answer").expect(200).text();
     let ready = server.admin("/readyz").expect("an answer").expect(200).text();
     let log = server.stop().log();
     for (place, text) in [
         ("conflict", conflict),
         ("refusal", refused),
+        ("advance", moved),
         ("audit", audit),
         ("403", hidden),
         ("metrics", metrics),

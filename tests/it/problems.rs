@@ -105,3 +105,62 @@ fn dates_that_would_look_like_others_are_refused() {
     let last = json!({ "prefix_key": "FULL", "date": "2000-03-31" });
     assert_eq!(caller.post("/numbers", &last).expect(200).numbers(), ["1999-0008"]);
 }
+
+#[test]
+fn no_action_takes_a_query() {
+    let server = TestServer::start();
+    let mut caller = server.caller();
+    caller.register("Q", &json!({ "format": "{year}-{SEQ:4}", "reset": "yearly", "mode": "strict" }));
+    let number = caller.post("/numbers", &json!({ "prefix_key": "Q", "reserve_seconds": 60 })).expect(200);
+    let number = number.numbers().remove(0);
+    for (target, body) in [
+        ("/sequences/Q/advance", json!({ "to": 50 })),
+        ("/sequences/Q/abandon", json!({ "node": "n", "reason": "gone" })),
+        (&format!("/numbers/Q/{number}/confirm"), json!({})),
+        (&format!("/numbers/Q/{number}/void"), json!({ "reason": "wrong" })),
+        ("/temporary-numbers/TMP~Q~n~0388D8BVC0003028T5/resolve", json!({ "action": "assign" })),
+    ] {
+        let answer = caller.post(&format!("{target}?period=2020"), &body);
+        assert_eq!(fields(&answer), ["period"], "{target}");
+        assert!(answer.text().contains("none are known here"), "{}", answer.text());
+    }
+    assert_eq!(caller.get("/sequences/Q").expect(200).json()["counters"][0]["last_value"], "1");
+}
+
+#[test]
+fn a_missing_tag_is_said_first() {
+    let server = TestServer::start();
+    let mut caller = server.caller();
+    for (path, field) in [("/prefix-configs/INVALID", "foo"), ("/formats/preview", "bar")] {
+        for format in ["INVALID", "\0INVALID"] {
+            let body = json!({ "format": format, field: 1, "initial_seq": -1 });
+            let problem = caller.post(path, &body).expect_problem(400, "InvalidFormat");
+            assert_eq!(problem["title"], "Missing {SEQ} tag", "{body}");
+        }
+        let problem =
+            caller.post(path, &json!({ "format": "X{SEQ:4}\0" })).expect_problem(400, "InvalidFormat");
+        assert!(problem["detail"].as_str().expect("a text").contains("position 9"), "{problem}");
+        assert_eq!(fields(&caller.post(path, &json!({ "format": "X{SEQ:4}", field: 1 }))), [field]);
+    }
+}
+
+#[test]
+fn a_preview_is_of_a_day_that_numbers_can_bear() {
+    let server = TestServer::start();
+    let mut caller = server.caller();
+    let mut at = |zone: &str, at: &str| {
+        let body = json!({ "format": "{year}X{SEQ:4}", "timezone": zone, "at": at, "count": 1 });
+        caller.post("/formats/preview", &body)
+    };
+    for (zone, wrong) in [
+        ("Asia/Tokyo", "2099-12-31T23:00:00Z"),
+        ("America/New_York", "2000-01-01T00:00:00Z"),
+        ("UTC", "2026-2-3"),
+        ("UTC", " 2026-02-03"),
+    ] {
+        assert_eq!(fields(&at(zone, wrong)), ["at"], "{zone} {wrong}");
+    }
+    assert_eq!(at("Asia/Tokyo", "1999-12-31T16:00:00Z").expect(200).numbers(), ["2000X0001"]);
+    let fiscal = json!({ "format": "{fy:2}-{SEQ:4}", "fiscal_year_start": "04-01", "mode": "continuous", "at": "2000-03-31" });
+    assert_eq!(fields(&caller.post("/formats/preview", &fiscal)), ["at"]);
+}
