@@ -93,7 +93,7 @@ impl Registry {
                 continue;
             }
             let next = self.first_use(&rule, &record, rule.local(moment).date()).await?;
-            if self.rules.swap_rule(Some(record), next.clone()).await? == Swap::Done {
+            if self.rules.note_use(record, next.clone()).await? == Swap::Done {
                 return self.publish(&next)?.ok_or_else(not_registered);
             }
         }

@@ -79,6 +79,10 @@ impl RuleStore for CopiedRules {
         })
     }
 
+    fn note_use(&self, expected: RuleRecord, new: RuleRecord) -> StoreFuture<'_, Swap> {
+        Box::pin(async move { self.kept(self.shared.note_use(expected, new.clone()).await, new).await })
+    }
+
     fn direct_write<'a>(&'a self, key: &'a PrefixKey) -> StoreFuture<'a, Option<DirectWrite>> {
         self.shared.direct_write(key)
     }

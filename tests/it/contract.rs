@@ -46,7 +46,8 @@ macro_rules! contract {
     };
     (@rules $bench:ident) => {
         contract!(@run $bench rules: the_register_keeps_every_kind_of_record, a_swap_needs_the_record_as_it_is,
-            of_many_writers_one_wins_each_round, use_is_marked_on_the_revision_it_was_seen_on);
+            of_many_writers_one_wins_each_round, use_is_marked_on_the_revision_it_was_seen_on,
+            use_is_noted_on_the_record_as_it_is);
     };
     (@idempotency $bench:ident) => {
         contract!(@run $bench idempotency: the_first_values_stay, an_expired_record_counts_as_absent,

@@ -92,6 +92,57 @@ fn a_malformed_write_is_refused_loudly_and_fails_nobody_else() {
 }
 
 #[test]
+fn a_rule_goes_on_to_its_next_date_whatever_waits_beside_it() {
+    let redis = Redis::start();
+    let nodes = [node(&redis), node(&redis)];
+    let rule = |name: &str, reset: &str| {
+        let format = format!("{name}-{{year}}{{month}}{{day}}-{{SEQ:4}}");
+        json!({"format": format, "reset": reset, "mode": "continuous", "on_outage": "fail"})
+    };
+    let keys = ["USED", "FRESH", "RESET"];
+    let mut caller = nodes[0].caller();
+    for key in keys {
+        caller.register(key, &rule(key, "daily"));
+    }
+    caller.number("USED");
+    caller.number("RESET");
+    caller.send("PUT", "/prefix-configs/RESET", &[], Some(&rule("RESET", "monthly"))).expect(200);
+    let draw = |date: &str| {
+        for (server, key) in nodes.iter().flat_map(|server| keys.map(|key| (server, key))) {
+            server.caller().get(&format!("/numbers/{key}?date={date}")).expect(200);
+        }
+    };
+
+    for key in keys {
+        redis.cli(&["HSET", "prefix_configs", key, "nonsense"]);
+    }
+    for server in &nodes {
+        Stopwatch::wait_until(PROMISED, "all know the rules, and refuse what is none", || {
+            let said = readyz(server).1["components"]["rules"].to_string();
+            keys.iter().all(|key| said.contains(key) && format_at(server, key).is_some())
+        });
+    }
+    draw("2031-01-01");
+    assert_eq!(redis.cli(&["HGET", "prefix_configs", "USED"]), "nonsense", "it stays as it is");
+
+    // Under the rule before or the one to come, but without a gap between them.
+    for key in keys {
+        redis.cli(&["HSET", "prefix_configs", key, &rule("N", "daily").to_string()]);
+    }
+    draw("2031-01-02");
+    for (server, key) in nodes.iter().flat_map(|server| keys.map(|key| (server, key))) {
+        Stopwatch::wait_until(PROMISED, "adopted", || {
+            format_at(server, key).is_some_and(|format| format.starts_with("N-"))
+        });
+    }
+    draw("2031-01-03");
+    redis.cli(&["HDEL", "prefix_configs", "USED"]);
+    for server in &nodes {
+        Stopwatch::wait_until(PROMISED, "taken out", || format_at(server, "USED").is_none());
+    }
+}
+
+#[test]
 fn an_emptied_redis_gets_its_rules_back() {
     let redis = Redis::start();
     let (one, two) = (node(&redis), node(&redis));

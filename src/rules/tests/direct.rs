@@ -136,6 +136,42 @@ async fn the_api_takes_a_direct_write_into_account_before_anybody_followed_it() 
 }
 
 #[tokio::test]
+async fn a_first_use_passes_what_waits_beside_the_rule() {
+    let desk = Desk::new();
+    let mut node = Node::start(&desk).await;
+    desk.put("A", &daily("A")).await.expect("saved");
+    desk.issue("A").await;
+    // Another scheme: its first use has a floor to settle.
+    desk.put("A", &daily("A").replace("daily", "monthly")).await.expect("saved");
+    node.catch_up().await;
+    let later = daily("B");
+    for (write, day) in
+        [(Some("nonsense"), "2026-11-22"), (Some(later.as_str()), "2026-11-23"), (None, "2026-11-24")]
+    {
+        desk.store.write_directly(&key("A"), write);
+        let rule = node.registry.get("A").expect("in force");
+        let usable = node.registry.ensure_used(rule, Moment::Document(date(day))).await.expect(day);
+        drop(usable);
+        let record = desk.store.rule(&key("A")).await.expect("read").expect("there");
+        assert!(record.used && record.history.contains(day), "{day}: {}", record.history);
+        let copy = node.copy.load_copy().await.expect("read").expect("there");
+        assert_eq!(copy.records, [record], "{day}: a loss of the store must not lose it");
+        let waiting = desk.store.direct_write(&key("A")).await.expect("read").expect("it waits");
+        assert_eq!(waiting.text.as_deref(), write);
+        node.catch_up().await;
+    }
+    assert_eq!((node.format("A"), node.refused()), (None, vec![]), "adopted, and taken out");
+    for era in ["A", "B"] {
+        let back = desk.post("A", &daily(era).replace("{SEQ:4}", "0{SEQ:3}")).await;
+        assert_eq!(outcome(back), "FormatConflict", "what was issued under {era} meanwhile is remembered");
+    }
+}
+
+fn daily(prefix: &str) -> String {
+    format!(r#"{{"format":"{prefix}-{{year}}{{month}}{{day}}-{{SEQ:4}}","reset":"daily"}}"#)
+}
+
+#[tokio::test]
 async fn another_spelling_of_the_same_rule_keeps_it_used() {
     let desk = Desk::new();
     let mut node = Node::start(&desk).await;

@@ -76,6 +76,12 @@ pub trait RuleStore: Send + Sync + 'static {
     /// Called once before the first number of a rule is answered.
     fn mark_used<'a>(&'a self, key: &'a PrefixKey, revision: u64) -> StoreFuture<'a, bool>;
 
+    /// As [`Self::swap_rule`], where `new` says no more than that the rule of `expected` is used. What an operator wrote waits beside
+    /// it, as it does beside what [`Self::mark_used`] writes: the rule that is in force stays so until something else is adopted.
+    fn note_use(&self, expected: RuleRecord, new: RuleRecord) -> StoreFuture<'_, Swap> {
+        self.swap_rule(Some(expected), new)
+    }
+
     /// What an operator wrote past this program, and nobody has adopted yet. Only a store that lets operators in has any.
     fn direct_write<'a>(&'a self, _key: &'a PrefixKey) -> StoreFuture<'a, Option<DirectWrite>> {
         Box::pin(std::future::ready(Ok(None)))

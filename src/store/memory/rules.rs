@@ -147,6 +147,10 @@ impl RuleStore for MemoryStore {
         })
     }
 
+    fn note_use(&self, expected: RuleRecord, new: RuleRecord) -> StoreFuture<'_, Swap> {
+        self.with_rules("note_use", move |state| state.swap(Some(&expected), next(Some(&expected), new)))
+    }
+
     fn direct_write<'a>(&'a self, key: &'a PrefixKey) -> StoreFuture<'a, Option<DirectWrite>> {
         self.with_rules("direct_write", |state| state.shared.direct.get(key).cloned())
     }

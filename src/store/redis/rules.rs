@@ -28,6 +28,8 @@ const RECORDS: &str = "numgen:rules:{prefix_configs}";
 const CHANGES: &str = "numgen:rules:{prefix_configs}:changes";
 pub(super) const STATE: &str = "numgen:rules:{prefix_configs}:state";
 pub(super) const DIRECT: &str = "numgen:rules:{prefix_configs}:direct";
+/// In the place of the token of a direct write: whatever stands beside the record, it stays there.
+const ANY: &str = "*";
 /// Where changes are called out.
 const CHANNEL: &str = "numgen:rules";
 
@@ -159,6 +161,10 @@ impl RuleStore for RedisStore {
             let marked: u64 = self.register(&MARK, vec![key.as_str().into(), revision.into()]).await?;
             Ok(marked == 1)
         })
+    }
+
+    fn note_use(&self, expected: RuleRecord, new: RuleRecord) -> StoreFuture<'_, Swap> {
+        Box::pin(self.swap(ANY, Some(expected), new))
     }
 
     fn direct_write<'a>(&'a self, key: &'a PrefixKey) -> StoreFuture<'a, Option<DirectWrite>> {

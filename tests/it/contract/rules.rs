@@ -82,3 +82,19 @@ pub(super) async fn use_is_marked_on_the_revision_it_was_seen_on(bench: impl Ben
     swap(&store, Some(&present), &RuleRecord { revision: 2, rule: None, ..present.clone() }).await;
     assert!(!store.mark_used(&key("A"), 2).await.expect("answered"), "deleted");
 }
+
+pub(super) async fn use_is_noted_on_the_record_as_it_is(bench: impl Bench<Store: RuleStore>) {
+    let store = bench.store();
+    let note = |expected: &RuleRecord, new: &RuleRecord| store.note_use(expected.clone(), new.clone());
+    let first = record("A", 1, Some("{}"));
+    let used = RuleRecord { revision: 2, history: "[\"today\"]".to_owned(), used: true, ..first.clone() };
+    assert_eq!(note(&first, &used).await.expect("answered"), Swap::Changed(None), "no such rule");
+    swap(&store, None, &first).await;
+    assert_eq!(note(&first, &used).await.expect("answered"), Swap::Done);
+    assert_eq!(
+        note(&first, &used).await.expect("answered"),
+        Swap::Changed(Some(used.clone())),
+        "noted since"
+    );
+    assert_eq!(store.rule(&key("A")).await.expect("read"), Some(used));
+}
