@@ -22,7 +22,8 @@ use crate::{
 pub(super) const ATTEMPTS: usize = 32;
 /// Longer than a request may take, so that whoever draws under the old rule has ended, one way or the other.
 const REST_LIMIT: Duration = Duration::from_secs(10);
-const REST_POLL: Duration = Duration::from_millis(1);
+/// Between two looks at what others are about to finish.
+const POLL: Duration = Duration::from_millis(1);
 
 impl Registry {
     /// As [`Registry::ensure_used`], where that needs no store: the usual case.
@@ -79,25 +80,39 @@ impl Registry {
             return Ok(rule);
         }
         for _ in 0..ATTEMPTS {
-            let not_registered = || UseError::NotRegistered(key.clone());
-            let record = self.rules.rule(key).await?.ok_or_else(not_registered)?;
-            let rule = self.publish(&record)?.ok_or_else(not_registered)?;
-            if rule.revision() != record.revision {
-                continue;
+            if let Some(rule) = self.try_to_prepare(key, moment).await? {
+                return Ok(rule);
             }
-            if !rule.unsettled && !rule.notes_dates() {
-                if self.rules.mark_used(key, record.revision).await? {
-                    rule.allow_until(None);
-                    return Ok(rule);
-                }
-                continue;
-            }
-            let next = self.first_use(&rule, &record, rule.local(moment).date()).await?;
-            if self.rules.note_use(record, next.clone()).await? == Swap::Done {
-                return self.publish(&next)?.ok_or_else(not_registered);
-            }
+            // Others write too, or the store was set back and is being told: give them time.
+            tokio::time::sleep(POLL).await;
         }
         Err(contended("mark_used").into())
+    }
+
+    /// The same, once; `None` if the store has another record than this process, or has by then.
+    async fn try_to_prepare(
+        &self,
+        key: &PrefixKey,
+        moment: Moment,
+    ) -> Result<Option<Arc<CompiledRule>>, UseError> {
+        let not_registered = || UseError::NotRegistered(key.clone());
+        let record = self.rules.rule(key).await?.ok_or_else(not_registered)?;
+        let rule = self.publish(&record)?.ok_or_else(not_registered)?;
+        if rule.revision() != record.revision {
+            return Ok(None);
+        }
+        if !rule.unsettled && !rule.notes_dates() {
+            let is_used = self.rules.mark_used(key, record.revision).await?;
+            return Ok(is_used.then(|| {
+                rule.allow_until(None);
+                rule
+            }));
+        }
+        let next = self.first_use(&rule, &record, rule.local(moment).date()).await?;
+        match self.rules.note_use(record, next.clone()).await? {
+            Swap::Done => self.publish(&next)?.ok_or_else(not_registered).map(Some),
+            Swap::Changed(_) => Ok(None),
+        }
     }
 
     /// The record once the rule is used for `date`.
@@ -127,7 +142,7 @@ impl Registry {
     async fn at_rest(&self, rule: &CompiledRule) -> Result<(), StoreError> {
         let rest = async {
             while self.still_drawing(rule) {
-                tokio::time::sleep(REST_POLL).await;
+                tokio::time::sleep(POLL).await;
             }
         };
         tokio::time::timeout(REST_LIMIT, rest).await.map_err(|_| contended("settle"))

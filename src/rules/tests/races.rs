@@ -5,6 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::store::{RuleStore, SharedRules, Swap};
 
 const MONTHLY: &str = r#"{"format":"{year}{month}{day}-{SEQ:4}","reset":"monthly"}"#;
 const NEVER: &str = r#"{"format":"{year}{month}{day}-{SEQ:4}","reset":"never"}"#;
@@ -83,6 +84,27 @@ async fn a_rule_that_another_process_replaced_is_not_used_first() {
         .put(&key("A"), &draft(r#"{"format":"A-{SEQ:4}"}"#), None, &|_| true, &Author::program())
         .await;
     assert_eq!(outcome(again), "FormatConflict");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_use_waits_for_a_store_that_is_told_what_it_forgot() {
+    let desk = Desk::new();
+    desk.put("A", MONTHLY).await.expect("saved");
+    let forgetful = desk.store.load_rules().await.expect("read");
+    desk.issue("A").await;
+    let known = desk.store.load_rules().await.expect("read");
+    desk.store.forget_rules();
+    desk.store
+        .restore(forgetful.iter().map(|record| (None, record.clone())).collect())
+        .await
+        .expect("set back");
+    let told = async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let pairs = forgetful.iter().cloned().map(Some).zip(known).collect();
+        assert_eq!(desk.store.restore(pairs).await.expect("told"), [Swap::Done]);
+    };
+    let (number, ()) = tokio::join!(desk.issue_on("A", "2026-11-23"), told);
+    assert_eq!(number, "20261123-0002");
 }
 
 #[tokio::test(start_paused = true)]
