@@ -13,6 +13,7 @@ mod cors;
 mod counter_script;
 mod crash;
 mod faults;
+mod grants;
 mod import;
 mod key_sets;
 mod layering;

@@ -32,6 +32,7 @@ const STEPS: &[Step] = &[
     step!(6, "0006_ledger_marker"),
     step!(7, "0007_ledger_checks"),
     step!(8, "0008_fixed_workers"),
+    step!(9, "0009_generations_in_force"),
 ];
 
 /// The lock of the runner: "numgen" in ASCII.

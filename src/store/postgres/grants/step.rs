@@ -1,6 +1,6 @@
 //! One step of a line: its row is locked and read, the protocol runs, what became of it is written. One transaction.
 //!
-//! Order of locks: the row of the prefix key, shared; the row of the counter; the generations of a Redis.
+//! Order of locks: the row of the prefix key, shared; the row of the counter; the turn of those who hear of a new generation of a Redis.
 
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 
@@ -46,8 +46,13 @@ const END: &str = "
     UPDATE numgen_grants SET state = $4, remainder_from = $5 WHERE prefix_key = $1 AND period = $2 AND id = $3";
 const HEARD: &str = "
     SELECT is_over FROM numgen_redis_generations WHERE datacenter = $1 AND marker = $2 AND generation = $3";
+/// Fetches of other counters, and of nodes that have heard of another generation, hold other rows.
+const TURN: &str =
+    "SELECT pg_advisory_xact_lock(hashtextextended('numgen_redis_generations ' || $2, $1::bigint))";
+/// Never itself: a node of an earlier version takes no turn, and may have heard of it just now.
 const FOLLOW: &str = "
-    UPDATE numgen_redis_generations SET is_over = true WHERE datacenter = $1 AND marker = $2 AND NOT is_over";
+    UPDATE numgen_redis_generations SET is_over = true
+    WHERE datacenter = $1 AND marker = $2 AND generation <> $3 AND NOT is_over";
 const HEAR: &str = "
     INSERT INTO numgen_redis_generations (datacenter, marker, generation, is_over, since_ms)
     VALUES ($1, $2, $3, false, $4) ON CONFLICT DO NOTHING";
@@ -220,19 +225,34 @@ async fn hear(
     marker: &str,
     now_ms: i64,
 ) -> Result<Standing, Failure> {
-    let (datacenter, generation) = (datacenter(to.datacenter), Whole(to.generation.0));
-    let heard = sqlx::query(HEARD)
-        .bind(datacenter)
-        .bind(marker)
-        .bind(generation)
-        .fetch_optional(&mut *connection)
-        .await?;
-    if let Some(row) = heard {
-        return Ok(if row.try_get("is_over")? { Standing::Over } else { Standing::Present });
+    if let Some(standing) = heard(connection, to, marker).await? {
+        return Ok(standing);
     }
-    sqlx::query(FOLLOW).bind(datacenter).bind(marker).execute(&mut *connection).await?;
+    let (datacenter, generation) = (datacenter(to.datacenter), Whole(to.generation.0));
+    sqlx::query(TURN).bind(datacenter).bind(marker).execute(&mut *connection).await?;
+    // Whoever had the turn before may have spoken of the same one.
+    if let Some(standing) = heard(connection, to, marker).await? {
+        return Ok(standing);
+    }
+    sqlx::query(FOLLOW).bind(datacenter).bind(marker).bind(generation).execute(&mut *connection).await?;
     sqlx::query(HEAR).bind(datacenter).bind(marker).bind(generation).bind(now_ms).execute(connection).await?;
     Ok(Standing::Present)
+}
+
+/// How a generation stands; `None`: it is new.
+async fn heard(
+    connection: &mut PgConnection,
+    to: Recipient,
+    marker: &str,
+) -> Result<Option<Standing>, Failure> {
+    let row = sqlx::query(HEARD)
+        .bind(datacenter(to.datacenter))
+        .bind(marker)
+        .bind(Whole(to.generation.0))
+        .fetch_optional(connection)
+        .await?;
+    let is_over = row.map(|row| row.try_get("is_over")).transpose()?;
+    Ok(is_over.map(|is_over: bool| if is_over { Standing::Over } else { Standing::Present }))
 }
 
 async fn latest(

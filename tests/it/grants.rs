@@ -1,0 +1,125 @@
+//! Grants on a PostgreSQL, call by call: what a whole service meets in one of many starts.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use numgen::{
+    calendar::Period,
+    clock::SystemClock,
+    config::StrictLocking,
+    counter::{Counter, SequenceValue},
+    lifecycle::Lifecycle,
+    prefix_key::PrefixKey,
+    secret::Secret,
+    store::{
+        Home,
+        counters::GrantLink,
+        postgres::{
+            PostgresStore, Settings,
+            grants::{Grants, Site},
+        },
+        protocol::{
+            counter::{Generation, Limits},
+            grant::{Granted, Need},
+        },
+    },
+    telemetry::Metrics,
+};
+use tokio::sync::watch;
+
+use crate::harness::{Database, Postgres, wait_reachable};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+const COUNTERS: usize = 40;
+const IN_FORCE: &str =
+    "SELECT generation FROM numgen_redis_generations WHERE NOT is_over ORDER BY generation";
+
+/// One node of data centre 1.
+struct Node {
+    grants: Grants,
+    lifecycle: Lifecycle,
+}
+
+impl Node {
+    async fn start(database: &Database) -> Self {
+        let lifecycle = Lifecycle::new();
+        let settings = Settings {
+            clock: Arc::new(SystemClock::new()),
+            timeout: DEADLINE,
+            locking: StrictLocking::Row,
+            pool_size: 8,
+            node: None,
+            ca_file: None,
+        };
+        let url = Secret::new(database.url());
+        let store = PostgresStore::connect(&url, settings, &Metrics::new(), &lifecycle).expect("a good URL");
+        wait_reachable(store.reachable(), true).await;
+        let site = Site { datacenter: 1, datacenters: 1 };
+        Self { grants: Grants::new(store, site, watch::channel(Home::Own).1), lifecycle }
+    }
+
+    async fn fetch(&self, counter: usize, generation: u64) -> Granted {
+        let counter = Counter {
+            key: PrefixKey::parse(&format!("K{counter}")).expect("a prefix key"),
+            period: Period::new(""),
+        };
+        let zero = SequenceValue(0);
+        let need = Need {
+            generation: Generation(generation),
+            after: None,
+            cursor: zero,
+            known: zero,
+            seen: zero,
+            limits: Limits { base: zero, floor: zero, max: SequenceValue::MAX, scheme: 0 },
+            size: 1_000,
+            count: 1,
+        };
+        self.grants.fetch(&counter, "marker", &need, DEADLINE).await.expect("an answer")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.lifecycle.drain();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_generation_is_not_ended_by_its_own_first_fetches() {
+    let database = Postgres::create_database();
+    let nodes = [Node::start(&database).await, Node::start(&database).await];
+    for generation in 1..=8 {
+        let fetches = (0..COUNTERS).map(|counter| nodes[counter % 2].fetch(counter, generation));
+        for granted in join_all(fetches).await {
+            assert!(matches!(granted, Granted::Grants(_)), "generation {generation}: {granted:?}");
+        }
+        assert_eq!(database.psql(IN_FORCE), generation.to_string());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_generations_that_are_new_at_once_one_is_in_force() {
+    let database = Postgres::create_database();
+    let node = Node::start(&database).await;
+    for round in 1..=8 {
+        let fetches = (0..COUNTERS).map(|counter| node.fetch(counter, 100 * round + counter as u64 % 4));
+        join_all(fetches).await;
+        assert_eq!(database.psql(IN_FORCE).lines().count(), 1, "round {round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_earlier_version_has_ended_by_itself_is_in_force_again() {
+    let database = Postgres::create_database();
+    drop(Node::start(&database).await);
+    database.psql(
+        "INSERT INTO numgen_redis_generations (datacenter, marker, generation, is_over, since_ms) VALUES
+             (1, 'marker', 3, true, 10), (1, 'marker', 1, true, 20), (1, 'other', 5, true, 30),
+             (2, 'marker', 6, true, 30), (2, 'marker', 7, false, 20);
+         DELETE FROM numgen_schema WHERE version = 9",
+    );
+    let node = Node::start(&database).await;
+    assert_eq!(database.psql(IN_FORCE), "1\n5\n7", "the last one of each, where there was none");
+    assert!(matches!(node.fetch(0, 1).await, Granted::Grants(_)));
+    assert_eq!(node.fetch(0, 3).await, Granted::Over, "followed by another one");
+}
