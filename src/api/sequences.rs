@@ -43,13 +43,13 @@ async fn document(parts: &Parts, key: &PrefixKey, rule: &CompiledRule) -> Result
 
 fn counter_to_json(rule: &CompiledRule, counter: &CounterState) -> Value {
     let last = counter.last;
-    let holes: u64 = counter.holes.iter().map(|hole| count(hole.from, hole.to)).sum();
     let ahead = counter.segments.iter().filter(|segment| segment.from > last);
     let used_ahead: u64 = ahead
         .filter(|segment| segment.state == SegmentState::Used)
         .map(|segment| count(segment.from, segment.to))
         .sum();
-    let not_issued = holes.saturating_add(counter.elsewhere.count_between(counter.base, last));
+    let elsewhere = counter.elsewhere.count_between(counter.base, last);
+    let not_issued = counter.holes_above_base().saturating_add(elsewhere);
     json!({
         "period": counter.period.as_str(),
         "last_value": last.to_string(),

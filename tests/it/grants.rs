@@ -7,7 +7,7 @@ use numgen::{
     calendar::Period,
     clock::SystemClock,
     config::StrictLocking,
-    counter::{Counter, SequenceValue},
+    counter::{Counter, SequenceValue, ValueRange},
     lifecycle::Lifecycle,
     prefix_key::PrefixKey,
     secret::Secret,
@@ -59,10 +59,7 @@ impl Node {
     }
 
     async fn fetch(&self, counter: usize, generation: u64) -> Granted {
-        let counter = Counter {
-            key: PrefixKey::parse(&format!("K{counter}")).expect("a prefix key"),
-            period: Period::new(""),
-        };
+        let counter = Counter { key: key(counter), period: Period::new("") };
         let zero = SequenceValue(0);
         let need = Need {
             generation: Generation(generation),
@@ -76,6 +73,10 @@ impl Node {
         };
         self.grants.fetch(&counter, "marker", &need, DEADLINE).await.expect("an answer")
     }
+}
+
+fn key(counter: usize) -> PrefixKey {
+    PrefixKey::parse(&format!("K{counter}")).expect("a prefix key")
 }
 
 impl Drop for Node {
@@ -122,4 +123,17 @@ async fn what_an_earlier_version_has_ended_by_itself_is_in_force_again() {
     assert_eq!(database.psql(IN_FORCE), "1\n5\n7", "the last one of each, where there was none");
     assert!(matches!(node.fetch(0, 1).await, Granted::Grants(_)));
     assert_eq!(node.fetch(0, 3).await, Granted::Over, "followed by another one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_generation_has_left_is_listed_since_the_next_was_granted_something() {
+    let database = Postgres::create_database();
+    let node = Node::start(&database).await;
+    for generation in 1..=2 {
+        assert!(matches!(node.fetch(0, generation).await, Granted::Grants(_)));
+    }
+    database.psql("UPDATE numgen_grants SET since_ms = id");
+    let lots = node.grants.lots(&key(0), DEADLINE).await.expect("an answer");
+    let thousand = ValueRange { from: SequenceValue(1), to: SequenceValue(1_000) };
+    assert_eq!(lots.iter().map(|lot| &*lot.left).collect::<Vec<_>>(), [[(thousand, 2)]]);
 }

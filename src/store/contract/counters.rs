@@ -153,6 +153,14 @@ pub struct CounterState {
     pub elsewhere: Elsewhere,
 }
 
+impl CounterState {
+    /// How many values above `base` are in holes.
+    pub fn holes_above_base(&self) -> u64 {
+        let above = |hole: &Hole| hole.to.0.saturating_sub(self.base.0.max(hole.from.0.saturating_sub(1)));
+        self.holes.iter().map(above).sum()
+    }
+}
+
 /// What other data centres were granted of a counter: not issued here, and no holes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Elsewhere {

@@ -594,11 +594,17 @@ impl GrantLink for Teller {
     fn lots<'a>(&'a self, _key: &'a PrefixKey, deadline: Duration) -> StoreFuture<'a, Vec<Lot>> {
         Box::pin(self.call("lots", deadline, |line| {
             let others = line.rows.iter().filter(|row| row.to.datacenter != self.datacenter);
+            let own = line.rows.iter().filter(|row| row.to.datacenter == self.datacenter);
+            let left = own.filter_map(|row| match row.state {
+                State::Closed { remainder } => remainder.map(|range| (range, 0)),
+                State::Open | State::Used => None,
+            });
             let of = |state| others.clone().filter(move |row| row.state == state);
             vec![Lot {
                 period: Period::new("2026"),
                 elsewhere: of(State::Used).map(|row| row.grant.range).collect(),
                 held: of(State::Open).map(|row| (row.to.datacenter, row.grant.range)).collect(),
+                left: left.collect(),
                 drawn: line.drawn.iter().map(|(_, range)| *range).collect(),
                 returned: Vec::new(),
             }]

@@ -120,6 +120,8 @@ pub struct Lot {
     pub elsewhere: Vec<ValueRange>,
     /// Granted to other data centres, which draw from it: (the data centre, which values).
     pub held: Vec<(u32, ValueRange)>,
+    /// Granted to this data centre and left by a generation that was followed, and since when, in ms.
+    pub left: Vec<(ValueRange, u64)>,
     /// Drawn for once, by whichever node.
     pub drawn: Vec<ValueRange>,
     /// Drawn for once and handed back, and since when, in ms.

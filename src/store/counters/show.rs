@@ -37,7 +37,7 @@ pub(super) fn state(shown: Shown) -> Option<CounterState> {
 }
 
 /// Puts right what the authority cannot know: what it was told to pass over was granted elsewhere, and is no hole; what was drawn for
-/// once and handed back is one.
+/// once and handed back is one, and so is what was left by a memory of which the authority knows nothing.
 pub(super) fn under_grants(state: &mut CounterState, lots: &[Lot]) {
     let Some(lot) = lots.iter().find(|lot| lot.period == state.period) else { return };
     let held = lot.held.iter().map(|(_, range)| *range);
@@ -66,7 +66,25 @@ pub(super) fn under_grants(state: &mut CounterState, lots: &[Lot]) {
         let since = UnixMillis(i64::try_from(since).unwrap_or(i64::MAX));
         state.holes.push(Hole { from: range.from, to: range.to, reason: HoleReason::Returned, since });
     }
+    list_left(state, lot);
     state.holes.sort_by_key(|hole| hole.from);
+}
+
+/// The authority accounts for what lies above where it began; it began above what was left and of which nobody told it. What nodes did
+/// tell of that is listed or held already.
+fn list_left(state: &mut CounterState, lot: &Lot) {
+    let listed = state.holes.iter().map(|hole| ValueRange { from: hole.from, to: hole.to });
+    let held = state.segments.iter().map(|segment| ValueRange { from: segment.from, to: segment.to });
+    let known: RangeSet = listed.chain(held).collect();
+    for &(range, since) in lot.left.iter().filter(|(range, _)| range.from <= state.base) {
+        let unknown = known.missing(ValueRange { to: range.to.min(state.base), ..range });
+        state.holes.extend(unknown.iter().map(|part| Hole {
+            from: part.from,
+            to: part.to,
+            reason: HoleReason::Skipped,
+            since: UnixMillis(i64::try_from(since).unwrap_or(i64::MAX)),
+        }));
+    }
 }
 
 /// What lies ahead of the cursor, by node.
@@ -137,6 +155,7 @@ mod tests {
             period: Period::new(""),
             elsewhere: vec![range(11, 20)],
             held: vec![(2, range(61, 80)), (1, range(21, 40))],
+            left: Vec::new(),
             drawn: vec![range(41, 41), range(81, 82)],
             returned: vec![(range(82, 82), 9)],
         };
@@ -151,5 +170,38 @@ mod tests {
         assert_eq!(count(30, 65), 15, "a counter that began above");
         let ahead: Vec<_> = state.segments.iter().map(|segment| (segment.from.0, segment.to.0)).collect();
         assert_eq!(ahead, [(81, 81)], "what was handed back is not used");
+    }
+
+    #[test]
+    fn what_a_lost_memory_has_left_is_a_hole_once() {
+        let hole = |from, to, reason| Hole {
+            from: SequenceValue(from),
+            to: SequenceValue(to),
+            reason,
+            since: UnixMillis(7),
+        };
+        let told = vec![hole(12, 14, HoleReason::Unconfirmed), hole(42, 43, HoleReason::Returned)];
+        let mut state = CounterState {
+            period: Period::new(""),
+            base: SequenceValue(40),
+            last: SequenceValue(60),
+            segments: Vec::new(),
+            holes: told.clone(),
+            elsewhere: Elsewhere::default(),
+        };
+        let lot = Lot {
+            period: Period::new(""),
+            elsewhere: Vec::new(),
+            held: Vec::new(),
+            left: vec![(range(11, 20), 7), (range(35, 45), 7), (range(50, 70), 7)],
+            drawn: Vec::new(),
+            returned: Vec::new(),
+        };
+        under_grants(&mut state, &[lot]);
+        let skipped = |from, to| hole(from, to, HoleReason::Skipped);
+        // The authority itself lists what it has passed above 40, where it began.
+        let expected = [skipped(11, 11), told[0].clone(), skipped(15, 20), skipped(35, 40), told[1].clone()];
+        assert_eq!(state.holes, expected);
+        assert_eq!(state.holes_above_base(), 2, "those below are not part of what it counts");
     }
 }

@@ -76,6 +76,7 @@ async fn an_emptied_store_goes_on_in_a_fresh_grant() {
     let [old, new] = &line.rows[..] else { panic!("{line:?}") };
     assert_eq!(old.state, State::Closed { remainder: Some(range(1, 10_000)) }, "nobody knew how far it was");
     assert_eq!((new.grant.range, new.state), (range(10_003, 20_002), State::Open));
+    assert_eq!(holes(&node.state().await), [(1, 10_000, HoleReason::Skipped)], "the bank remembers");
 }
 
 #[tokio::test(start_paused = true)]

@@ -28,6 +28,14 @@ const HIGHEST: &str = "SELECT max(granted_to) AS highest FROM numgen_lines WHERE
 const GRANTED: &str = "
     SELECT period, datacenter, state, first, coalesce(remainder_from - 1, last) AS last FROM numgen_grants
     WHERE prefix_key = $1 AND datacenter <> $2 AND (remainder_from IS NULL OR remainder_from > first)";
+/// What generations of this data centre had left when another followed: then that one was granted something.
+const LEFT: &str = "
+    SELECT own.period, own.remainder_from AS first, own.last, (
+        SELECT coalesce(min(next.since_ms), own.since_ms) FROM numgen_grants AS next
+        WHERE (next.prefix_key, next.period, next.datacenter) = (own.prefix_key, own.period, own.datacenter)
+          AND next.id > own.id AND next.generation <> own.generation
+    ) AS since_ms
+    FROM numgen_grants AS own WHERE own.prefix_key = $1 AND own.datacenter = $2 AND own.remainder_from IS NOT NULL";
 /// Each draw has a row; an outage is a few runs of them.
 const DRAWN: &str = "
     SELECT period, min(first) AS first, max(last) AS last
@@ -52,7 +60,7 @@ pub(super) async fn retire(
     Ok(row.try_get::<Option<Whole>, _>("highest")?.map(SequenceValue::from).unwrap_or_default())
 }
 
-/// What was granted elsewhere, and what came back.
+/// What was granted elsewhere, what was left here, and what came back.
 pub(super) async fn lots(
     connection: &mut PgConnection,
     &(site, key): &(Site, &PrefixKey),
@@ -60,6 +68,11 @@ pub(super) async fn lots(
     // One moment for all.
     sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(&mut *connection).await?;
     let granted = sqlx::query(GRANTED)
+        .bind(key.as_str())
+        .bind(datacenter(site.datacenter))
+        .fetch_all(&mut *connection)
+        .await?;
+    let left = sqlx::query(LEFT)
         .bind(key.as_str())
         .bind(datacenter(site.datacenter))
         .fetch_all(&mut *connection)
@@ -73,6 +86,10 @@ pub(super) async fn lots(
             "open" => lot.held.push((row.try_get::<i32, _>("datacenter")?.unsigned_abs(), range)),
             _ => lot.elsewhere.push(range),
         }
+    }
+    for row in &left {
+        let since = unsigned(row, "since_ms")?;
+        lot(&mut lots, row)?.left.push((range(row)?, since));
     }
     for row in &drawn {
         lot(&mut lots, row)?.drawn.push(range(row)?);
@@ -90,6 +107,7 @@ fn lot<'a>(lots: &'a mut BTreeMap<String, Lot>, row: &PgRow) -> Result<&'a mut L
         period: Period::new(period),
         elsewhere: Vec::new(),
         held: Vec::new(),
+        left: Vec::new(),
         drawn: Vec::new(),
         returned: Vec::new(),
     };
