@@ -51,7 +51,7 @@ pub use reachable::Reachable;
 pub use shared::{DirectWrite, Lineage, More, RuleCopies, RuleCopy, RuleMark, RuleNews, SharedRules};
 pub use suspension::Suspension;
 pub use temporary::{
-    Action, Decision, Fate, Instance, Journal, Making, RowSwap, Stamp, Status, TemporaryNumber,
+    Action, Decision, Fate, Instance, Journal, Making, Pending, RowSwap, Stamp, Status, TemporaryNumber,
     TemporaryQuery, TemporaryRow, TemporaryStore, Verdict,
 };
 pub use verification::{LedgerFault, Verification};

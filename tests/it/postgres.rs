@@ -11,7 +11,7 @@ use numgen::{
     secret::Secret,
     store::{
         Claim, IdempotencyStore, Lineage, Reachable, RuleMark, RuleRecord, RuleStore, SharedRules,
-        StoreError, Swap, Taken, TemporaryStore,
+        StoreError, Swap, Taken, TemporaryNumber, TemporaryStore,
         postgres::{PostgresStore, Settings},
     },
     telemetry::Metrics,
@@ -313,6 +313,10 @@ mod memory {
         );
         assert_eq!(server.psql("SELECT generation FROM numgen_memory"), generation);
         assert_ne!(store.upload(Vec::new()).await.expect("kept"), first, "noticed");
+        // Nobody decides on a temporary number before all had the time to tell what was decided.
+        let number = TemporaryNumber::parse("TMP~ORDERS~n~0388D8BVC0003028T5").expect("a number");
+        let early = store.find(number).await;
+        assert!(matches!(early, Err(StoreError::Unavailable { .. })), "{early:?}");
         lifecycle.drain();
     }
 }

@@ -7,18 +7,18 @@ use std::{
 
 use crate::{
     lifecycle::Lifecycle,
-    store::{Journal, Status, StoreError, TemporaryQuery, TemporaryStore},
+    store::{Journal, Pending, Status, StoreError, TemporaryQuery, TemporaryStore},
     telemetry::Gauge,
 };
 
 /// Rows of one call.
 const BATCH: u32 = 500;
 
-/// How often to look, on average: a store that is back has everything long before half a minute is over.
-const EVERY: Duration = Duration::from_secs(5);
+/// How often to look, on average: a store that may have forgotten lets nobody decide for 5 s, and has heard of all decisions before.
+const EVERY: Duration = Duration::from_secs(1);
 
 /// How often the journal is rid of what is resolved, in rounds: about a minute.
-const TIDY_EVERY: u32 = 12;
+const TIDY_EVERY: u32 = 60;
 
 /// How long a resolved number stays in the journal after the shared store has acknowledged what became of it: a dump of that store
 /// which is older than this may not be brought back.
@@ -84,15 +84,18 @@ impl Handover {
     /// A store fails; what it has acknowledged is not handed over again.
     pub async fn round(&self) -> Result<u64, StoreError> {
         let (mut instance, mut handed_over) = (self.shared.upload(Vec::new()).await?, 0);
-        loop {
-            let rows = self.journal.pending(instance, BATCH).await?;
-            if rows.is_empty() {
-                break;
+        // Decisions first, since others wait for them: however long the journal is, they are known before anybody decides anew.
+        for part in [Pending::Decided, Pending::Any] {
+            loop {
+                let rows = self.journal.pending(instance.clone(), part, BATCH).await?;
+                if rows.is_empty() {
+                    break;
+                }
+                handed_over += rows.len();
+                // Under another instance than a moment ago, what was acknowledged before is pending again.
+                instance = self.shared.upload(rows.clone()).await?;
+                self.journal.acknowledged(rows, instance.clone()).await?;
             }
-            handed_over += rows.len();
-            // Under another instance than a moment ago, what was acknowledged before is pending again.
-            instance = self.shared.upload(rows.clone()).await?;
-            self.journal.acknowledged(rows, instance.clone()).await?;
         }
         if handed_over > 0 {
             tracing::info!(rows = handed_over, "temporary numbers handed over");

@@ -49,15 +49,24 @@ fn all(limit: u32) -> TemporaryQuery {
     TemporaryQuery { limit, ..TemporaryQuery::default() }
 }
 
-/// A shared store that can be away.
+/// A shared store that can be away, and forget once.
 struct Distant {
-    store: Arc<MemoryStore>,
+    /// Before and after.
+    memories: [Arc<MemoryStore>; 2],
+    forgot: AtomicBool,
     away: AtomicBool,
+    /// The numbers that were handed over, in that order.
+    heard: Mutex<Vec<TemporaryNumber>>,
 }
 
 impl Distant {
     fn new() -> Arc<Self> {
-        Arc::new(Self { store: memory(), away: AtomicBool::new(false) })
+        Arc::new(Self {
+            memories: [memory(), memory()],
+            forgot: AtomicBool::new(false),
+            away: AtomicBool::new(false),
+            heard: Mutex::default(),
+        })
     }
 
     fn go_away(&self) {
@@ -66,6 +75,14 @@ impl Distant {
 
     fn come_back(&self) {
         self.away.store(false, Ordering::SeqCst);
+    }
+
+    fn forget(&self) {
+        self.forgot.store(true, Ordering::SeqCst);
+    }
+
+    fn store(&self) -> &MemoryStore {
+        &self.memories[usize::from(self.forgot.load(Ordering::SeqCst))]
     }
 
     fn reached<'a, T: Send + 'a>(&'a self, call: StoreFuture<'a, T>) -> StoreFuture<'a, T> {
@@ -80,19 +97,20 @@ impl Distant {
 
 impl TemporaryStore for Distant {
     fn upload(&self, rows: Vec<TemporaryRow>) -> StoreFuture<'_, Instance> {
-        self.reached(self.store.upload(rows))
+        self.heard.lock().expect("sound").extend(rows.iter().map(|row| row.number.clone()));
+        self.reached(self.store().upload(rows))
     }
     fn find(&self, number: TemporaryNumber) -> StoreFuture<'_, Option<TemporaryRow>> {
-        self.reached(self.store.find(number))
+        self.reached(self.store().find(number))
     }
     fn swap(&self, new: TemporaryRow) -> StoreFuture<'_, RowSwap> {
-        self.reached(self.store.swap(new))
+        self.reached(self.store().swap(new))
     }
     fn list(&self, query: TemporaryQuery) -> StoreFuture<'_, Vec<TemporaryRow>> {
-        self.reached(self.store.list(query))
+        self.reached(self.store().list(query))
     }
     fn count_open(&self) -> StoreFuture<'_, u64> {
-        self.reached(self.store.count_open())
+        self.reached(self.store().count_open())
     }
 }
 
@@ -147,8 +165,26 @@ async fn what_is_journaled_reaches_the_store_once_it_is_back_and_again_when_it_h
     let emptied = Distant::new();
     let handover = Handover::new(emptied.clone(), journal.clone(), open);
     assert_eq!(handover.round().await.expect("handed over again"), 1_200);
-    let kept = emptied.find(number).await.expect("found").expect("there");
+    let kept = emptied.find(number.clone()).await.expect("found").expect("there");
     assert_eq!((kept.status(), kept.reason()), (Status::Void, Some("test")));
+    assert_eq!(emptied.heard.lock().expect("sound")[0], number, "decisions come first");
+}
+
+/// A store that may have forgotten lets nobody decide for 5 s: each node has to have told it everything by then, journal and all.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_has_forgotten_is_told_everything_within_moments() {
+    let (distant, journal, lifecycle) = (Distant::new(), memory(), Lifecycle::new());
+    journal.append(vec![row("K", 1), row("K", 2)]).await.expect("new");
+    let open = Metrics::new().gauges().temporary_numbers_open;
+    lifecycle.spawn(Handover::new(distant.clone(), journal, open).run(lifecycle.clone()));
+    // Wherever between two looks it happens.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(distant.count_open().await.expect("counted"), 2);
+    distant.forget();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(distant.count_open().await.expect("counted"), 2);
+    lifecycle.drain();
+    assert_eq!(lifecycle.finished(Duration::from_secs(1)).await, 0);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use super::{MemoryStore, STORE, State};
 use crate::{
     clock::UnixMillis,
     store::{
-        Instance, Journal, Note, RowSwap, Stamp, Status, StoreError, StoreFuture, TemporaryNumber,
+        Instance, Journal, Note, Pending, RowSwap, Stamp, Status, StoreError, StoreFuture, TemporaryNumber,
         TemporaryQuery, TemporaryRow, TemporaryStore,
     },
 };
@@ -108,11 +108,12 @@ impl Journal for MemoryStore {
         })
     }
 
-    fn pending(&self, instance: Instance, limit: u32) -> StoreFuture<'_, Vec<TemporaryRow>> {
+    fn pending(&self, instance: Instance, part: Pending, limit: u32) -> StoreFuture<'_, Vec<TemporaryRow>> {
         self.with(move |state| {
             let pending =
                 state.temporary.values().filter(|kept| kept.acknowledged.as_ref() != Some(&instance));
             Ok(pending
+                .filter(|kept| kept.row.revision >= part.lowest_revision())
                 .take(usize::try_from(limit).unwrap_or(usize::MAX))
                 .map(|kept| kept.row.clone())
                 .collect())

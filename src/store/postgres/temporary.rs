@@ -1,7 +1,7 @@
 //! Temporary numbers of all nodes.
 //!
 //! What becomes of a row is decided in [`TemporaryRow`]; here only revisions are compared. That a final number stands for one of them is
-//! a unique index.
+//! a unique index. While a database that may have forgotten settles, no row is shown to be judged, and none is replaced.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use futures_util::future::BoxFuture;
 use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use super::{
-    PostgresStore,
+    PostgresStore, STORE,
     audit::enter,
     failure::Failure,
     memory::observe,
     values::{signed, unsigned},
 };
 use crate::store::{
-    Instance, Note, RowSwap, Status, StoreFuture, TemporaryNumber, TemporaryQuery, TemporaryRow,
+    Instance, Note, RowSwap, Status, StoreError, StoreFuture, TemporaryNumber, TemporaryQuery, TemporaryRow,
     TemporaryStore,
 };
 
@@ -45,8 +45,13 @@ impl TemporaryStore for PostgresStore {
 
     fn find(&self, number: TemporaryNumber) -> StoreFuture<'_, Option<TemporaryRow>> {
         Box::pin(async move {
-            self.transact("find_temporary", &number, |connection, number| Box::pin(find(connection, number)))
-                .await
+            self.transact("find_temporary", &number, |connection, number| {
+                Box::pin(async move {
+                    settled(connection, "find_temporary").await?;
+                    find(connection, number).await
+                })
+            })
+            .await
         })
     }
 
@@ -109,6 +114,7 @@ fn swap<'c>(
     (new, note): &'c (TemporaryRow, Option<Note>),
 ) -> BoxFuture<'c, Result<RowSwap, Failure>> {
     Box::pin(async move {
+        settled(connection, "swap_temporary").await?;
         let done = sqlx::query(SWAP)
             .bind(new.number.as_str())
             .bind(new.status().as_str())
@@ -140,6 +146,21 @@ fn list<'c>(
         }
         list.fetch_all(connection).await?.iter().map(row).collect()
     })
+}
+
+/// Nodes may still tell of decisions that were forgotten.
+#[derive(Debug, thiserror::Error)]
+#[error("the store waits for the temporary numbers of all nodes")]
+struct Settling;
+
+/// Refuses what rests on all decisions while they are heard. What it begins of a memory is rolled back with it: an upload begins that.
+async fn settled(connection: &mut PgConnection, operation: &'static str) -> Result<(), Failure> {
+    match observe(connection).await?.settling {
+        None => Ok(()),
+        Some(_) => {
+            Err(StoreError::Unavailable { store: STORE, operation, source: Box::new(Settling) }.into())
+        }
+    }
 }
 
 async fn find(

@@ -12,7 +12,7 @@ use super::{
     workspace::{Workspace, collect, find},
 };
 use crate::store::{
-    Instance, Journal, Note, RowSwap, Stamp, Status, StoreFuture, TemporaryNumber, TemporaryQuery,
+    Instance, Journal, Note, Pending, RowSwap, Stamp, Status, StoreFuture, TemporaryNumber, TemporaryQuery,
     TemporaryRow, TemporaryStore,
 };
 
@@ -42,7 +42,7 @@ const LIST_OF_STATUS: &str = "SELECT content FROM temporary_numbers
     WHERE status = ?4 AND number > ?1 AND number < ?2 ORDER BY number LIMIT ?3";
 /// Three ranges of one index instead of a walk over all rows; `IS NOT` would be that.
 const PENDING: &str = "SELECT content FROM temporary_numbers
-    WHERE acknowledged IS NULL OR acknowledged < ?1 OR acknowledged > ?1 LIMIT ?2";
+    WHERE (acknowledged IS NULL OR acknowledged < ?1 OR acknowledged > ?1) AND revision >= ?3 LIMIT ?2";
 const OPEN: &str = "SELECT count(*) AS rows FROM temporary_numbers WHERE status = 'open'";
 const UNSENT: &str =
     "SELECT count(*) AS rows FROM temporary_numbers WHERE acknowledged IS NULL AND status = 'open'";
@@ -132,9 +132,10 @@ impl Journal for SqliteStore {
         })
     }
 
-    fn pending(&self, instance: Instance, limit: u32) -> StoreFuture<'_, Vec<TemporaryRow>> {
+    fn pending(&self, instance: Instance, part: Pending, limit: u32) -> StoreFuture<'_, Vec<TemporaryRow>> {
         self.read("pending_temporary", move |connection| {
-            collect(connection, PENDING, params![&*instance.0, limit], row)
+            let lowest = signed(part.lowest_revision());
+            collect(connection, PENDING, params![&*instance.0, limit, lowest], row)
         })
     }
 

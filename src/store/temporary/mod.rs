@@ -7,7 +7,8 @@
 //! 3. A node hands its journal over to the shared store until that has acknowledged it ([`Journal::pending`],
 //!    [`TemporaryStore::upload`]), and once more whenever the store shows by another [`Instance`] that it may have forgotten.
 //! 4. A number is resolved once: what becomes of a row is decided here ([`TemporaryRow`], pure), and a store replaces a row only if it is
-//!    still the one that was judged ([`TemporaryStore::swap`]).
+//!    still the one that was judged ([`TemporaryStore::swap`]). One that may have forgotten decisions shows no row to be judged, and
+//!    replaces none, until nodes have had 5 s to tell of theirs.
 //!
 //! Order: `number`, `row`, then the two traits. A journal is a store of its own rows: while the shared one is away, a node lists
 //! what it knows, decisions of its own callers on other nodes' numbers included.
@@ -52,6 +53,25 @@ impl TemporaryQuery {
     }
 }
 
+/// Which rows [`Journal::pending`] is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pending {
+    /// Those on which a decision was taken.
+    Decided,
+    /// All.
+    Any,
+}
+
+impl Pending {
+    /// The lowest revision that is meant.
+    pub(super) const fn lowest_revision(self) -> u64 {
+        match self {
+            Self::Decided => 1,
+            Self::Any => 0,
+        }
+    }
+}
+
 /// Outcome of [`TemporaryStore::swap`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RowSwap {
@@ -67,7 +87,7 @@ pub trait TemporaryStore: Send + Sync + 'static {
     /// answers under which instance they are kept; without rows it only answers that.
     fn upload(&self, rows: Vec<TemporaryRow>) -> StoreFuture<'_, Instance>;
 
-    /// One row.
+    /// One row. `Unavailable` while a store that may have forgotten settles, as for [`Self::swap`].
     fn find(&self, number: TemporaryNumber) -> StoreFuture<'_, Option<TemporaryRow>>;
 
     /// Replaces the row of `new.number` if its revision is the one before `new.revision`, else changes nothing.
@@ -100,7 +120,7 @@ pub trait Journal: TemporaryStore {
     fn append(&self, rows: Vec<TemporaryRow>) -> StoreFuture<'_, ()>;
 
     /// Rows that the instance has not acknowledged as they stand here, in no order.
-    fn pending(&self, instance: Instance, limit: u32) -> StoreFuture<'_, Vec<TemporaryRow>>;
+    fn pending(&self, instance: Instance, part: Pending, limit: u32) -> StoreFuture<'_, Vec<TemporaryRow>>;
 
     /// Notes that the instance keeps these rows; a row that has changed meanwhile stays pending.
     fn acknowledged(&self, rows: Vec<TemporaryRow>, instance: Instance) -> StoreFuture<'_, ()>;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use numgen::store::{Action, Instance, Journal, Stamp, StoreError, TemporaryStore};
+use numgen::store::{Action, Instance, Journal, Pending, Stamp, StoreError, TemporaryStore};
 
 use super::{
     Bench,
@@ -32,20 +32,29 @@ pub(super) async fn rows_are_pending_until_the_instance_that_asks_has_them(
     let journal = bench.store();
     journal.append(vec![row("A", 1), row("A", 2), row("A", 3)]).await.expect("new");
     assert_eq!(journal.unsent().await.expect("counted"), 3);
-    assert_eq!(journal.pending(instance("x"), 2).await.expect("read").len(), 2);
+    assert_eq!(journal.pending(instance("x"), Pending::Any, 2).await.expect("read").len(), 2);
     journal.acknowledged(vec![row("A", 1), row("A", 2)], instance("x")).await.expect("noted");
     drop(journal);
     bench.reopen().await;
     let journal = bench.store();
-    assert_eq!(journal.pending(instance("x"), 9).await.expect("read"), [row("A", 3)]);
-    assert_eq!(journal.pending(instance("w"), 9).await.expect("read").len(), 3, "another instance has none");
-    assert_eq!(journal.pending(instance("y"), 9).await.expect("read").len(), 3);
+    assert_eq!(journal.pending(instance("x"), Pending::Any, 9).await.expect("read"), [row("A", 3)]);
+    assert_eq!(
+        journal.pending(instance("w"), Pending::Any, 9).await.expect("read").len(),
+        3,
+        "another instance has none"
+    );
+    assert_eq!(journal.pending(instance("y"), Pending::Any, 9).await.expect("read").len(), 3);
     assert_eq!(journal.unsent().await.expect("counted"), 1);
     // A row that changes while it is handed over is pending again.
     let void = decided(&row("A", 3), Action::Void);
     journal.upload(vec![void.clone()]).await.expect("kept");
     journal.acknowledged(vec![row("A", 3)], instance("x")).await.expect("noted");
-    assert_eq!(journal.pending(instance("x"), 9).await.expect("read"), [void]);
+    assert_eq!(
+        journal.pending(instance("x"), Pending::Any, 9).await.expect("read"),
+        std::slice::from_ref(&void)
+    );
+    // Decisions, for an instance that knows neither them nor what they decide.
+    assert_eq!(journal.pending(instance("w"), Pending::Decided, 9).await.expect("read"), [void]);
     assert_eq!(journal.unsent().await.expect("counted"), 0, "it is not open any more");
 }
 

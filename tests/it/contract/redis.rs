@@ -11,11 +11,11 @@ use std::{
 
 use numgen::{
     clock::{ManualClock, UnixMillis},
-    generate::temporary::{Handover, Resolver},
+    generate::temporary::{Handover, ResolveError, Resolver},
     lifecycle::Lifecycle,
     secret::Secret,
     store::{
-        Action, Decision, Journal, Status, TemporaryStore,
+        Action, Decision, Journal, Status, StoreError, TemporaryStore,
         redis::{
             RedisStore, Settings,
             client::{Client, Options},
@@ -27,7 +27,7 @@ use numgen::{
 
 use super::{
     Bench, EPOCH, Memory, NOON,
-    temporary::{names, of, row},
+    temporary::{decided, names, of, row},
 };
 use crate::harness::{Data, Hands, Redis, RedisCluster, SharedCluster, Stopwatch};
 
@@ -233,4 +233,37 @@ async fn redis_that_has_forgotten_is_another_instance() {
     bench.server.cli(&["FLUSHALL"]);
     assert_eq!(handover.round().await.expect("handed over again"), 1);
     assert_ne!(store.upload(vec![]).await.expect("answered"), second);
+}
+
+/// What was decided is decided, whoever tells Redis of it first after a loss: nobody decides before all had the time to tell it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_decides_before_redis_that_has_forgotten_was_told_of_decisions() {
+    let bench = OneRedis::<RedisStore>::new().await;
+    let (store, made_here, decided_here) = (bench.store(), Memory::new().await, Memory::new().await);
+    let handover = |journal: &Memory| {
+        Handover::new(store.clone(), journal.store(), Metrics::new().gauges().temporary_numbers_open)
+    };
+    let (maker, decider) = (handover(&made_here), handover(&decided_here));
+    let decision = Decision { actor: "ada".to_owned(), at_ms: 0, reason: None };
+    let number = row("A", 1).number;
+    made_here.store().append(vec![row("A", 1)]).await.expect("new");
+    maker.round().await.expect("handed over");
+    let resolver = Resolver::new(store.clone(), Some(decided_here.store()));
+    resolver.decide(&number, Action::Void, &decision, None).await.expect("void");
+
+    bench.server.cli(&["FLUSHALL"]);
+    let elsewhere = Resolver::new(store.clone(), None);
+    let refused = |outcome| matches!(outcome, Err(StoreError::Unavailable { .. }));
+    assert!(refused(store.find(number.clone()).await.map(drop)), "who comes first notices");
+    assert_eq!(maker.round().await.expect("handed over again"), 1, "as an open one");
+    let early = elsewhere.decide(&number, Action::Assign, &decision, None).await;
+    assert!(matches!(early, Err(ResolveError::Store(StoreError::Unavailable { .. }))), "{early:?}");
+    // Nor does a decision count that was under way.
+    assert!(refused(store.swap(decided(&row("A", 1), Action::Assign)).await.map(drop)));
+    decider.round().await.expect("handed over again");
+
+    bench.advance(Duration::from_secs(5));
+    let contrary = elsewhere.decide(&number, Action::Assign, &decision, None).await;
+    assert!(matches!(contrary, Err(ResolveError::Conflict(_))), "{contrary:?}");
+    elsewhere.decide(&number, Action::Void, &decision, None).await.expect("the first result");
 }

@@ -1,7 +1,8 @@
 //! Temporary numbers of all nodes: a hash of rows, and for each status the numbers in the order of their texts.
 //!
 //! What becomes of a row is decided in [`TemporaryRow`]; the scripts only compare revisions. A value of the hash is the revision, a
-//! space and the row as JSON. All keys share one slot. The instance is the generation of the marker that guards it.
+//! space and the row as JSON. All keys share one slot. The instance is the generation of the marker that guards it; while that settles,
+//! no row is shown to be judged, and none is replaced.
 
 use redis::cmd;
 
@@ -20,7 +21,14 @@ const ALL: &str = "numgen:temporary:{temporary}:all";
 
 static UPLOAD: Script =
     Script::new("upload_temporary", concat!(include_str!("../marker.lua"), include_str!("upload.lua")));
-static SWAP: Script = Script::new("swap_temporary", include_str!("swap.lua"));
+static FIND: Script = Script::new(
+    "find_temporary",
+    concat!(include_str!("../marker.lua"), include_str!("settled.lua"), include_str!("find.lua")),
+);
+static SWAP: Script = Script::new(
+    "swap_temporary",
+    concat!(include_str!("../marker.lua"), include_str!("settled.lua"), include_str!("swap.lua")),
+);
 static LIST: Script = Script::new("list_temporary", include_str!("list.lua"));
 
 fn index_of(status: Option<Status>) -> &'static str {
@@ -41,6 +49,16 @@ fn damaged() -> StoreError {
     StoreError::Corrupt { store: STORE, what: "a temporary number that cannot be read".to_owned() }
 }
 
+/// A new random generation, for a marker that is not blessed.
+fn generation(operation: &'static str) -> Result<String, StoreError> {
+    let bits = getrandom::u64().map_err(|source| StoreError::Unavailable {
+        store: STORE,
+        operation,
+        source: Box::new(source),
+    })?;
+    Ok(format!("{bits:016x}"))
+}
+
 /// Reads a value of the hash.
 fn row(value: &str) -> Result<TemporaryRow, StoreError> {
     let json = value.split_once(' ').map(|(_, json)| json);
@@ -50,13 +68,7 @@ fn row(value: &str) -> Result<TemporaryRow, StoreError> {
 impl TemporaryStore for RedisStore {
     fn upload(&self, rows: Vec<TemporaryRow>) -> StoreFuture<'_, Instance> {
         Box::pin(async move {
-            let mut bits = [0; 8];
-            getrandom::fill(&mut bits).map_err(|source| StoreError::Unavailable {
-                store: STORE,
-                operation: UPLOAD.name,
-                source: Box::new(source),
-            })?;
-            let generation = format!("{:016x}", u64::from_ne_bytes(bits));
+            let generation = generation(UPLOAD.name)?;
             let mut keys = vec![self.client.marker_key(ROWS), ROWS.to_owned(), ALL.to_owned()];
             keys.extend(indices());
             let written: Vec<String> = rows.iter().map(TemporaryRow::to_json).collect();
@@ -76,9 +88,11 @@ impl TemporaryStore for RedisStore {
 
     fn find(&self, number: TemporaryNumber) -> StoreFuture<'_, Option<TemporaryRow>> {
         Box::pin(async move {
-            self.client.at_hand("find_temporary", ROWS).await?;
-            let find = cmd("HGET").arg(ROWS).arg(number.as_str()).to_owned();
-            let found: Option<String> = self.client.query("find_temporary", &find).await?;
+            self.client.at_hand(FIND.name, ROWS).await?;
+            let (generation, keys) =
+                (generation(FIND.name)?, [self.client.marker_key(ROWS), ROWS.to_owned()]);
+            let args = [(&generation).into(), number.as_str().into()];
+            let found: Option<String> = self.client.run(&FIND, &keys, &args, self.timeout).await?;
             found.as_deref().map(row).transpose()
         })
     }
@@ -86,9 +100,12 @@ impl TemporaryStore for RedisStore {
     fn swap(&self, new: TemporaryRow) -> StoreFuture<'_, RowSwap> {
         Box::pin(async move {
             self.client.at_hand(SWAP.name, ROWS).await?;
-            let keys: Vec<String> = std::iter::once(ROWS.to_owned()).chain(indices()).collect();
+            let generation = generation(SWAP.name)?;
+            let mut keys = vec![self.client.marker_key(ROWS), ROWS.to_owned()];
+            keys.extend(indices());
             let content = new.to_json();
             let args = [
+                (&generation).into(),
                 new.number.as_str().into(),
                 new.status().as_str().into(),
                 new.revision.into(),

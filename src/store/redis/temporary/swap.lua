@@ -1,13 +1,13 @@
--- Replaces a row if its revision is the one before the new one.
--- KEYS[1] rows   [2] open   [3] assigned   [4] void
--- ARGV[1] number   [2] status   [3] revision   [4] content
+-- Replaces a row if its revision is the one before the new one. Follows settled.lua.
+-- KEYS[2] rows   [3] open   [4] assigned   [5] void
+-- ARGV[2] number   [3] status   [4] revision   [5] content
 -- Answers {'done'}, {'changed'} where there is no such row, or {'changed', the row that stands}.
-local present = redis.call('HGET', KEYS[1], ARGV[1])
+local present = redis.call('HGET', KEYS[2], ARGV[2])
 if not present then return { 'changed' } end
-if tonumber(string.match(present, '^%d+')) + 1 ~= tonumber(ARGV[3]) then return { 'changed', present } end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[3] .. ' ' .. ARGV[4])
-local index = { open = KEYS[2], assigned = KEYS[3], void = KEYS[4] }
+if tonumber(string.match(present, '^%d+')) + 1 ~= tonumber(ARGV[4]) then return { 'changed', present } end
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[4] .. ' ' .. ARGV[5])
+local index = { open = KEYS[3], assigned = KEYS[4], void = KEYS[5] }
 for name, key in pairs(index) do
-  if name == ARGV[2] then redis.call('ZADD', key, 0, ARGV[1]) else redis.call('ZREM', key, ARGV[1]) end
+  if name == ARGV[3] then redis.call('ZADD', key, 0, ARGV[2]) else redis.call('ZREM', key, ARGV[2]) end
 end
 return { 'done' }
