@@ -573,6 +573,15 @@ fn the_scripts_do_what_the_authority_does() {
     // What chance seldom finds: a counter that has gone back, met where nothing else is unusual.
     let ask = |count| Step::Ask { node: 0, count, keys: Vec::new(), arrives: true };
     run(1, vec![ask(0), ask(1), Step::Save, ask(1), Step::Forget, ask(1), ask(1)]);
+    // A store goes back to where somebody holds a segment who has swapped it since, and is gone.
+    let swapped = (0..12)
+        .flat_map(|_| (0..NODES).map(|node| Step::Ask { node, count: 5, keys: Vec::new(), arrives: true }));
+    let lost = [Step::Crash { node: 0 }, Step::Forget];
+    let heard = (0..6).flat_map(|_| {
+        let beats = (0..NODES).map(|node| Step::Ask { node, count: 0, keys: Vec::new(), arrives: true });
+        beats.chain([Step::Wait { ms: 2_500 }])
+    });
+    run(1, [ask(1), Step::Save].into_iter().chain(swapped).chain(lost).chain(heard).collect());
     // A store that was left is met again, by who has seen more than it has, and is asked to begin another generation.
     let settle = || Step::Wait { ms: 5_000 };
     let go_over = vec![ask(1), Step::Save, Step::OtherServer, ask(0), ask(0), settle(), ask(2), ask(2)];

@@ -68,7 +68,7 @@ local function strike(id)
   local member = counter.members[id]
   counter.members[id], order = nil, nil
   for _, segment in ipairs(segments(member)) do
-    give_back(segment, id)
+    give_back(segment, id, leftover(member))
   end
   list_unconfirmed(member)
 end

@@ -234,11 +234,17 @@ end
 
 -- ----------------------------------------------------------------------------------------------- segments
 
+-- What becomes of that which was passed of a member's segment and is given back: issued to nobody. Unless the member was not served
+-- since the store has forgotten: the segment is one that it may have swapped in the time that was lost.
+local function leftover(member)
+  return (counter.recovery or member.call == 0) and 'unconfirmed' or 'returned'
+end
+
 -- What was passed of a segment that nobody holds any more is nobody's.
-local function give_back(segment, id)
+local function give_back(segment, id, reason)
   for _, hole in ipairs(holes_in(segment)) do
     if hole.holder == id then
-      relabel(hole, 'returned')
+      relabel(hole, reason)
     end
   end
 end
@@ -263,7 +269,7 @@ local function reserve(id, held, offered, by)
   local new = segments(member)
   for _, segment in ipairs(old) do
     if not same(segment, new[1]) and not same(segment, new[2]) then
-      give_back(segment, id)
+      give_back(segment, id, leftover(member))
     end
   end
   for _, segment in ipairs(new) do

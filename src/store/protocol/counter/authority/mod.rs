@@ -16,7 +16,10 @@ mod segments;
 use std::collections::BTreeMap;
 
 use super::message::{Generation, Incarnation, Instance, Limits, Marker, Reply, Segment, Take};
-use crate::counter::{SequenceValue, ValueRange};
+use crate::{
+    counter::{SequenceValue, ValueRange},
+    store::HoleReason,
+};
 
 pub use draw::Rate;
 pub use holes::Hole;
@@ -84,6 +87,12 @@ impl Member {
     /// Whether it is to be waited for.
     pub fn is_alive(&self, now: u64) -> bool {
         now.abs_diff(self.beat) <= self.next_beat_ms.saturating_add(GRACE_MS)
+    }
+
+    /// What becomes of that which was passed of its segment and is given back: issued to nobody. Unless it was not served since the
+    /// store has forgotten: the segment is one that it may have swapped in the time that was lost, so that the values were issued.
+    fn leftover(&self) -> HoleReason {
+        if self.call == 0 { HoleReason::Unconfirmed } else { HoleReason::Returned }
     }
 
     /// As a message introduces it.

@@ -70,7 +70,7 @@ impl Authority {
         for id in take.retires.iter().chain(&take.covers) {
             let Some(member) = self.members.remove(id) else { continue };
             for segment in member.segments() {
-                self.give_back(segment, *id);
+                self.give_back(segment, *id, member.leftover());
             }
             self.list_unconfirmed(&member.drawn, now);
         }

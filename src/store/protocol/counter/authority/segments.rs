@@ -53,8 +53,9 @@ impl Authority {
         let before: Vec<_> = member.segments().collect();
         (member.held, member.offered) = (held, offered);
         let after: Vec<_> = member.segments().collect();
+        let reason = if self.recovery.is_some() { HoleReason::Unconfirmed } else { member.leftover() };
         for segment in before.iter().filter(|segment| !after.contains(segment)) {
-            self.give_back(*segment, id);
+            self.give_back(*segment, id, reason);
         }
         for segment in after.iter().filter(|segment| !before.contains(segment)) {
             self.adopt(*segment, id);
@@ -62,10 +63,10 @@ impl Authority {
     }
 
     /// What was passed of a segment that nobody holds any more is nobody's.
-    pub(super) fn give_back(&mut self, segment: Segment, holder: Incarnation) {
+    pub(super) fn give_back(&mut self, segment: Segment, holder: Incarnation, reason: HoleReason) {
         for hole in &mut self.holes {
             if hole.holder == Some(holder) && overlap(hole.range, segment.0).is_some() {
-                (hole.reason, hole.holder) = (HoleReason::Returned, None);
+                (hole.reason, hole.holder) = (reason, None);
             }
         }
     }
