@@ -25,7 +25,7 @@ pub(super) fn start(base: &Foundation) {
     let (records, ids, epoch) =
         (Arc::clone(&stores.idempotency), Arc::clone(worker.ids()), config.worker.epoch);
     every(lifecycle, FORGET_EVERY, "forgetting idempotency keys", move || {
-        let (store, now) = (Arc::clone(&records), ids.moment(epoch));
+        let (store, now) = (Arc::clone(&records), ids.store_time(epoch));
         async move {
             let Some(now) = now else { return Ok(()) };
             while store.forget_expired(now).await? > 0 {}

@@ -105,7 +105,7 @@ impl Engine {
         let scope =
             digest(&[order.subject.as_bytes(), order.rule.prefix_key.as_str().as_bytes(), key.as_bytes()]);
         // By the clock that nodes share: by its own, one that is a day ahead would end the keys of all.
-        let now = self.ids.moment(self.settings.epoch).unwrap_or(order.now);
+        let now = self.ids.store_time(self.settings.epoch).unwrap_or(order.now);
         Ok(Some(Claim {
             scoped_key: hex(&scope).into(),
             fingerprint: digest(&[

@@ -110,6 +110,7 @@ fn node_over(stores: Stores, worker: u32) -> Engine {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW));
     let layout = Layout::DEFAULT;
     let ids = Ids::new(layout, 1_000_000, clock);
+    ids.hear(1_000_000);
     ids.publish(Sequencer::new(layout, 0, worker, 0, u64::MAX, Duration::from_millis(50)));
     let settings = Settings {
         layout,

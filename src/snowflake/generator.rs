@@ -32,11 +32,6 @@ impl IdClock {
         Self { offset_ms: AtomicU64::new(now.saturating_sub(millis(monotonic))) }
     }
 
-    /// Whether it shows more than how long the process runs.
-    pub fn is_set(&self) -> bool {
-        self.offset_ms.load(Ordering::Acquire) > 0
-    }
-
     /// The time, in milliseconds since the epoch.
     pub fn now(&self, clock: &dyn Clock) -> u64 {
         self.offset_ms.load(Ordering::Acquire).saturating_add(millis(clock.monotonic()))
@@ -50,7 +45,7 @@ impl IdClock {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

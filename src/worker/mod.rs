@@ -293,6 +293,7 @@ impl Worker {
     fn compare_clocks(&self, now: IdMillis, age_ms: u64) {
         let here = UnixMillis(self.clock.now().0.saturating_sub_unsigned(age_ms / 2));
         self.with(|state| state.clocks = Some((now, here)));
+        self.ids.hear(now.saturating_add(age_ms / 2));
     }
 
     fn age_ms(&self, sent: Duration) -> u64 {
