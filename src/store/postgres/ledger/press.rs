@@ -8,7 +8,7 @@
 //!
 //! The statement is a transaction of its own, so it takes one round trip. Whoever finds a free hand writes at once, on its own task;
 //! those who come meanwhile share the next statement. On a slow disk that is committed ahead, and the hand works beside those who wait
-//! for the disk; on a fast one its commit waits.
+//! for the disk; on a fast one the commit of several counters waits.
 
 use std::{
     mem,
@@ -155,7 +155,11 @@ impl Hand {
         // Whoever is ready to join does so.
         tokio::task::yield_now().await;
         let jobs = self.next();
-        let commit = self.store.books().press.state().tempo.commit();
+        let commit = match jobs.len() {
+            // While a counter alone waits for the disk, its next batch is worked out.
+            ..=1 => Commit::Ahead,
+            _ => self.store.books().press.state().tempo.commit(),
+        };
         self.work(jobs, commit).await;
     }
 

@@ -26,7 +26,7 @@ impl Tempo {
         self.unmeasured = 0;
     }
 
-    /// How the next statement of those who share one is committed. On a slow disk, ahead. A fast one is waited for in the commit
+    /// How the next statement of several counters is committed. On a slow disk, ahead. A fast one is waited for in the commit
     /// itself, where no other statement is under way anyway: that saves the barrier, and its round trip.
     pub(super) fn commit(&mut self) -> Commit {
         self.unmeasured += 1;
