@@ -38,7 +38,7 @@ use crate::{
     generate::{Engine, Source, temporary::Resolver},
     middleware::rate_limit::RuleLimits,
     rule::Rule,
-    rules::Registry,
+    rules::{Following, Registry},
     store::{AuditStore, CountersByMode, LedgerStore},
     telemetry::Counter,
 };
@@ -61,6 +61,8 @@ pub trait Meter: Send + Sync + 'static {
 pub struct Parts {
     /// The register of rules.
     pub rules: Arc<Registry>,
+    /// What the rules rest on, where they are kept elsewhere.
+    pub following: Option<Arc<Following>>,
     /// Issues numbers.
     pub engine: Arc<Engine>,
     /// Counters, to be shown and advanced.

@@ -103,7 +103,7 @@ pub(super) fn rule(parts: &Parts, key: &PrefixKey) -> Result<Arc<CompiledRule>, 
 
 /// What is said of a key that has no rule: `unregistered`, unless nobody knows yet which have one.
 pub(super) fn without_rule(parts: &Parts, unregistered: Error) -> Error {
-    if parts.rules.is_blank() {
+    if parts.following.as_ref().is_some_and(|following| following.is_blank()) {
         StoreError::Unavailable { store: "shared", operation: "rules", source: "none were read yet".into() }
             .into()
     } else {

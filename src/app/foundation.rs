@@ -101,10 +101,16 @@ impl Foundation {
     }
 
     /// Answers requests.
-    pub(super) fn api(&self, rules: &Arc<Registry>, engine: Engine) -> Api {
+    pub(super) fn api(
+        &self,
+        rules: &Arc<Registry>,
+        following: Option<Arc<Following>>,
+        engine: Engine,
+    ) -> Api {
         let (stores, limits) = (&self.stores, &self.config.limits);
         Api::new(Parts {
             rules: Arc::clone(rules),
+            following,
             engine: Arc::new(engine),
             counters: stores.counters.clone(),
             ledgers: stores.ledgers.clone(),

@@ -97,7 +97,7 @@ impl App {
         let gauges = base.gauges(&registry, public_server.open_connections(), spans);
         gauges.watch_outages(background);
         base.survey(&registry).start(background);
-        let status = base.status(&registry, following, &verifier, gauges);
+        let status = base.status(&registry, following.clone(), &verifier, gauges);
         let limits = Limits::new(Rates::from(&config.rate_limits), Arc::clone(clock));
         let tokens = Tokens {
             verifier: Arc::clone(&verifier),
@@ -106,7 +106,7 @@ impl App {
         };
         let replaceable = Replaceable::new(config, Arc::clone(&limits), tls, tokens);
         let public = Public::new(PublicParts {
-            api: base.api(&registry, engine),
+            api: base.api(&registry, following, engine),
             proxies: config.http.trusted_proxies.clone().into(),
             cors: cors(&config.http.cors_origins),
             metrics: base.metrics.clone(),

@@ -66,6 +66,11 @@ impl Following {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether no rules were ever heard of: that a key has none means nothing then.
+    pub fn is_blank(&self) -> bool {
+        self.footing() == Footing::Nothing
+    }
+
     fn set(&self, footing: Footing) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = footing;
     }
@@ -106,7 +111,6 @@ impl Follower {
             registry.take_in(&copy.records);
             (mark, footing) = (copy.mark, Footing::Copy(copy.saved_at));
         }
-        registry.note_blank(footing == Footing::Nothing);
         let following = Arc::new(Following(Mutex::new(footing)));
         Ok(Self {
             registry,
@@ -172,7 +176,6 @@ impl Follower {
                 continue;
             }
             self.following.set(Footing::Register);
-            self.registry.note_blank(false);
             if news.more == More::Writes && empty < PATIENCE {
                 continue;
             }

@@ -4,10 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     hash::BuildHasher,
-    sync::{
-        Arc, Mutex, PoisonError, RwLock, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, RwLock, Weak},
 };
 
 use foldhash::fast::RandomState;
@@ -64,8 +61,6 @@ pub struct Registry {
     /// Rules that are no longer in force, as long as somebody holds them.
     retired: Mutex<Vec<(PrefixKey, Weak<CompiledRule>)>>,
     pub(super) refused: Refused,
-    /// See [`Registry::is_blank`].
-    blank: AtomicBool,
     /// Where changes are written down; nowhere, unless [`Registry::recorded_on`] says.
     pub(super) trail: Option<Arc<dyn AuditStore>>,
 }
@@ -124,7 +119,6 @@ impl Registry {
             turns: (0..SHARDS).map(|_| tokio::sync::Mutex::default()).collect(),
             retired: Mutex::default(),
             refused: Refused::default(),
-            blank: AtomicBool::new(false),
             trail: None,
         }
     }
@@ -151,15 +145,6 @@ impl Registry {
             }
         }
         Ok(loaded)
-    }
-
-    /// Whether no rules were ever heard of, since the store that nodes share has not told any: that a key has none means nothing then.
-    pub fn is_blank(&self) -> bool {
-        self.blank.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn note_blank(&self, is_blank: bool) {
-        self.blank.store(is_blank, Ordering::Relaxed);
     }
 
     /// The rule of a key.

@@ -618,15 +618,17 @@ fn a_fixed_worker_id_starts_and_goes_on_without_redis() {
     redis.resume();
     redis.kill();
     let node = issuing(&site, &mut all, "it issues where nobody listens");
-    // Renewals wait for Redis, and the window does not run out meanwhile. On a machine that stalls it may, once in a while.
+    // Renewals wait for Redis, and the window does not run out meanwhile, unless nobody was run for as long as it is renewed ahead.
     let (mut caller, watch) = (node.caller(), Stopwatch::start());
-    let (mut tries, mut refused) = (0, 0);
     while watch.elapsed() < Duration::from_secs(4) {
-        tries += 1;
-        refused += i32::from(!collect(&mut caller, &mut all));
+        let goes_on = collect(&mut caller, &mut all);
+        let stalled = watch.elapsed().saturating_sub(watch.awake());
+        assert!(
+            goes_on || stalled >= Duration::from_millis(500),
+            "it goes on; the machine stalled for {stalled:?}"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
-    assert!(refused * 4 < tries, "{refused} of {tries} were refused");
 }
 
 /// Starts a node, and waits until it issues.

@@ -170,6 +170,7 @@ impl Bench {
         let rule_limits = RuleLimits::new(Arc::clone(&shared_clock));
         let api = Api::new(Parts {
             rules: Arc::new(rules),
+            following: None,
             engine: Arc::new(engine),
             counters: counters.clone().into(),
             ledgers: store.clone(),

@@ -68,6 +68,19 @@ enum Step {
     Empty,
 }
 
+/// A sign of life that wants nothing.
+fn beat() -> Ask {
+    Ask {
+        count: 0,
+        claims: Vec::new(),
+        limits: LIMITS,
+        wants: None,
+        next_beat_ms: BEAT_MS,
+        leaves: false,
+        insists: false,
+    }
+}
+
 /// A store that the nodes are not connected to.
 struct Store {
     counter: Option<Authority>,
@@ -132,15 +145,7 @@ impl World {
         if !process.node.has_pending_call() {
             process.awaited = count > 0;
         }
-        let take = process.node.ask(Ask {
-            count,
-            claims: Vec::new(),
-            limits: LIMITS,
-            wants: Some(Wants { size: SIZE }),
-            next_beat_ms: BEAT_MS,
-            leaves: false,
-            insists,
-        });
+        let take = process.node.ask(Ask { count, wants: Some(Wants { size: SIZE }), insists, ..beat() });
         let reply = self.serve(&take);
         let envelope = Envelope { to: node, take, reply };
         if reply_arrives {
@@ -556,16 +561,7 @@ fn who_speaks_too_late_and_of_another_generation_is_skipped_for() {
     world.replid += 1;
     for _ in 0..2 {
         let process = &mut world.processes[1];
-        let beat = Ask {
-            count: 0,
-            claims: Vec::new(),
-            limits: LIMITS,
-            wants: None,
-            next_beat_ms: BEAT_MS,
-            leaves: false,
-            insists: false,
-        };
-        let take = Take { peers: Vec::new(), ..process.node.ask(beat) };
+        let take = Take { peers: Vec::new(), ..process.node.ask(beat()) };
         let reply = world.serve(&take);
         world.deliver(Envelope { to: 1, take, reply });
     }
@@ -583,18 +579,7 @@ fn a_store_that_forgets_again_is_told_again_what_was_issued() {
     let node = &mut world.processes[0].node;
     let segment = node.state().segment;
     let issued = node.issue_locally(2, LIMITS.max).expect("a segment");
-    let ask = |node: &mut Node| {
-        node.ask(Ask {
-            count: 0,
-            claims: Vec::new(),
-            limits: LIMITS,
-            wants: None,
-            next_beat_ms: BEAT_MS,
-            leaves: false,
-            insists: false,
-        })
-    };
-    let told = ask(node);
+    let told = node.ask(beat());
     assert_eq!(told.used, [issued]);
     // The cursor passes the segment, which it goes on to hold.
     let served = Reply::Taken {
@@ -607,10 +592,10 @@ fn a_store_that_forgets_again_is_told_again_what_was_issued() {
         peers: Vec::new(),
     };
     node.hear(&told, served);
-    let quiet = ask(node);
+    let quiet = node.ask(beat());
     assert_eq!(quiet.used, []);
     node.hear(&quiet, Reply::Recover { generation: Generation(99), wait_ms: 0 });
-    assert_eq!(ask(node).used, [issued]);
+    assert_eq!(node.ask(beat()).used, [issued]);
 }
 
 #[test]
@@ -624,15 +609,9 @@ fn a_skip_ends_at_nobodys_limit() {
         world.replid += 1;
         for wait in [0, 0, SETTLING_MS] {
             world.now += wait;
-            let take = world.processes[1].node.ask(Ask {
-                count: 0,
-                claims: Vec::new(),
-                limits: Limits { max: SequenceValue(max), ..LIMITS },
-                wants: None,
-                next_beat_ms: BEAT_MS,
-                leaves: false,
-                insists: false,
-            });
+            let take = world.processes[1]
+                .node
+                .ask(Ask { limits: Limits { max: SequenceValue(max), ..LIMITS }, ..beat() });
             let reply = world.serve(&take);
             world.deliver(Envelope { to: 1, take, reply });
         }
@@ -651,15 +630,7 @@ fn who_has_reported_and_gone_over_to_another_store_does_not_lift_this_one() {
         (0..2).for_each(|_| world.ask(node, 0, true));
     }
     let Process { node, .. } = &mut world.processes[0];
-    let take = node.ask(Ask {
-        count: 0,
-        claims: Vec::new(),
-        limits: LIMITS,
-        wants: None,
-        next_beat_ms: BEAT_MS,
-        leaves: false,
-        insists: false,
-    });
+    let take = node.ask(beat());
     let elsewhere =
         Take { generation: Some(Generation(77)), seen: Some(SequenceValue(1_000_000)), ..take.clone() };
     world.serve(&elsewhere);
