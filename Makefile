@@ -1,5 +1,5 @@
 # What there is to do here. `make test` is what CI runs.
-.PHONY: help run test unit integration outage observe dashboards end-to-end load manifests lint fmt bench advisories docs
+.PHONY: help run test unit integration outage storm observe dashboards end-to-end load manifests lint fmt bench advisories docs
 
 # The first words that a newcomer types.
 help:            ## this list
@@ -19,6 +19,10 @@ integration:     ## the tests that start, kill and restart the built binary
 
 outage:          ## Redis away for a whole minute under four nodes and a hot counter; prints how long the return took
 	NUMGEN_TEST_OUTAGE_S=60 cargo test --test it redis_away -- --nocapture
+
+# STORM_SEED=7 draws other strikes, STORM_S says for how many seconds.
+storm:           ## kills, pauses, cut lines and forgetful stores by lot, upon every profile with a store; a minute each
+	NUMGEN_TEST_STORM_SEED=$${STORM_SEED:-1} NUMGEN_TEST_STORM_S=$${STORM_S:-60} cargo test --test it storms:: -- --nocapture --test-threads 1
 
 observe:         ## dashboards and alerts on a real Prometheus, and the runbook
 	tests/stages/run.sh observe

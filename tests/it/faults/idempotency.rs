@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Fleet, Load, Pace, counting, flaking, settled};
 use crate::harness::{Caller, Fault, Proxy, Response, Stopwatch, value_of};
 
-fn keyed(caller: &mut Caller, prefix: &str, key: &str, count: usize) -> std::io::Result<Response> {
+pub(super) fn keyed(caller: &mut Caller, prefix: &str, key: &str, count: usize) -> std::io::Result<Response> {
     let body = json!({ "prefix_key": prefix, "count": count });
     caller.try_send("POST", "/numbers", &[("Idempotency-Key", key)], Some(&body))
 }

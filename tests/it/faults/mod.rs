@@ -11,9 +11,12 @@ mod failover;
 mod full;
 mod idempotency;
 mod load;
+mod orders;
 mod outage;
 mod policy;
 mod recovery;
+mod storms;
+mod strikes;
 mod windows;
 
 use std::{
@@ -123,6 +126,12 @@ impl Fleet {
 
     fn kill_9(&mut self, index: usize) {
         let _site = self.take(index).kill_9();
+    }
+
+    /// Asks a node to stop; nobody is sent to it any more.
+    fn ask_to_stop(&self, index: usize) {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)[index] = None;
+        self.node(index).ask_to_stop();
     }
 
     #[track_caller]

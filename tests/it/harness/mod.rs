@@ -12,6 +12,7 @@ mod keys;
 mod postgres;
 mod process;
 mod proxy;
+mod random;
 mod redis;
 mod selftest;
 mod stopwatch;
@@ -42,6 +43,7 @@ pub(crate) use keys::TokenKey;
 pub(crate) use postgres::{Database, Postgres, Timeline};
 pub(crate) use process::{Process, free_address};
 pub(crate) use proxy::{Fault, Proxy};
+pub(crate) use random::Random;
 pub(crate) use redis::{Data, Redis, RedisCluster, Sentinels, SharedCluster};
 pub(crate) use stopwatch::Stopwatch;
 

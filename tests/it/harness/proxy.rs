@@ -24,6 +24,8 @@ use tokio::{
     task::JoinSet,
 };
 
+use super::Random;
+
 /// What is wrong with the network.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Fault {
@@ -134,7 +136,8 @@ async fn serve(
     forwarded: Arc<AtomicU64>,
 ) {
     let mut connections = JoinSet::new();
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    // The same losses in the same order each time.
+    let mut random = Random::of(0x9e37_79b9_7f4a_7c15);
     loop {
         if *fault.borrow_and_update() == Fault::Refuse {
             if fault.changed().await.is_err() {
@@ -290,26 +293,5 @@ async fn wait_for_passage(fault: &mut watch::Receiver<Fault>, random: &mut Rando
                 }
             }
         }
-    }
-}
-
-/// xorshift64: the same losses in the same order each time.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    /// From 0 to below 1.
-    fn share(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    fn split(&mut self) -> Self {
-        Self(self.next().rotate_left(31) | 1)
     }
 }
