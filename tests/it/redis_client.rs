@@ -256,6 +256,17 @@ async fn sentinels_are_followed_to_the_new_master() {
     assert_eq!(watched.server(1 - present).cli(&["GET", "k"]).trim(), after.to_string());
 }
 
+/// A sentinel that was cut off from the others names its master of long ago for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_sentinel_that_names_a_dead_master_is_passed_over() {
+    let mut watched = Sentinels::start();
+    let misled = watched.misled();
+    let url = watched.url().replace("redis+sentinel://", &format!("redis+sentinel://127.0.0.1:{misled},"));
+    let lifecycle = Lifecycle::new();
+    let client = client(&url, &lifecycle).await;
+    assert_eq!(echo(&client, 10 * SECOND).await.unwrap().2, 1);
+}
+
 /// How often the masters of a cluster were told a command.
 fn calls(cluster: &RedisCluster, command: &str) -> u64 {
     let of = |master: &Redis| {
@@ -278,7 +289,11 @@ async fn count(client: &Client, key: &str) -> Result<u64, StoreError> {
 async fn a_cluster_is_followed_through_moves_and_failover() {
     let mut cluster = RedisCluster::start();
     let lifecycle = Lifecycle::new();
-    let client = client(&cluster.url(), &lifecycle).await;
+    // The first address is one that was taken out of the cluster and still answers.
+    let outsider = RedisCluster::outsider();
+    let scheme = "redis+cluster://";
+    let url = cluster.url().replace(scheme, &format!("{scheme}127.0.0.1:{},", outsider.port()));
+    let client = client(&url, &lifecycle).await;
     for key in 0..100 {
         assert_eq!(count(&client, &format!("key:{key}")).await.unwrap(), 1);
     }

@@ -65,6 +65,12 @@ struct View {
     ranges: Vec<(u16, u16, Address)>,
 }
 
+impl View {
+    fn is_well(&self) -> bool {
+        self.rank.0
+    }
+}
+
 impl Cluster {
     pub(super) fn start(access: Arc<Access>, seeds: Vec<Address>) -> Self {
         let stop = CancellationToken::new();
@@ -247,8 +253,10 @@ pub(super) async fn owner(access: &Access, seeds: &[Address], slot: u16) -> Resu
     owner.map(|(_, _, master)| master).ok_or(Refusal::Unowned { slot })
 }
 
+/// The first view by which the cluster is well; where there is none, the first by which there is a cluster at all. A node that was taken out of
+/// one may still answer, and knows of no other.
 async fn first_view(access: &Access, nodes: &[Address]) -> Result<View, Refusal> {
-    let mut refusal = Refusal::New;
+    let (mut doubtful, mut refusal) = (None, Refusal::New);
     for address in nodes {
         let asked = async {
             let link = access.open(address).await?;
@@ -258,11 +266,17 @@ async fn first_view(access: &Access, nodes: &[Address]) -> Result<View, Refusal>
             view_of(&link).await
         };
         match asked.await {
-            Ok(view) => return Ok(view),
+            Ok(view) if view.is_well() => return Ok(view),
+            Ok(view) => doubtful = doubtful.or(Some(view)),
             Err(why) => refusal = why,
         }
     }
-    Err(refusal)
+    doubtful.ok_or(refusal)
+}
+
+/// Fails where a node is a member of no cluster that was made: it hears nothing of what is said in another.
+pub(super) async fn require_slots(link: &Link) -> Result<(), Refusal> {
+    view_of(link).await.map(|_view| ())
 }
 
 async fn view_of(link: &Link) -> Result<View, Refusal> {
@@ -274,6 +288,9 @@ async fn view_of(link: &Link) -> Result<View, Refusal> {
     let info = super::info::Info::parse(&redis::from_redis_value::<String>(info).unwrap_or_default());
     let epoch = info.get("cluster_current_epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
     let ranges = ranges(slots, link.address());
+    if ranges.is_empty() {
+        return Err(Refusal::Slotless { address: link.address().clone() });
+    }
     Ok(View { rank: (info.get("cluster_state") == Some("ok"), epoch), ranges })
 }
 

@@ -85,6 +85,11 @@ pub(super) enum Refusal {
     /// No cluster there.
     #[error("Redis at {address} is no node of a cluster; use redis://")]
     NoCluster { address: Address },
+    /// A cluster of its own, and an empty one.
+    #[error(
+        "Redis at {address} knows of no slots: its cluster was not made yet, or it is no member of it any more"
+    )]
+    Slotless { address: Address },
 }
 
 impl Refusal {
@@ -96,6 +101,7 @@ impl Refusal {
             | Self::Replica { .. }
             | Self::ClusterNode { .. }
             | Self::NoCluster { .. }
+            | Self::Slotless { .. }
             | Self::Unwatched { .. }
             | Self::Refused { .. } => true,
             Self::New

@@ -108,9 +108,16 @@ impl Keeper {
 
     async fn connect(&mut self) -> Result<Link, Refusal> {
         let address = self.place.find().await?;
-        let link = self.access.open(&address).await?;
-        self.place.check(&link)?;
-        Ok(link)
+        let fitting = async {
+            let link = self.access.open(&address).await?;
+            self.place.check(&link).await?;
+            Ok(link)
+        };
+        let fitting = fitting.await;
+        if fitting.is_err() {
+            self.place.pass_over();
+        }
+        fitting
     }
 
     /// Passes the link on until it breaks, or the line should lead elsewhere.

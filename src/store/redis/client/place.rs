@@ -1,6 +1,6 @@
 //! Where a line leads.
 
-use super::{failure::Refusal, link::Link, sentinel::Sentinels};
+use super::{cluster, failure::Refusal, link::Link, sentinel::Sentinels};
 use crate::config::{Address, Topology};
 
 /// What a line is to be connected to.
@@ -28,11 +28,24 @@ impl Place {
         }
     }
 
+    /// What was found is of no use: the next time somebody else is asked, where there is a choice.
+    pub(super) fn pass_over(&mut self) {
+        match self {
+            Self::Watched(sentinels) => sentinels.pass_over(),
+            // The next of any nodes is another one as it is.
+            Self::Alone(_) | Self::Node(_) | Self::Any(_) => {}
+        }
+    }
+
     /// Whether a server is what belongs here.
-    pub(super) fn check(&self, link: &Link) -> Result<(), Refusal> {
+    pub(super) async fn check(&self, link: &Link) -> Result<(), Refusal> {
         match self {
             Self::Alone(_) | Self::Watched(_) => check_alone(link),
-            Self::Node(_) | Self::Any(_) => check_node(link),
+            Self::Node(_) => check_node(link),
+            Self::Any(_) => {
+                check_node(link)?;
+                cluster::require_slots(link).await
+            }
         }
     }
 

@@ -53,27 +53,36 @@ impl RedisCluster {
         SharedCluster(shared)
     }
 
+    /// A node that is a cluster of its own, without slots: as one is that was taken out of another.
+    #[track_caller]
+    pub(crate) fn outsider() -> Redis {
+        Self::launch_node(Duration::from_secs(1), None)
+    }
+
+    #[track_caller]
+    fn launch_node(node_timeout: Duration, clock: Option<Clock>) -> Redis {
+        let node_timeout_ms = node_timeout.as_millis().to_string();
+        let bus_port = free_address().port().to_string();
+        let settings = [
+            "--appendonly",
+            "yes",
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            &node_timeout_ms,
+            "--repl-diskless-sync-delay",
+            "0",
+        ];
+        // Redis 6 takes the port of the server and 10,000.
+        let bus = ["--cluster-port", &bus_port];
+        let bus = if knows_bus_ports() { &bus[..] } else { &[] };
+        Redis::launch(&[&settings, bus].concat(), clock)
+    }
+
     #[track_caller]
     fn launch(node_timeout: Duration, clock: Option<Clock>) -> Self {
-        let node_timeout_ms = node_timeout.as_millis().to_string();
-        let start = || {
-            let bus_port = free_address().port().to_string();
-            let settings = [
-                "--appendonly",
-                "yes",
-                "--cluster-enabled",
-                "yes",
-                "--cluster-node-timeout",
-                &node_timeout_ms,
-                "--repl-diskless-sync-delay",
-                "0",
-            ];
-            // Redis 6 takes the port of the server and 10,000.
-            let bus = ["--cluster-port", &bus_port];
-            let bus = if knows_bus_ports() { &bus[..] } else { &[] };
-            Redis::launch(&[&settings, bus].concat(), clock.clone())
-        };
-        let cluster = Self { nodes: (0..6).map(|_| start()).collect() };
+        let cluster =
+            Self { nodes: (0..6).map(|_| Self::launch_node(node_timeout, clock.clone())).collect() };
         let mut create = vec!["--cluster".to_owned(), "create".to_owned()];
         create.extend(cluster.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())));
         create.extend(["--cluster-replicas", "1", "--cluster-yes"].map(str::to_owned));

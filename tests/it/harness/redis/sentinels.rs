@@ -42,8 +42,10 @@ impl Sentinels {
         let home = tempfile::Builder::new().prefix("numgen-sentinel-").tempdir().expect("a directory");
         let mut sentinels =
             Self { servers: vec![master, replica], ports: Vec::new(), processes: Vec::new(), home };
+        let master_port = sentinels.servers[0].port();
         for index in 0..3 {
-            sentinels.watch(index);
+            let port = sentinels.watch(index, master_port);
+            sentinels.ports.push(port);
         }
         Stopwatch::wait_until(PATIENCE, "the sentinels know each other and the replica", || {
             sentinels.ports.iter().all(|&port| {
@@ -56,18 +58,24 @@ impl Sentinels {
         sentinels
     }
 
-    fn watch(&mut self, index: usize) {
+    /// Another sentinel, which no other one knows: it watches a master that has been gone for long. Answers its port.
+    #[track_caller]
+    pub(crate) fn misled(&mut self) -> u16 {
+        self.watch(self.processes.len(), free_address().port())
+    }
+
+    #[track_caller]
+    fn watch(&mut self, index: usize, master_port: u16) -> u16 {
         let port = free_address().port();
         let directory = self.home.path().join(index.to_string());
         fs::create_dir(&directory).expect("a directory");
         let file = directory.join("sentinel.conf");
         let text = format!(
             "port {port}\nbind 127.0.0.1\ndir {}\nlogfile {0}/log\n\
-             sentinel monitor {NAME} 127.0.0.1 {} 2\n\
+             sentinel monitor {NAME} 127.0.0.1 {master_port} 2\n\
              sentinel down-after-milliseconds {NAME} {}\n\
              sentinel failover-timeout {NAME} 4000\n",
             directory.display(),
-            self.servers[0].port(),
             DOWN_AFTER.as_millis(),
         );
         fs::write(&file, text).expect("a file");
@@ -75,8 +83,8 @@ impl Sentinels {
         command.arg(&file).arg("--sentinel").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut process = Process::spawn(&mut command);
         assert!(answers_within(port, PATIENCE, || process.ended().is_none()), "a sentinel at {port}");
-        self.ports.push(port);
         self.processes.push(process);
+        port
     }
 
     /// The sentinels and the name of the master, as the service takes it.
