@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::{
     api::{Component, Health, Readiness},
     auth::Verifier,
+    rule::{Mode, OnOutage, Rule},
     rules::{Following, Footing, Registry},
     store::{Home, Reachable, Suspension},
     worker::{Standing, Worker},
@@ -23,6 +24,8 @@ const REFUSALS_SHOWN: usize = 10;
 /// Looks at the parts whose state changes while the service runs.
 pub(super) struct Status {
     draining: AtomicBool,
+    /// It was ready once.
+    has_begun: AtomicBool,
     parts: Parts,
 }
 
@@ -63,11 +66,15 @@ impl Finding {
     fn degraded(name: &'static str, state: impl Into<String>) -> Self {
         Self { component: Component { name, state: state.into() }, severity: Severity::Degraded }
     }
+
+    fn is_degraded(&self) -> bool {
+        self.severity == Severity::Degraded
+    }
 }
 
 impl Status {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
-        Arc::new(Self { draining: AtomicBool::new(false), parts })
+        Arc::new(Self { draining: AtomicBool::new(false), has_begun: AtomicBool::new(false), parts })
     }
 
     /// From now on traffic should go elsewhere.
@@ -99,7 +106,14 @@ impl Status {
     fn store(&self, window: bool) -> Finding {
         match &self.parts.elsewhere {
             Some((name, reachable)) => match &*reachable.borrow() {
-                Reachable::Yes => Finding::well(name),
+                // The window is renewed there all the while: what is said to that is said to everything that writes.
+                Reachable::Yes => {
+                    if let Standing::Unwilling(why) = self.parts.worker.standing() {
+                        Finding::degraded(name, format!("refuses: {why}"))
+                    } else {
+                        Finding::well(name)
+                    }
+                }
                 Reachable::No { reason, .. } => Finding::degraded(name, format!("away: {reason}")),
             },
             // The window is renewed through the store twice a second: a window that has run out means that it does not answer.
@@ -156,11 +170,24 @@ impl Health for Status {
         let window = !self.parts.worker.ids().window_left().is_zero();
         let store = self.store(window);
         let worker = self.worker(window);
-        // Without a window and without the store, counted prefixes go on with what the node holds, or with temporary numbers.
-        let away = self.parts.elsewhere.is_some() && store.severity == Severity::Degraded;
-        let issues = window || (away && self.parts.rules.survives_outages());
+        let (postgres, ledger) = (self.postgres(), self.ledger());
+        let is_away = [Some(&store), postgres.as_ref()].into_iter().flatten().any(Finding::is_degraded);
+        // Who has just begun has to wait for its first window, unless there is nobody to give it one.
+        let may_do_without =
+            self.parts.elsewhere.is_some() && (is_away || self.has_begun.load(Ordering::Acquire));
+        let keeps_ledgers = ledger.is_none() && !postgres.as_ref().unwrap_or(&store).is_degraded();
+        let goes_on = |rule: &Rule| match rule.mode {
+            Mode::Snowflake => false,
+            // With what the node holds or was granted, or with temporary numbers.
+            Mode::Continuous => !store.is_degraded() || rule.on_outage != OnOutage::Fail,
+            Mode::Strict => keeps_ledgers,
+        };
+        let issues = window || (may_do_without && self.parts.rules.has(goes_on));
         let ready = issues && self.footing() != Footing::Nothing;
-        let findings = [self.rules(), store, worker].into_iter().chain(self.postgres()).chain(self.ledger());
+        if ready {
+            self.has_begun.store(true, Ordering::Release);
+        }
+        let findings = [self.rules(), store, worker].into_iter().chain(postgres).chain(ledger);
         let findings: Vec<_> = findings.chain(self.home()).chain(self.jwks()).collect();
         let worst = findings.iter().map(|finding| finding.severity).max();
         let draining = self.draining.load(Ordering::Acquire);

@@ -14,7 +14,7 @@ use super::{adopt::Refused, catalog::Catalog, compiled::CompiledRule, history::S
 use crate::{
     clock::{Clock, UnixMillis},
     prefix_key::PrefixKey,
-    rule::{Mode, OnOutage},
+    rule::Rule,
     snowflake::Layout,
     store::{AuditStore, CountersByMode, RuleRecord, RuleStore, StoreError},
     template::Origin,
@@ -178,12 +178,9 @@ impl Registry {
         self.with_catalog(|catalog| catalog.after(None).count())
     }
 
-    /// Whether there is a rule whose numbers do not stop when the store is away.
-    pub fn survives_outages(&self) -> bool {
-        self.with_catalog(|catalog| {
-            let mut rules = catalog.after(None).map(|rule| rule.rule());
-            rules.any(|rule| rule.mode == Mode::Continuous && rule.on_outage != OnOutage::Fail)
-        })
+    /// Whether a rule in force is such a one.
+    pub fn has(&self, such: impl Fn(&Rule) -> bool) -> bool {
+        self.with_catalog(|catalog| catalog.after(None).any(|rule| such(rule.rule())))
     }
 
     /// Asks the catalogue.

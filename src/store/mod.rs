@@ -35,9 +35,9 @@ pub use by_mode::{Books, CountersByMode};
 pub use contract::{
     ADVANCE_LIMIT, Advanced, AuditStore, Bounds, Certificate, Claim, CounterState, CounterStore, Drawn,
     Elsewhere, Grant, Hole, HoleReason, IdempotencyStore, IssueRequest, LedgerQuery, LedgerRow, LedgerState,
-    LedgerStep, LedgerStore, MarkStore, NodeSegment, Recorded, RenderNumber, Reservations, RuleRecord,
-    RuleStore, SegmentState, StoreError, StoreFuture, Swap, TakeRequest, Taken, Transition, Transitioned,
-    WorkerStore,
+    LedgerStep, LedgerStore, MarkStore, NodeSegment, Recorded, Refused, RenderNumber, Reservations,
+    RuleRecord, RuleStore, SegmentState, StoreError, StoreFuture, Swap, TakeRequest, Taken, Transition,
+    Transitioned, WorkerStore,
 };
 pub use copied::CopiedRules;
 pub use home::{Foreign, Home, Housekeeper};

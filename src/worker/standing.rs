@@ -58,6 +58,8 @@ pub enum Standing {
     NoSlot(Range<u32>),
     /// The store does not answer. What is held goes on up to its mark.
     Away,
+    /// The store answers and does nothing, such as a Redis without the replicas that it should have. As for those who are away.
+    Unwilling(String),
     /// The store was used with other IDs.
     Refused(String),
 }
@@ -69,7 +71,10 @@ impl Standing {
             Err(AcquireError::NoSlot(slots)) => Self::NoSlot(slots.clone()),
             Err(AcquireError::Settling(_)) => Self::Settling,
             Err(error @ AcquireError::LayoutDiffers { .. }) => Self::Refused(error.to_string()),
-            Err(AcquireError::TooLate | AcquireError::Random(_) | AcquireError::Store(_)) => Self::Away,
+            Err(AcquireError::Store(error)) => {
+                error.refusal().map_or(Self::Away, |why| Self::Unwilling(why.to_string()))
+            }
+            Err(AcquireError::TooLate | AcquireError::Random(_)) => Self::Away,
         }
     }
 }
@@ -85,6 +90,7 @@ impl fmt::Display for Standing {
             }
             Self::NoSlot(slots) => f.write_str(&taken(slots)),
             Self::Away => f.write_str("the store of worker IDs does not answer"),
+            Self::Unwilling(why) => write!(f, "the store of worker IDs refuses: {why}"),
             Self::Refused(why) => f.write_str(why),
         }
     }

@@ -35,6 +35,11 @@ use super::Suspension;
 /// What every store method returns: one allocation per store call, none per request of a combined batch.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
+/// What a store answered instead of a result: it is there, and does not do what it is asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(pub String);
+
 /// Why a store could not answer. The message names the store and the operation, never its content or its URL.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -79,4 +84,17 @@ pub enum StoreError {
         /// What was found, without secrets.
         what: String,
     },
+}
+
+impl StoreError {
+    /// What the store said, where it answered and did not do what it was asked.
+    pub fn refusal(&self) -> Option<&Refused> {
+        match self {
+            Self::Unavailable { source, .. } => source.downcast_ref(),
+            Self::Timeout { .. }
+            | Self::Superseded { .. }
+            | Self::Suspended { .. }
+            | Self::Corrupt { .. } => None,
+        }
+    }
 }

@@ -114,6 +114,53 @@ fn postgresql_away_and_what_was_granted_goes_on() {
     assert_no_gap(&hot, &fleet.sequences(0, "HOT"));
 }
 
+/// Without PostgreSQL the window runs out. Counters go on in what they were granted, so callers are not to be sent elsewhere.
+#[test]
+fn postgresql_away_for_longer_than_a_window_and_nodes_stay_in_use() {
+    let redis = settled();
+    let (_database, line, url) = database();
+    let fleet = Fleet::start_with(&redis.url(), 1, |_, site| {
+        site.with("NUMGEN_DATABASE_URL", &url).with("NUMGEN_WORKER_WINDOW_MS", "2000")
+    });
+    fleet.register("HOT", &counting());
+    let mut story = Story::default();
+    assert_eq!(fleet.draw(0, "HOT", 1, &mut story), Some(Source::Primary));
+    line.set(Fault::Refuse);
+    Stopwatch::wait_until(Duration::from_secs(20), "the window has run out", || {
+        let (status, readiness) = fleet.readiness(0);
+        assert_eq!(status, 200, "{readiness}");
+        let said = |name: &str| readiness["components"][name].as_str().unwrap_or_default().to_owned();
+        said("postgres").starts_with("away: ") && said("worker").contains("window")
+    });
+    assert_eq!(fleet.readiness(0).1["status"], "degraded");
+    assert_eq!(fleet.draw(0, "HOT", 1, &mut story), Some(Source::Primary));
+    line.set(Fault::None);
+    fleet.wait_normal("HOT", "full, PostgreSQL away for longer than a window", &mut story);
+    assert_no_gap(&story, &fleet.sequences(0, "HOT"));
+}
+
+#[test]
+fn redis_away_for_longer_than_a_window_and_nodes_stay_in_use_for_strict_numbers() {
+    let redis = settled();
+    let proxy = Proxy::to(redis.port());
+    let (_database, _line, url) = database();
+    let fleet = Fleet::start_with(&proxy.redis_url(), 1, |_, site| {
+        site.with("NUMGEN_DATABASE_URL", &url).with("NUMGEN_WORKER_WINDOW_MS", "2000")
+    });
+    fleet.register("STRICT", &strict());
+    let mut story = Story::default();
+    assert!(fleet.draw(0, "STRICT", 1, &mut story).is_some());
+    proxy.set(Fault::Refuse);
+    Stopwatch::wait_until(Duration::from_secs(20), "no window is left", || {
+        let (status, readiness) = fleet.readiness(0);
+        assert_eq!(status, 200, "{readiness}");
+        readiness["components"]["worker"].as_str().is_some_and(|said| said.starts_with("no window"))
+    });
+    assert!(fleet.draw(0, "STRICT", 1, &mut story).is_some());
+    proxy.set(Fault::None);
+    fleet.wait_normal("STRICT", "full, Redis away for longer than a window", &mut story);
+}
+
 #[test]
 fn redis_away_the_segment_first_and_then_postgresql() {
     let redis = settled();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{
     ENOUGH, Fleet, Load, NORMAL_WITHIN, Pace, Source, Story, assert_accounted, counting, flaking, settled,
 };
-use crate::harness::{Fault, Proxy};
+use crate::harness::{Data, Fault, Proxy, Stopwatch};
 
 /// A worker window is as long as its holder has been alive, but at least so long, less what passes between two renewals.
 const LEAST_WINDOW: Duration = Duration::from_secs(27);
@@ -55,6 +55,40 @@ fn redis_away_and_back_four_nodes_one_hot_prefix() {
     assert_accounted(&story, &fleet.sequences(1, "HOT"));
     flakes.assert_unique();
     assert_eq!((flakes.unknown, flakes.problems.len()), (0, 0), "snowflakes need no Redis: {flakes}");
+}
+
+/// No window is left when Redis comes back, and none is given for five seconds. Counters have their segments meanwhile, so callers are not
+/// to be sent elsewhere.
+#[test]
+fn redis_comes_back_empty_after_a_long_outage_and_nodes_stay_in_use() {
+    let mut redis = settled();
+    let fleet = Fleet::start_with(&redis.url(), 2, |_, site| site.with("NUMGEN_WORKER_WINDOW_MS", "2000"));
+    fleet.register("HOT", &counting());
+    let mut story = Story::default();
+    for index in 0..2 {
+        assert_eq!(fleet.draw(index, "HOT", 1, &mut story), Some(Source::Primary));
+    }
+    fleet.wait_segments("HOT");
+    redis.kill();
+    let worker = |index: usize| {
+        let (status, readiness) = fleet.readiness(index);
+        assert_eq!((status, &readiness["status"]), (200, &json!("degraded")), "{readiness}");
+        readiness["components"]["worker"].as_str().unwrap_or_default().to_owned()
+    };
+    thread::sleep(Duration::from_millis(500));
+    for index in 0..2 {
+        Stopwatch::wait_until(Duration::from_secs(10), "no window is left", || {
+            worker(index).starts_with("no window")
+        });
+    }
+    redis.start_again(Data::Empty);
+    for index in 0..2 {
+        Stopwatch::wait_until(Duration::from_secs(5), "Redis settles", || worker(index).contains("settles"));
+        assert_eq!(fleet.draw(index, "HOT", 1, &mut story), Some(Source::Segment));
+    }
+    fleet.wait_normal("HOT", "a long outage, and Redis emptied", &mut story);
+    story.assert_unique();
+    assert_accounted(&story, &fleet.sequences(1, "HOT"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A Redis that begins to throw keys away while nodes use it.
+//! A Redis that nodes may not use, or that does not let them write, while they use it.
 
 use std::{thread, time::Duration};
 
@@ -49,6 +49,36 @@ fn a_redis_that_may_evict_is_left_at_once_and_used_again_when_it_may_not() {
     assert!(log.contains("Redis is not used") && log.contains("allkeys-lru"), "{log}");
     redis.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     fleet.wait_normal("HOT", "Redis may not evict any more", &mut story);
+    story.assert_unique();
+    assert_accounted(&story, &fleet.sequences(0, "HOT"));
+}
+
+/// A master that is cut off from its replicas, or full, is there and takes no writes: as good as away, and no reason to send callers
+/// elsewhere.
+#[test]
+fn a_redis_that_refuses_writes_is_as_good_as_away() {
+    let redis = settled();
+    let fleet = Fleet::start_with(&redis.url(), 2, |_, site| site.with("NUMGEN_WORKER_WINDOW_MS", "2000"));
+    fleet.register("HOT", &counting());
+    let mut story = Story::default();
+    for index in 0..2 {
+        fleet.draw(index, "HOT", 1, &mut story);
+    }
+    fleet.wait_segments("HOT");
+    redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    for index in 0..2 {
+        Stopwatch::wait_until(Duration::from_secs(10), "/readyz says why, with no window left", || {
+            thread::sleep(Duration::from_millis(20));
+            let (status, readiness) = fleet.readiness(index);
+            let said = |name: &str| readiness["components"][name].as_str().unwrap_or_default().to_owned();
+            assert_eq!(status, 200, "{readiness}");
+            said("redis").contains("refuses: NOREPLICAS") && said("worker").starts_with("no window: ")
+        });
+        assert_eq!(fleet.readiness(index).1["status"], "degraded");
+        assert_eq!(fleet.draw(index, "HOT", 3, &mut story), Some(Source::Segment));
+    }
+    redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+    fleet.wait_normal("HOT", "Redis takes writes again", &mut story);
     story.assert_unique();
     assert_accounted(&story, &fleet.sequences(0, "HOT"));
 }

@@ -10,7 +10,7 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 use crate::{
     config::{Address, InvalidRedisUrl},
     scrub::scrub,
-    store::{StoreError, redis::STORE},
+    store::{Refused, StoreError, redis::STORE},
 };
 
 /// Why no client can be made of the settings.
@@ -133,14 +133,14 @@ impl Refusal {
     }
 }
 
-/// What the server answered instead of a result.
+/// Why nothing was sent.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Said(String);
+struct Unsent(String);
 
 /// Certainly not executed, because of `reason`.
 pub(super) fn unavailable(operation: &'static str, reason: &str) -> StoreError {
-    StoreError::Unavailable { store: STORE, operation, source: Box::new(Said(reason.to_owned())) }
+    StoreError::Unavailable { store: STORE, operation, source: Box::new(Unsent(reason.to_owned())) }
 }
 
 /// Sent, and not answered.
@@ -162,7 +162,10 @@ fn of_server(operation: &'static str, error: &RedisError) -> StoreError {
     let said = scrub(error.detail().unwrap_or_default()).into_owned();
     match error.code() {
         Some("CORRUPT") => StoreError::Corrupt { store: STORE, what: format!("{said}, during {operation}") },
-        code => unavailable(operation, format!("{} {said}", code.unwrap_or_default()).trim()),
+        code => {
+            let said = Refused(format!("{} {said}", code.unwrap_or_default()).trim().to_owned());
+            StoreError::Unavailable { store: STORE, operation, source: Box::new(said) }
+        }
     }
 }
 
@@ -212,7 +215,8 @@ mod tests {
         ] {
             let error = reply(line);
             assert!(is_reply(&error) && !is_for_now(&error), "{line}");
-            assert!(matches!(of_reply("take", &error), StoreError::Unavailable { .. }), "{line}");
+            let refused = of_reply("take", &error);
+            assert_eq!(refused.refusal().map(|refused| &*refused.0), Some(line));
         }
         let corrupt = of_reply("take", &reply("CORRUPT the cursor is a song"));
         assert_eq!(
