@@ -457,6 +457,26 @@ async fn the_segment_of_a_node_that_died_is_passed_and_can_be_abandoned() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_lost_disk_held_can_be_abandoned_though_its_name_lives_on() {
+    let server = Server::new();
+    let (a, _) = Process::warm(&server, "a").await;
+    let (b, _) = Process::warm(&server, "b").await;
+    let _lost = a.crash().await;
+    let (again, _) = Process::warm(&server, "a").await;
+    let mut issued = BTreeSet::new();
+    for _ in 0..120 {
+        issued.insert(b.next().await);
+    }
+    let pending = holes(&b.state().await);
+    assert_eq!((pending.len(), pending[0].2), (1, HoleReason::Pending), "{pending:?}");
+    let gone = b.counters.abandon(counter(), Abandon::Node("a".to_owned())).await.expect("answered");
+    assert_eq!(gone, Abandoned::Done(vec![range(pending[0].0, pending[0].1)]));
+    let alive = b.counters.abandon(counter(), Abandon::Node("a".to_owned())).await.expect("answered");
+    assert_eq!(alive, Abandoned::Alive("a".to_owned()), "what the present one holds stays");
+    assert!(issued.insert(again.next().await));
+}
+
+#[tokio::test(start_paused = true)]
 async fn advance_waits_for_swaps_and_names_who_does_not() {
     let server = Server::new();
     let (a, _) = Process::warm(&server, "a").await;

@@ -20,15 +20,19 @@ local function concerns(member)
   return false
 end
 
-local concerned = {}
+local gone, alive = {}, nil
 for _, id in ipairs(members()) do
   local member = counter.members[id]
   if concerns(member) then
     if is_alive(member) then
-      return { 'alive', member.node }
+      alive = alive or member.node
+    else
+      gone[#gone + 1] = id
     end
-    concerned[#concerned + 1] = id
   end
+end
+if alive and (#gone == 0 or ARGV[3] ~= '') then
+  return { 'alive', alive }
 end
 
 local given_up = {}
@@ -49,7 +53,7 @@ local function give_up(range, id, name)
   sort_ahead()
 end
 
-for _, id in ipairs(concerned) do
+for _, id in ipairs(gone) do
   local member = counter.members[id]
   local old = segments(member)
   member.held, member.offered, member.by = nil, nil, nil

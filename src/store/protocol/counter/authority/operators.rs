@@ -127,19 +127,20 @@ impl Authority {
         Advance::Done
     }
 
-    /// Gives up what nodes hold that do not answer, for good.
+    /// Gives up what nodes hold that do not answer, for good: each segment as a whole. A name can be that of a process that answers and of
+    /// one that is gone with its disk; then it means the latter.
     pub fn abandon(&mut self, what: &Abandon, now: u64) -> Abandoned {
         let concerns = |member: &Member| match what {
             Abandon::Node(node) => member.node == *node && member.segments().next().is_some(),
             Abandon::Range(range) => member.segments().any(|segment| overlap(segment.0, *range).is_some()),
         };
-        let ids: Vec<_> =
-            self.members.iter().filter(|(_, member)| concerns(member)).map(|(id, _)| *id).collect();
-        if let Some(alive) =
-            ids.iter().filter_map(|id| self.members.get(id)).find(|member| member.is_alive(now))
-        {
+        let concerned = self.members.iter().filter(|(_, member)| concerns(member));
+        let (alive, gone): (Vec<_>, Vec<_>) = concerned.partition(|(_, member)| member.is_alive(now));
+        let is_refused = gone.is_empty() || matches!(what, Abandon::Range(_));
+        if let Some((_, alive)) = alive.first().filter(|_| is_refused) {
             return Abandoned::Alive(alive.node.clone());
         }
+        let ids: Vec<_> = gone.into_iter().map(|(id, _)| *id).collect();
         let mut given_up = RangeSet::new();
         for id in ids {
             let Some(member) = self.members.get_mut(&id) else { continue };
