@@ -162,6 +162,15 @@ pub(super) async fn advance(
             ),
             format!("节点 {node} 持有不高于 `to` 的值：请重试；若该节点不再恢复，请先放弃（abandon）"),
         ))),
+        Advanced::Granted { datacenter } => Err(Error::StateConflict(Message::new(
+            format!(
+                "data centre {datacenter} was granted values at or below `to` and may issue them at any time: advance a counter before \
+                 several data centres draw from it"
+            ),
+            format!(
+                "数据中心 {datacenter} 已获授不高于 `to` 的值，随时可能发出：请在多个数据中心取号之前前移计数器"
+            ),
+        ))),
     }
 }
 

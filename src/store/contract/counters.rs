@@ -206,6 +206,11 @@ pub enum Advanced {
         /// The name of the node.
         node: String,
     },
+    /// Another data centre was granted values at or below `to`, and goes on inside them: nothing changed.
+    Granted {
+        /// Which.
+        datacenter: u32,
+    },
 }
 
 /// Consecutive counters. Invariants: no value is handed out twice; the values of one call lie directly above those of the

@@ -262,7 +262,7 @@ impl SharedCounters {
         if let Some(grants) = &self.desks.grants
             && let Raised::Held { datacenter } = grants.raise(&counter, to, self.desks.call()).await?
         {
-            return Ok(Advanced::Held { node: format!("data centre {datacenter}") });
+            return Ok(Advanced::Granted { datacenter });
         }
         loop {
             let answer = self.desks.link.advance(&counter, to, self.desks.identity.patience).await?;
