@@ -108,6 +108,12 @@ pub enum CliError {
         /// The schema that is needed.
         known: i32,
     },
+    /// `resume` might have numbers issued twice.
+    #[error("{nodes} nodes may remember more strict numbers than there are here; nothing was changed")]
+    Unheard {
+        /// How many nodes.
+        nodes: usize,
+    },
     /// `resume` would have numbers issued twice.
     #[error(
         "{counters} strict counters lack numbers that were issued: advance them (POST /sequences/PREFIX/advance), then resume; nothing \
@@ -201,6 +207,7 @@ impl CliError {
             | Self::Unready(_)
             | Self::Broken { .. }
             | Self::Lacking { .. }
+            | Self::Unheard { .. }
             | Self::Open(_)
             | Self::Inspect(_)
             | Self::OldSchema { .. }

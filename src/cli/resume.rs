@@ -26,6 +26,9 @@ pub(super) struct ResumeOptions {
     /// Who says so, and why: for the audit trail.
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     reason: String,
+    /// A node that will not come back: what it alone was told cannot be asked for any more. Once for each.
+    #[arg(long, value_name = "NODE")]
+    without: Vec<String>,
 }
 
 fn reason(text: &str) -> Result<String, &'static str> {
@@ -56,10 +59,16 @@ pub(super) async fn run(
     if found < known {
         return Err(CliError::OldSchema { name: looked.name, found, known });
     }
-    match postgres::resume(url, ca_file, &options.reason, &*clock).await? {
+    match postgres::resume(url, ca_file, &options.reason, &options.without, &*clock).await? {
         Resumed::Done => writeln!(terminal.out, "strict numbers are issued again")?,
         Resumed::NotSuspended => {
             writeln!(terminal.out, "strict numbers are not suspended: nothing was changed")?;
+        }
+        Resumed::Unheard(nodes) => {
+            for node in &nodes {
+                writeln!(terminal.out, "{}", waited_for(node))?;
+            }
+            return Err(CliError::Unheard { nodes: nodes.len() });
         }
         Resumed::Lacking(lost) => {
             for lost in &lost {
@@ -69,6 +78,14 @@ pub(super) async fn run(
         }
     }
     Ok(())
+}
+
+/// Who is missing, and what to do.
+pub(super) fn waited_for(node: &str) -> String {
+    format!(
+        "node {node} drew until the end and has not said here what it remembers: let it reach this database; if it is gone for good, \
+         resume with --without {node}"
+    )
 }
 
 /// What is lacking, and what to do.

@@ -232,8 +232,70 @@ fn who_is_silent_is_waited_for() {
     wait_suspended(&mut first, "issued by second");
     let (code, said) = run(node.site(), &["check"]);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("issued by second"), "{said}");
+    assert!(said.contains("issued by second") && said.contains("--without second"), "{said}");
     let (code, said) = run(node.site(), &["resume", "--reason", "nothing was lost"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("--without second") && said.contains("nothing was changed"), "{said}");
+    let (code, said) = run(node.site(), &["resume", "--reason", "nothing was lost", "--without", "second"]);
     assert_eq!(code, Some(0), "{said}");
     draw_when_possible(&mut first, 4);
+    let trail = first.get("/audit?prefix_key=S").expect(200).text();
+    assert!(trail.contains("nothing was lost (without second)"), "{trail}");
+}
+
+/// A person is quicker than the nodes: what they remember is asked for all the same, and not thrown away where somebody was given up.
+#[test]
+fn who_has_not_been_heard_is_waited_for_and_who_was_given_up_is_heard_later() {
+    let mut server = Postgres::start();
+    let nodes = ["first", "second"].map(|name| site(&server.url(), name).start());
+    let [mut first, mut second] = nodes.each_ref().map(TestServer::caller);
+    register(&mut first);
+    draw(&mut first, 1, 5);
+    Stopwatch::wait_until(5 * SECOND, "the rule is known", || second.get("/prefix-configs/S").status == 200);
+    server.stop();
+    let older = server.back_up();
+    server.start_again();
+    draw_when_possible(&mut first, 6);
+    draw_when_possible(&mut second, 7);
+    draw(&mut second, 8, 9);
+    nodes.iter().for_each(TestServer::pause);
+    server.stop();
+    server.restore(&older, Timeline::New);
+    server.start_again();
+    let resume = |without: &[&str]| {
+        let without = without.iter().flat_map(|node| ["--without", node]);
+        let arguments: Vec<&str> = ["resume", "--reason", "in a hurry"].into_iter().chain(without).collect();
+        run(nodes[0].site(), &arguments)
+    };
+    let (code, said) = resume(&[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("--without first") && said.contains("--without second"), "{said}");
+
+    nodes[0].resume();
+    wait_suspended(&mut first, "lacks what it had acknowledged to node first");
+    let (code, said) = resume(&[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(!said.contains("--without first") && said.contains("--without second"), "{said}");
+    let (code, said) = resume(&["second"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("node first had values up to 6"), "{said}");
+    first.post("/sequences/S/advance", &json!({"to": 6})).expect(200);
+    let (code, said) = resume(&["second"]);
+    assert_eq!(code, Some(0), "{said}");
+    draw_when_possible(&mut first, 7);
+
+    nodes[1].resume();
+    wait_suspended(&mut second, "lacks what it had acknowledged to node second");
+    // The first has yet to hear of it, which takes it a second.
+    let mut said = String::new();
+    Stopwatch::wait_until(5 * SECOND, "both have been heard", || {
+        said = resume(&[]).1;
+        !said.contains("--without")
+    });
+    assert!(said.contains("S: ends at 7, but node second had values up to 9"), "{said}");
+    first.post("/sequences/S/advance", &json!({"to": 9})).expect(200);
+    let (code, said) = resume(&[]);
+    assert_eq!(code, Some(0), "{said}");
+    draw_when_possible(&mut first, 10);
+    draw_when_possible(&mut second, 11);
 }

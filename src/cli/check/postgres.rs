@@ -2,14 +2,20 @@
 
 use std::sync::Arc;
 
-use super::{super::resume::said, Pinned, database::Facts, redis::copy, report::Report};
+use super::{
+    super::resume::{said, waited_for},
+    Pinned,
+    database::Facts,
+    redis::copy,
+    report::Report,
+};
 use crate::{
     clock::Clock,
     config::Config,
     secret::Secret,
     store::{
         Suspension,
-        postgres::{Inspection, Role, inspect},
+        postgres::{Inspection, LedgerReport, Role, inspect},
     },
     telemetry::fields::chain,
 };
@@ -89,11 +95,14 @@ fn durability(found: &Inspection, report: &mut Report) {
 }
 
 fn suspension(found: &Inspection, report: &mut Report) {
-    let Inspection { name, suspension, lost, .. } = found;
+    let Inspection { name, ledgers: LedgerReport { suspension, lost, unheard }, .. } = found;
     match suspension {
         None => {}
         Some(why @ Suspension::Settling) => report.note(SUBJECT, format!("{name}: {why}")),
         Some(why) => report.fail(SUBJECT, format!("{name}: {why}")),
+    }
+    for node in unheard {
+        report.note(SUBJECT, format!("{name}: {}", waited_for(node)));
     }
     for lost in lost {
         report.fail(SUBJECT, format!("{name}: {}", said(lost)));

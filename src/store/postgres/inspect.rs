@@ -9,7 +9,7 @@ use super::{
     durability::{Role, ServerReport},
     failure::{Failure, code, said},
     layouts,
-    ledger::{self, Lost},
+    ledger::{self, LedgerReport},
     schema::{self, SchemaState},
     url::{self, ConnectError},
 };
@@ -17,7 +17,7 @@ use crate::{
     clock::Clock,
     config::{self, DatabaseUrl},
     secret::Secret,
-    store::{StoreError, Suspension},
+    store::StoreError,
 };
 
 /// How long all of it may take.
@@ -34,10 +34,8 @@ pub struct Inspection {
     pub schema: SchemaState,
     /// What it holds.
     pub held: Held,
-    /// Why strict numbers are not issued.
-    pub suspension: Option<Suspension>,
-    /// What of them is known to be lacking.
-    pub lost: Vec<Lost>,
+    /// How strict ledgers stand.
+    pub ledgers: LedgerReport,
     /// How long one question took.
     pub round_trip: Duration,
     /// How far the server's clock is ahead of this machine's, in ms; negative: behind.
@@ -116,10 +114,10 @@ pub async fn inspect(
         let round_trip = clock.monotonic().saturating_sub(asked);
         let schema = schema::state(&mut connection).await?;
         let held = held(&mut connection, worker).await?;
-        let (suspension, lost) = if schema.found >= ledger::MARKED_SINCE && server.role == Role::Primary {
-            ledger::look(&mut connection).await?
+        let ledgers = if schema.found >= ledger::MARKED_SINCE && server.role == Role::Primary {
+            ledger::look(&mut connection, schema.found).await?
         } else {
-            (None, Vec::new())
+            LedgerReport::default()
         };
         drop(connection.close().await);
         let midway = wall.plus(round_trip / 2);
@@ -129,8 +127,7 @@ pub async fn inspect(
             server,
             schema,
             held,
-            suspension,
-            lost,
+            ledgers,
             round_trip,
             clock_offset_ms,
         })

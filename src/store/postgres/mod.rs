@@ -48,6 +48,7 @@ pub use crate::config::StrictLocking;
 pub use durability::{Role, ServerReport, Unfit};
 pub use figures::Connections;
 pub use inspect::{Held, InspectError, Inspection, inspect};
+pub use ledger::LedgerReport;
 pub use resume::{Lost, Resumed, resume};
 pub use schema::{SchemaError, SchemaState};
 pub use url::ConnectError;

@@ -12,20 +12,9 @@ use super::{
 };
 use crate::{clock::Clock, config::DatabaseUrl, secret::Secret};
 
-pub use super::ledger::Lost;
+pub use super::ledger::{Lost, Resumed};
 
-/// What became of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Resumed {
-    /// Strict numbers are issued again.
-    Done,
-    /// They were not suspended.
-    NotSuspended,
-    /// These counters have to be advanced first: the nodes were told that they reached further.
-    Lacking(Vec<Lost>),
-}
-
-/// Lets strict numbers be issued on this database, which may lack some; `reason` goes to the audit trail of every strict prefix key.
+/// Lets strict numbers be issued on this database, which may lack some; `reason` goes to the audit trail of every strict prefix key. Nodes `without` which it has to do are not waited for.
 ///
 /// # Errors
 ///
@@ -34,6 +23,7 @@ pub async fn resume(
     url: &Secret<String>,
     ca_file: Option<&Path>,
     reason: &str,
+    without: &[String],
     clock: &dyn Clock,
 ) -> Result<Resumed, InspectError> {
     let url = DatabaseUrl::parse(url.reveal()).map_err(ConnectError::from)?;
@@ -41,14 +31,10 @@ pub async fn resume(
     let resuming = async {
         let mut connection = PgConnection::connect_with(&options).await?;
         let mut transaction = connection.begin().await?;
-        let answer = ledger::resume(&mut transaction, clock.now(), reason).await?;
+        let answer = ledger::resume(&mut transaction, clock.now(), reason, without).await?;
         transaction.commit().await?;
         drop(connection.close().await);
-        Ok::<_, Failure>(match answer {
-            None => Resumed::NotSuspended,
-            Some(lost) if lost.is_empty() => Resumed::Done,
-            Some(lost) => Resumed::Lacking(lost),
-        })
+        Ok::<_, Failure>(answer)
     };
     match tokio::time::timeout(PATIENCE, resuming).await {
         Ok(answer) => answer.map_err(|failure| InspectError::of(url.to_string(), failure)),

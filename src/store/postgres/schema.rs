@@ -33,6 +33,7 @@ const STEPS: &[Step] = &[
     step!(7, "0007_ledger_checks"),
     step!(8, "0008_fixed_workers"),
     step!(9, "0009_generations_in_force"),
+    step!(10, "0010_ledger_heard"),
 ];
 
 /// The lock of the runner: "numgen" in ASCII.

@@ -5,7 +5,8 @@
 //! - what any process remembers is compared before a promoted or recovered server is believed: it is, once every process that drew
 //!   before has found its last sign of life and its last batches there. A process that says nothing counts as lacking something, unless each commit
 //!   was on a standby before it was acknowledged and another process has found everything;
-//! - tables that were loaded from a dump are never believed: only a person can say up to where numbers were issued.
+//! - tables that were loaded from a dump are never believed: only a person can say up to where numbers were issued;
+//! - a person's word ([`resume`](super::resume)) ends no memory: who remembers more than the ledger reaches suspends it again.
 //!
 //! What a database has lost is the end of its log. So the last sign of life of a process, once a second, stands for all that was
 //! acknowledged before it.
@@ -13,28 +14,19 @@
 use sqlx::{PgConnection, Row};
 
 use super::{
-    super::{
-        audit::append,
-        failure::Failure,
-        values::{Whole, prefix_key, sequence},
-    },
+    super::{failure::Failure, values::Whole},
     witness::Testimony,
 };
-use crate::{
-    calendar::Period,
-    clock::UnixMillis,
-    counter::{Counter, SequenceValue},
-    store::{AuditAction, AuditDetails, AuditEntry, Author, StoreError, Suspension},
-};
+use crate::store::{StoreError, Suspension};
 
 /// The schema step that brought the marker.
 pub(in crate::store::postgres) const MARKED_SINCE: i32 = 6;
 
 /// How long processes have to look whether anything is lacking.
-const SETTLING_MS: i64 = 10_000;
+pub(super) const SETTLING_MS: i64 = 10_000;
 
 /// A process that said nothing for so long, while others did, has drawn nothing in that time (`witness::LEASE`).
-const LAPSED_MS: i64 = 60_000;
+pub(super) const LAPSED_MS: i64 = 60_000;
 
 /// SQL that is true where strict values may be drawn.
 macro_rules! open {
@@ -43,7 +35,6 @@ macro_rules! open {
             AND home = numgen_ledger_home())"
     };
 }
-pub(super) use open;
 
 /// The time of the server. Not `clock_timestamp()`: what is written here is compared only within transactions.
 macro_rules! now_ms {
@@ -51,6 +42,7 @@ macro_rules! now_ms {
         "floor(extract(epoch FROM now()) * 1000)::bigint"
     };
 }
+pub(super) use {now_ms, open};
 
 /// Whether a commit is on a standby too before it is acknowledged, as far as the settings say.
 macro_rules! replicated {
@@ -144,7 +136,7 @@ pub(super) async fn beat(
 }
 
 /// The marker, locked, and the server as it is.
-struct Marker {
+pub(super) struct Marker {
     home: String,
     timeline: String,
     era: i64,
@@ -157,7 +149,19 @@ struct Marker {
     in_use: bool,
 }
 
-async fn lock(connection: &mut PgConnection) -> Result<Marker, Failure> {
+impl Marker {
+    /// Whether it is a matter of this server as it is, and of nothing that is lacking.
+    pub(super) fn is_believed(&self) -> bool {
+        self.home == self.here && self.timeline == self.now_timeline && self.forgotten_of.is_none()
+    }
+
+    /// Where nodes are heard: a copy of this is another place.
+    pub(super) fn place(&self) -> String {
+        format!("{}/{}", self.here, self.now_timeline)
+    }
+}
+
+pub(super) async fn lock(connection: &mut PgConnection) -> Result<Marker, Failure> {
     const MISSING: &str =
         "INSERT INTO numgen_ledger_marker (home, timeline) VALUES ('', '') ON CONFLICT DO NOTHING";
     const LOCK: &str = concat!(
@@ -188,22 +192,43 @@ pub(super) async fn examine(
     connection: &mut PgConnection,
     testimony: &Testimony,
 ) -> Result<Finding, Failure> {
+    const HEARD: &str = "INSERT INTO numgen_ledger_heard AS known (node, place) VALUES ($1, $2)
+        ON CONFLICT (node) DO UPDATE SET place = excluded.place WHERE known.place <> excluded.place";
     let marker = lock(connection).await?;
+    let finding = judge(connection, testimony, &marker).await?;
+    if matches!(finding, Finding::Suspended(_)) {
+        let query = sqlx::query(HEARD).bind(&testimony.node).bind(marker.place());
+        query.execute(connection).await?;
+    }
+    Ok(finding)
+}
+
+async fn judge(
+    connection: &mut PgConnection,
+    testimony: &Testimony,
+    marker: &Marker,
+) -> Result<Finding, Failure> {
     let row = sqlx::query("SELECT beat FROM numgen_ledger_processes WHERE process = $1")
         .bind(&testimony.process[..])
         .fetch_optional(&mut *connection)
         .await?;
     let beat: Option<i64> = row.map(|row| row.try_get("beat")).transpose()?;
-    // An era that is over was settled by a person. One that lies ahead of the marker's was forgotten.
-    if let Some(last) = testimony.beat.filter(|last| last.era >= marker.era) {
-        let lost = note_lost(connection, testimony).await?;
-        if lost || last.era > marker.era || testimony.is_ahead_of(beat) {
+    if let Some(last) = testimony.beat {
+        // An era that is over was settled by a person, who knew of this process or gave it up. One that lies ahead of the marker's
+        // was forgotten.
+        let lacks = if last.era < marker.era {
+            note_beyond(connection, testimony).await?
+        } else {
+            let lost = note_lost(connection, testimony).await?;
+            lost || last.era > marker.era || testimony.is_ahead_of(beat)
+        };
+        if lacks {
             forget(connection, &testimony.node).await?;
             return Ok(Finding::Suspended(Suspension::Forgotten { node: testimony.node.clone() }));
         }
     }
-    if let Some(node) = marker.forgotten_of {
-        return Ok(Finding::Suspended(Suspension::Forgotten { node }));
+    if let Some(node) = &marker.forgotten_of {
+        return Ok(Finding::Suspended(Suspension::Forgotten { node: node.clone() }));
     }
     if marker.home != marker.here {
         if marker.in_use {
@@ -212,7 +237,7 @@ pub(super) async fn examine(
         return begin(connection, testimony).await;
     }
     if marker.timeline != marker.now_timeline {
-        if let Some(why) = compare(connection, testimony, &marker).await? {
+        if let Some(why) = compare(connection, testimony, marker).await? {
             return Ok(Finding::Suspended(why));
         }
         sqlx::query(
@@ -221,6 +246,7 @@ pub(super) async fn examine(
         .bind(&marker.now_timeline)
         .execute(&mut *connection)
         .await?;
+        sqlx::query(HEAR_ANEW).execute(&mut *connection).await?;
     }
     register(connection, testimony, marker.era).await
 }
@@ -252,11 +278,39 @@ async fn note_lost(connection: &mut PgConnection, testimony: &Testimony) -> Resu
     Ok(sqlx::query(KNOWN).bind(&testimony.node).fetch_optional(connection).await?.is_some())
 }
 
+/// Writes down where the ledger ends below what this process was told in an era that is over; answers whether it does.
+async fn note_beyond(connection: &mut PgConnection, testimony: &Testimony) -> Result<bool, Failure> {
+    const BEYOND: &str = "INSERT INTO numgen_ledger_lost AS known (prefix_key, period, last, node)
+        SELECT s.prefix_key, s.period, s.last, $4 FROM unnest($1::text[], $2::text[], $3::numeric[])
+            AS s (prefix_key, period, last)
+        WHERE NOT EXISTS (
+            SELECT FROM numgen_ledger_keys k JOIN numgen_ledger_counters c ON c.prefix = k.id
+            WHERE k.prefix_key = s.prefix_key AND c.period = s.period AND c.last >= s.last)
+        ON CONFLICT (prefix_key, period) DO UPDATE SET last = greatest(known.last, excluded.last),
+            node = CASE WHEN known.last < excluded.last THEN excluded.node ELSE known.node END
+        RETURNING 1";
+    let seen = || testimony.seen.iter();
+    let told = sqlx::query(BEYOND)
+        .bind(seen().map(|(counter, _)| counter.key.as_str()).collect::<Vec<_>>())
+        .bind(seen().map(|(counter, _)| counter.period.as_str()).collect::<Vec<_>>())
+        .bind(seen().map(|(_, seen)| Whole::from(seen.last)).collect::<Vec<_>>())
+        .bind(&testimony.node)
+        .fetch_all(connection)
+        .await?;
+    Ok(!told.is_empty())
+}
+
 async fn forget(connection: &mut PgConnection, node: &str) -> Result<(), Failure> {
     const FORGET: &str = "UPDATE numgen_ledger_marker SET forgotten_of = $1 WHERE forgotten_of IS NULL";
-    sqlx::query(FORGET).bind(node).execute(connection).await?;
+    let is_news = sqlx::query(FORGET).bind(node).execute(&mut *connection).await?.rows_affected() > 0;
+    if is_news {
+        sqlx::query(HEAR_ANEW).execute(connection).await?;
+    }
     Ok(())
 }
+
+/// Who was heard of another incident was not heard of this one.
+const HEAR_ANEW: &str = "DELETE FROM numgen_ledger_heard";
 
 /// Looks whether a promoted or recovered server has what every process remembers; `None`: it has.
 async fn compare(
@@ -330,110 +384,16 @@ async fn begin(connection: &mut PgConnection, testimony: &Testimony) -> Result<F
     register(connection, testimony, era).await
 }
 
-/// Names this server in the marker, which is locked, and begins an era in which nothing is remembered of before.
-async fn adopt(connection: &mut PgConnection) -> Result<i64, Failure> {
+/// Names this server in the marker, which is locked, and begins an era.
+pub(super) async fn adopt(connection: &mut PgConnection) -> Result<i64, Failure> {
     const ADOPT: &str = concat!(
         "UPDATE numgen_ledger_marker SET home = numgen_ledger_home(), timeline = numgen_ledger_timeline(), forgotten_of = NULL,
             checking = NULL, checking_since_ms = NULL, era = greatest(era + 1, ",
         now_ms!(),
         ") RETURNING era"
     );
-    for sql in ["DELETE FROM numgen_ledger_processes", "DELETE FROM numgen_ledger_lost"] {
+    for sql in ["DELETE FROM numgen_ledger_processes", "DELETE FROM numgen_ledger_lost", HEAR_ANEW] {
         sqlx::query(sql).execute(&mut *connection).await?;
     }
     Ok(sqlx::query(ADOPT).fetch_one(connection).await?.try_get("era")?)
-}
-
-// ------------------------------------------------------------------------------------------ for people
-
-/// A counter that the ledger has less of than a node was told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lost {
-    /// Which.
-    pub counter: Counter,
-    /// How far the node was told that it reached.
-    pub told: SequenceValue,
-    /// How far it reaches; `None`: there is nothing.
-    pub reaches: Option<SequenceValue>,
-    /// The node.
-    pub node: String,
-}
-
-/// Why strict numbers are not issued, if a person has to do with it, and what is known to be lacking. Changes nothing.
-pub(in crate::store::postgres) async fn look(
-    connection: &mut PgConnection,
-) -> Result<(Option<Suspension>, Vec<Lost>), Failure> {
-    const LOOK: &str = concat!(
-        "SELECT m.forgotten_of, m.home = numgen_ledger_home() AS same_home, ",
-        open!(),
-        " AS open, coalesce(", now_ms!(), " - m.checking_since_ms > $1, false) AS settled,
-            EXISTS (SELECT FROM numgen_ledger_counters WHERE last IS NOT NULL) AS in_use,
-            ARRAY(SELECT node FROM numgen_ledger_processes WHERE attested IS DISTINCT FROM m.checking
-                AND beaten_at_ms >= (SELECT max(beaten_at_ms) - $2 FROM numgen_ledger_processes) ORDER BY node) AS silent
-        FROM (SELECT 1) AS one LEFT JOIN numgen_ledger_marker m ON m.singleton"
-    );
-    let row = sqlx::query(LOOK).bind(SETTLING_MS).bind(LAPSED_MS).fetch_one(&mut *connection).await?;
-    let lost = lost(connection).await?;
-    if row.try_get("open")? {
-        return Ok((None, lost));
-    }
-    let why = match row.try_get::<Option<String>, _>("forgotten_of")? {
-        Some(node) => Some(Suspension::Forgotten { node }),
-        None if !row.try_get("in_use")? => None,
-        None if row.try_get::<Option<bool>, _>("same_home")? != Some(true) => Some(Suspension::Restored),
-        None if row.try_get("settled")? => Some(Suspension::Silent { nodes: row.try_get("silent")? }),
-        None => Some(Suspension::Settling),
-    };
-    Ok((why, lost))
-}
-
-/// What is lacking and was not made up for.
-async fn lost(connection: &mut PgConnection) -> Result<Vec<Lost>, Failure> {
-    const LOST: &str =
-        "SELECT t.prefix_key, t.period, t.last AS told, t.node, c.last AS reaches FROM numgen_ledger_lost t
-        LEFT JOIN numgen_ledger_keys k ON k.prefix_key = t.prefix_key
-        LEFT JOIN numgen_ledger_counters c ON c.prefix = k.id AND c.period = t.period
-        WHERE coalesce(c.last, -1) < t.last ORDER BY t.prefix_key, t.period";
-    let rows = sqlx::query(LOST).fetch_all(connection).await?;
-    let lost = rows.iter().map(|row| {
-        Ok(Lost {
-            counter: Counter {
-                key: prefix_key(row)?,
-                period: Period::new(row.try_get::<&str, _>("period")?),
-            },
-            told: sequence(row, "told")?,
-            reaches: row.try_get::<Option<Whole>, _>("reaches")?.map(Into::into),
-            node: row.try_get("node")?,
-        })
-    });
-    lost.collect()
-}
-
-/// Takes this server for the one, whatever it lacks, unless it is known to lack what nothing was advanced over; answers that. `Ok(None)`:
-/// strict numbers are issued already.
-pub(in crate::store::postgres) async fn resume(
-    connection: &mut PgConnection,
-    at: UnixMillis,
-    reason: &str,
-) -> Result<Option<Vec<Lost>>, Failure> {
-    const KEYS: &str = "SELECT prefix_key FROM numgen_ledger_keys UNION SELECT prefix_key FROM numgen_ledger_lost ORDER BY 1";
-    let marker = lock(connection).await?;
-    let is_same = marker.home == marker.here && marker.timeline == marker.now_timeline;
-    if is_same && marker.forgotten_of.is_none() {
-        return Ok(None);
-    }
-    let lost = lost(connection).await?;
-    if !lost.is_empty() {
-        return Ok(Some(lost));
-    }
-    let keys = sqlx::query(KEYS).fetch_all(&mut *connection).await?;
-    adopt(connection).await?;
-    let details = AuditDetails { reason: Some(reason.to_owned()), ..AuditDetails::default() };
-    let entry = |row| {
-        let (author, action) = (Author::operator(), AuditAction::Resumed);
-        Ok(AuditEntry { at, author, action, key: prefix_key(row)?, details: details.clone() })
-    };
-    let entries = keys.iter().map(entry).collect::<Result<Vec<_>, Failure>>()?;
-    append(connection, &entries.iter().collect::<Vec<_>>()).await?;
-    Ok(Some(Vec::new()))
 }

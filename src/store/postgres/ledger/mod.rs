@@ -37,6 +37,7 @@ mod issue;
 mod marker;
 mod press;
 mod reading;
+mod resume;
 mod sheet;
 mod statement;
 mod tempo;
@@ -87,8 +88,9 @@ const LONGEST_MISTRUST: u32 = 31;
 /// How long an audit may take that reads a whole ledger.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(600);
 
-pub use marker::Lost;
-pub(super) use marker::{MARKED_SINCE, look, resume};
+pub(super) use marker::MARKED_SINCE;
+pub use resume::{LedgerReport, Lost, Resumed};
+pub(super) use resume::{look, resume};
 pub(super) use witness::keep;
 
 /// What this process knows of the ledgers.
