@@ -108,6 +108,14 @@ pub enum CliError {
         /// The schema that is needed.
         known: i32,
     },
+    /// PostgreSQL takes no writes.
+    #[error(
+        "PostgreSQL at {name} only reads: resume where the service writes, or promote this standby first"
+    )]
+    ReadOnly {
+        /// Where.
+        name: String,
+    },
     /// `resume` might have numbers issued twice.
     #[error("{nodes} nodes may remember more strict numbers than there are here; nothing was changed")]
     Unheard {
@@ -208,6 +216,7 @@ impl CliError {
             | Self::Broken { .. }
             | Self::Lacking { .. }
             | Self::Unheard { .. }
+            | Self::ReadOnly { .. }
             | Self::Open(_)
             | Self::Inspect(_)
             | Self::OldSchema { .. }

@@ -10,7 +10,7 @@ use super::{CliError, ForService, SettingFlags, Terminal};
 use crate::{
     clock::Clock,
     config::{Config, ConfigError, Flags, Mistake, Source, Values},
-    store::postgres::{self, Lost, Resumed, SchemaState},
+    store::postgres::{self, Lost, Resumed, Role, SchemaState},
 };
 
 #[derive(Debug, Args)]
@@ -58,6 +58,9 @@ pub(super) async fn run(
     let SchemaState { found, known, .. } = looked.schema;
     if found < known {
         return Err(CliError::OldSchema { name: looked.name, found, known });
+    }
+    if looked.server.role == Role::ReadOnly {
+        return Err(CliError::ReadOnly { name: looked.name });
     }
     match postgres::resume(url, ca_file, &options.reason, &options.without, &*clock).await? {
         Resumed::Done => writeln!(terminal.out, "strict numbers are issued again")?,

@@ -242,6 +242,10 @@ fn a_commit_that_no_standby_has_is_not_answered() {
         answer.status == 200
     });
     assert_eq!(number, "S-0002");
+    let there = Site::new().with("NUMGEN_DATABASE_URL", &pair.standby.url());
+    let refused = there.run(&["resume", "--reason", "the wrong server"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && said.contains("only reads"), "{said}");
     pair.fail_over();
     Stopwatch::wait_until(30 * SECOND, "the promoted one issues", || {
         let Ok(answer) = caller.try_send("GET", "/numbers/S", &[], None) else { return false };

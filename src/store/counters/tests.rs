@@ -462,6 +462,7 @@ async fn what_a_lost_disk_held_can_be_abandoned_though_its_name_lives_on() {
     let (a, _) = Process::warm(&server, "a").await;
     let (b, _) = Process::warm(&server, "b").await;
     let _lost = a.crash().await;
+    sleep(Duration::from_secs(10)).await;
     let (again, _) = Process::warm(&server, "a").await;
     let mut issued = BTreeSet::new();
     for _ in 0..120 {

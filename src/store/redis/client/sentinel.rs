@@ -3,7 +3,8 @@
 //! Each of them may be wrong for as long as it is cut off from the others, or was started with an old file. So all are asked, and the
 //! latest failover counts (`config-epoch`); among those that know of the same one, what most of them say.
 //!
-//! Invariant: a master that came of a failover is not left for one of an earlier failover, unless most sentinels say so.
+//! Invariants: nobody goes to the master of an earlier failover than the one that he knows of, and nobody leaves a master that he has but
+//! for that of a later one; unless most of the sentinels name it.
 
 use std::{
     cmp::Reverse,
@@ -80,9 +81,13 @@ impl Sentinels {
                 }
             }
         }
-        let Some(word) = believed(&words, self.epoch) else { return Err(refusal) };
-        self.epoch = word.epoch;
-        Ok(word.master.clone())
+        match best(&words) {
+            Some((word, is_of_most)) if is_of_most || word.epoch >= self.epoch => {
+                self.epoch = word.epoch;
+                Ok(word.master.clone())
+            }
+            Some(_) | None => Err(refusal),
+        }
     }
 
     /// Prefers the word of another sentinel, where several are as good: the master that was named is none, or not there.
@@ -96,7 +101,9 @@ impl Sentinels {
         let note = |index: usize, word: Option<Word>| {
             let mut words = words.lock().unwrap_or_else(PoisonError::into_inner);
             words[index] = word;
-            believed(&words, self.epoch).is_some_and(|word| word.master != *present)
+            best(&words).is_some_and(|(word, is_of_most)| {
+                word.master != *present && (is_of_most || word.epoch > self.epoch)
+            })
         };
         let note = &note;
         let followed = (0..self.addresses.len()).map(|index| {
@@ -175,14 +182,13 @@ impl Sentinels {
     }
 }
 
-/// What to go by, where the failover `known` is known of: the latest failover, and among sentinels that know of the same one what most of
-/// them say, and then the first. Nothing, where that is an earlier one, and most sentinels are silent.
-fn believed(words: &[Option<Word>], known: u64) -> Option<&Word> {
+/// The word of the latest failover, and among sentinels that know of the same one what most of them say, and then the first; and whether most
+/// of all sentinels say it, also of those that are silent.
+fn best(words: &[Option<Word>]) -> Option<(&Word, bool)> {
     let said = || words.iter().flatten();
     let votes = |word: &Word| said().filter(|other| *other == word).count();
-    let is_majority = 2 * said().count() > words.len();
     let best = said().enumerate().max_by_key(|(at, word)| (word.epoch, votes(word), Reverse(*at)));
-    best.map(|(_, word)| word).filter(|word| word.epoch >= known || is_majority)
+    best.map(|(_, word)| (word, 2 * votes(word) > words.len()))
 }
 
 #[cfg(test)]
@@ -193,32 +199,23 @@ mod tests {
         Some(Word { master: Address { host: "h".to_owned(), port }, epoch })
     }
 
-    #[test]
-    fn the_latest_failover_counts() {
-        assert_eq!(believed(&[word(1, 4), word(2, 5), word(2, 5)], 4), word(2, 5).as_ref());
-        assert_eq!(
-            believed(&[word(1, 4), word(2, 5), None], 0),
-            word(2, 5).as_ref(),
-            "one knows it, that is enough"
-        );
-        assert_eq!(believed(&[word(1, 4), None, None], 4), word(1, 4).as_ref());
+    #[track_caller]
+    fn assert_best(words: &[Option<Word>], port: u16, is_of_most: bool) {
+        assert_eq!(best(words).map(|(word, of_most)| (word.master.port, of_most)), Some((port, is_of_most)));
     }
 
     #[test]
-    fn who_was_cut_off_from_the_others_is_not_believed() {
-        assert_eq!(
-            believed(&[word(1, 4), None, None], 5),
-            None,
-            "a failover is known that it does not know of"
-        );
-        assert_eq!(believed(&[None, None, None], 0), None);
-        // Sentinels that were all made anew begin at 0.
-        assert_eq!(believed(&[word(1, 0), word(1, 0), None], 5), word(1, 0).as_ref());
+    fn the_latest_failover_counts() {
+        assert_best(&[word(1, 4), word(2, 5), word(2, 5)], 2, true);
+        assert_best(&[word(1, 4), word(1, 4), word(2, 5)], 2, false);
+        assert_best(&[word(1, 4), None, None], 1, false);
+        assert_eq!(best(&[None, None, None]), None);
     }
 
     #[test]
     fn most_of_those_who_know_as_much_decide() {
-        assert_eq!(believed(&[word(1, 0), word(2, 0), word(2, 0)], 0), word(2, 0).as_ref());
-        assert_eq!(believed(&[word(1, 0), word(2, 0)], 0), word(1, 0).as_ref(), "else the first");
+        assert_best(&[word(1, 0), word(2, 0), word(2, 0)], 2, true);
+        assert_best(&[word(1, 0), None, word(2, 0), word(2, 0)], 2, false);
+        assert_best(&[word(1, 0), word(2, 0)], 1, false);
     }
 }
