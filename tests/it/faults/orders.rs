@@ -10,14 +10,14 @@ use std::{
     time::Duration,
 };
 
-use super::{Fleet, NORMAL_WITHIN, Source, idempotency::keyed, load::Drawn};
+use super::{Fleet, NORMAL_WITHIN, idempotency::keyed};
 use crate::harness::{Caller, Random, Stopwatch};
 
 /// One order and the numbers that it was given.
 #[derive(Debug)]
 struct Order {
     key: String,
-    drawn: Drawn,
+    numbers: Vec<String>,
 }
 
 /// Callers at work.
@@ -36,32 +36,29 @@ impl Clerks {
     pub(super) fn on(fleet: &Fleet, prefix: &'static str) -> Self {
         let stop = Arc::<AtomicBool>::default();
         let clerk = |clerk| {
-            let (stop, token, watch) = (Arc::clone(&stop), fleet.token(), Arc::clone(&fleet.watch));
+            let (stop, token) = (Arc::clone(&stop), fleet.token());
             let addresses = Arc::clone(&fleet.addresses);
             let mut lot = Random::of(clerk);
             thread::spawn(move || {
                 let mut orders = Vec::new();
                 let mut attempt = |key: &str, count: usize| {
-                    let nodes = addresses.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                    let node = *lot.pick(&(0..nodes.len()).collect::<Vec<_>>());
-                    let mut caller = Caller::new(nodes[node]?, Some(token.clone()));
-                    let asked = watch.elapsed();
+                    let address = *lot.pick(&addresses.lock().unwrap_or_else(PoisonError::into_inner));
+                    let mut caller = Caller::new(address?, Some(token.clone()));
                     let answer = keyed(&mut caller, prefix, key, count).ok()?;
                     assert!([200, 503].contains(&answer.status), "{}", answer.text());
-                    let source = (answer.status == 200).then(|| Source::of(&answer))?;
-                    let numbers = answer.numbers();
+                    let numbers = (answer.status == 200).then(|| answer.numbers())?;
                     assert_eq!(numbers.len(), count, "all or nothing");
-                    Some(Drawn { node, source, numbers, asked, answered: watch.elapsed() })
+                    Some(numbers)
                 };
                 while !stop.load(Ordering::Relaxed) {
                     let (key, count) = (format!("order-{clerk}-{}", orders.len()), 1 + orders.len() % 3);
-                    let drawn = loop {
-                        if let Some(drawn) = attempt(&key, count) {
-                            break drawn;
+                    let numbers = loop {
+                        if let Some(numbers) = attempt(&key, count) {
+                            break numbers;
                         }
                         thread::sleep(Self::PAUSE);
                     };
-                    orders.push(Order { key, drawn });
+                    orders.push(Order { key, numbers });
                     thread::sleep(Self::PAUSE);
                 }
                 orders
@@ -87,7 +84,7 @@ pub(super) struct Orders {
 
 impl Orders {
     pub(super) fn numbers(&self) -> impl Iterator<Item = &str> {
-        self.all.iter().flat_map(|order| &order.drawn.numbers).map(String::as_str)
+        self.all.iter().flat_map(|order| &order.numbers).map(String::as_str)
     }
 
     /// No number belongs to two orders.
@@ -95,7 +92,7 @@ impl Orders {
     pub(super) fn assert_unique(&self) {
         let mut owners = BTreeMap::new();
         for order in &self.all {
-            for number in &order.drawn.numbers {
+            for number in &order.numbers {
                 let other = owners.insert(number, &order.key);
                 assert_eq!(other, None, "{number} is also that of {}", order.key);
             }
@@ -109,7 +106,7 @@ impl Orders {
         let mut callers: Vec<Caller> = (0..fleet.nodes.len()).map(|index| fleet.caller(index)).collect();
         for (at, order) in self.all.iter().enumerate() {
             let caller = at % callers.len();
-            let count = order.drawn.numbers.len();
+            let count = order.numbers.len();
             let mut again = Vec::new();
             // A connection that died in silence is found out by its first use.
             Stopwatch::wait_until(NORMAL_WITHIN, &order.key, || {
@@ -119,7 +116,7 @@ impl Orders {
                 }
                 answer.status != 503
             });
-            assert_eq!(again, order.drawn.numbers, "{} at node {caller}", order.key);
+            assert_eq!(again, order.numbers, "{} at node {caller}", order.key);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The same seed draws the same strikes, though threads and processes interleave as they like. `NUMGEN_TEST_STORM_SEED` is another one than that
 //! of every run, and `NUMGEN_TEST_STORM_S` says how many seconds a storm lasts: `make storm`.
 
-use std::{collections::BTreeSet, thread, time::Duration};
+use std::{collections::BTreeSet, ops::Range, thread, time::Duration};
 
 use serde_json::json;
 
@@ -24,9 +24,9 @@ struct Storm {
 impl Storm {
     const NODES: usize = 3;
     /// How long a strike lasts.
-    const STRIKE: std::ops::Range<Duration> = Duration::from_millis(50)..Duration::from_secs(5);
+    const STRIKE: Range<Duration> = Duration::from_millis(50)..Duration::from_secs(5);
     /// From one to the next.
-    const PAUSE: std::ops::Range<Duration> = Duration::from_millis(20)..Duration::from_secs(1);
+    const PAUSE: Range<Duration> = Duration::from_millis(20)..Duration::from_secs(1);
 
     fn new() -> Self {
         let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
@@ -59,12 +59,10 @@ impl Storm {
 #[track_caller]
 fn weather(world: &mut World, strikes: &[Strike], numbered: &[&'static str]) -> Vec<Orders> {
     let fleet = &world.fleet;
-    for (prefix, rule) in
-        [("HOT", counting()), ("ORDERS", counting()), ("FLAKE", flaking()), ("STRICT", strict())]
-    {
-        if ["HOT", "FLAKE"].contains(&prefix) || numbered.contains(&prefix) {
-            fleet.register(prefix, &rule);
-        }
+    fleet.register("HOT", &counting());
+    fleet.register("FLAKE", &flaking());
+    for prefix in numbered {
+        fleet.register(prefix, &if *prefix == "STRICT" { strict() } else { counting() });
     }
     let hot = Load::on(fleet, "HOT", Pace { callers: 2, pause: Duration::from_millis(5), batch: 7 });
     let flakes = Load::on(fleet, "FLAKE", Pace { callers: 1, pause: Duration::from_millis(2), batch: 20 });
