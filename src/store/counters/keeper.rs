@@ -190,8 +190,11 @@ impl Keeper {
         });
     }
 
-    /// Counters that are used for the first time: first their rows, then they may hold segments.
-    fn begin(&mut self, begun: Vec<Arc<Desk>>) {
+    /// Counters that are used for the first time: first their rows, then they may hold segments. Several callers may have begun one at the
+    /// same moment: whoever wrote it down twice would wait for ever for the pen that he has.
+    fn begin(&mut self, mut begun: Vec<Arc<Desk>>) {
+        begun.sort_unstable_by_key(|desk| Arc::as_ptr(desk).addr());
+        begun.dedup_by(|one, other| Arc::ptr_eq(one, other));
         let now = self.desks.now_ms();
         for desk in &begun {
             self.schedule(Arc::clone(desk), now + BEAT_MS);

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::atomic::Ordering};
 
+use futures_util::future::join_all;
 use tokio::time::sleep;
 
 use super::{
@@ -454,6 +455,16 @@ async fn the_segment_of_a_node_that_died_is_passed_and_can_be_abandoned() {
     let gone = b.counters.abandon(counter(), Abandon::Node("a".to_owned())).await.expect("answered");
     assert_eq!(gone, Abandoned::Done(vec![range(pending[0].0, pending[0].1)]));
     assert_eq!(holes(&b.state().await)[0].2, HoleReason::Abandoned);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_who_begin_a_counter_at_once_wait_for_nobody() {
+    let server = Server::new();
+    let node = Process::start(&server, "a", &Arc::default()).await;
+    let drawn: BTreeSet<u64> = join_all((0..16).map(|_| node.next())).await.into_iter().collect();
+    assert_eq!(drawn, (1..=16).collect());
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(node.counters.figures().segment_remaining, Some(SIZE), "what is offered gets to the disk");
 }
 
 #[tokio::test(start_paused = true)]
