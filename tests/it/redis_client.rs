@@ -326,24 +326,12 @@ async fn a_cluster_is_followed_through_moves_and_failover() {
     drop(next);
 
     // ASK: the slot is under way, the key is not there yet.
-    let slot = cluster.cli(&["CLUSTER", "KEYSLOT", "moving"]).trim().to_owned();
-    let owner = cluster.master_of("moving");
-    let elsewhere = |key: usize| Some(cluster.master_of(&format!("key:{key}"))).filter(|node| *node != owner);
-    let other = (0..100).find_map(elsewhere).unwrap();
-    let id =
-        |cluster: &mut RedisCluster, node| cluster.node(node).cli(&["CLUSTER", "MYID"]).trim().to_owned();
-    let (from, to) = (id(&mut cluster, owner), id(&mut cluster, other));
-    cluster.node(other).cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from]);
-    cluster.node(owner).cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to]);
+    let slot = cluster.open_slot("moving");
     assert_eq!(count(&client, "moving").await.unwrap(), 1);
     assert_eq!(count(&client, "moving").await.unwrap(), 2);
     // MOVED: now it is there for good.
-    let port = cluster.node(other).port().to_string();
-    let marker = client.marker_key("moving");
-    cluster.node(owner).cli(&["MIGRATE", "127.0.0.1", &port, &marker, "0", "5000"]);
-    for node in [other, owner] {
-        cluster.node(node).cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &to]);
-    }
+    cluster.move_keys(&slot);
+    cluster.close_slot(slot);
     assert_eq!(count(&client, "moving").await.unwrap(), 3);
 
     // A master dies; its replica takes over.

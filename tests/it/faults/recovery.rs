@@ -2,7 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     ENOUGH, Fleet, Load, NORMAL_WITHIN, Pace, SETTLING, Source, Story, assert_accounted, counting, flaking,
@@ -231,4 +231,21 @@ fn a_master_of_a_cluster_is_killed() {
         cluster.node(master).kill();
         Stopwatch::wait_until(NORMAL_WITHIN, "another master", || cluster.masters().count() == 3);
     });
+}
+
+/// Where its counters are nobody can say for longer than a store settles; and yet every node is there, and every value.
+#[test]
+fn a_slot_of_a_cluster_stands_open_for_long() {
+    let cluster = RedisCluster::start();
+    let mut fleet = Fleet::start(&cluster.url(), 2);
+    let trial = Trial { fleet: &mut fleet, what: "a slot moved to another master" };
+    trial.run(|_| {
+        let slot = cluster.open_slot("sequence:HOT");
+        cluster.move_keys(&slot);
+        thread::sleep(SETTLING + Duration::from_secs(3));
+        cluster.close_slot(slot);
+    });
+    let holes = fleet.sequences(0, "HOT")["counters"][0]["holes"].clone();
+    let skipped = |hole: &Value| hole["reason"] == "skipped";
+    assert!(!holes.as_array().expect("a list").iter().any(skipped), "{holes}");
 }

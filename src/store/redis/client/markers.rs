@@ -22,12 +22,20 @@ const TOGETHER: usize = 128;
 /// How long a server is left alone that did not answer in time.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// What the keys of markers begin with.
+const KEY: &str = "numgen:generation:";
+
 /// The marker of a slot of a cluster; `None`: the one where there are no slots.
 pub(super) fn key_of(slot: Option<u16>) -> String {
     match slot {
-        Some(slot) => format!("numgen:generation:{{{}}}", tag_of(slot)),
-        None => format!("numgen:generation:{{{MARKER_TAG}}}"),
+        Some(slot) => format!("{KEY}{{{}}}", tag_of(slot)),
+        None => format!("{KEY}{{{MARKER_TAG}}}"),
     }
+}
+
+/// Whether a key is that of a marker.
+pub(super) fn is_key(key: &str) -> bool {
+    key.starts_with(KEY)
 }
 
 /// Writes the markers that are missing or belong to another `master_replid`, until all are in force or the link is broken: a slot

@@ -5,6 +5,8 @@
 //! - every call ends at its deadline, reconnection included;
 //! - nothing is sent twice. A call that was sent and not answered is `StoreError::Timeout`; `StoreError::Unavailable` was not
 //!   executed. Only what the server itself answers with "not here" or "not now" is sent again;
+//! - what a marker guards is asked of the owner of its slot only, not of a node to which the slot is on its way (`ASK`): the
+//!   marker would begin to settle there, and be done with it before all nodes can reach what they have to report on;
 //! - connections live on the runtime that made the client, and one more on each runtime from which calls come.
 //!
 //! Order of reading: `link.rs` (one server), `nearby.rs` (its other connections), `line.rs` (keeps a link), `place.rs` (where it
@@ -153,6 +155,7 @@ impl Client {
         let request = Request {
             operation: script.name,
             key: keys.first().map(String::as_bytes).unwrap_or_default(),
+            keys,
             command: &script.by_digest(keys, args),
             by_source: Some(&|| script.by_source(keys, args)),
         };
@@ -175,7 +178,7 @@ impl Client {
             Some(Word::Simple(key)) => key,
             Some(_) | None => b"",
         };
-        let request = Request { operation, key, command, by_source: None };
+        let request = Request { operation, key, keys: &[], command, by_source: None };
         let answer = self.ask(&request, self.shared.timeout);
         self.finish(operation, answer).await.map(|(reply, _way)| reply)
     }
@@ -254,7 +257,9 @@ impl Client {
             }
             let was_detour = detour.is_some();
             detour = route.redirected(&error, &way.link);
-            if detour.is_none() && !failure::is_for_now(&error) {
+            let is_under_way =
+                detour.take_if(|detour| detour.is_for_once() && request.is_guarded()).is_some();
+            if detour.is_none() && !is_under_way && !failure::is_for_now(&error) {
                 return Err(failure::of_reply(request.operation, &error));
             }
             // A server that sends away what another one sent to it, or that cannot answer now, is given time.
@@ -310,12 +315,18 @@ struct Request<'a> {
     operation: &'static str,
     /// Decides where it goes.
     key: &'a [u8],
+    /// Those of a script.
+    keys: &'a [String],
     command: &'a Cmd,
     /// The same for a server that does not know the script.
     by_source: Option<&'a (dyn Fn() -> Cmd + Sync)>,
 }
 
 impl Request<'_> {
+    fn is_guarded(&self) -> bool {
+        self.keys.iter().any(|key| markers::is_key(key))
+    }
+
     async fn send(&self, way: &Way) -> Result<Value, RedisError> {
         match (way.send(self.command).await, self.by_source) {
             (Err(error), Some(by_source)) if is_unknown_script(&error) => way.send(&by_source()).await,

@@ -157,6 +157,11 @@ pub(super) struct Detour<'a> {
 }
 
 impl Detour<'_> {
+    /// Whether the next call goes where this one was sent first.
+    pub(super) fn is_for_once(&self) -> bool {
+        matches!(self.redirection, Redirection::Ask(_))
+    }
+
     /// Waits for a way there.
     pub(super) async fn ready(&self) -> Way {
         let (address, manner) = match &self.redirection {

@@ -19,6 +19,15 @@ pub(crate) struct RedisCluster {
     nodes: Vec<Redis>,
 }
 
+/// A slot on its way from one master to another: each of its keys is here or there.
+pub(crate) struct OpenSlot {
+    slot: String,
+    from: usize,
+    to: usize,
+    /// The ID of the node that gets it.
+    heir: String,
+}
+
 /// The one cluster of this test binary, while a test has it for itself.
 pub(crate) struct SharedCluster(MutexGuard<'static, Option<(RedisCluster, Keeper)>>);
 
@@ -132,6 +141,39 @@ impl RedisCluster {
         let port = self.nodes[master].port().to_string();
         let follows = |node: &Redis| node.is_running() && node.info("replication", "master_port") == port;
         self.nodes.iter().position(follows).unwrap_or_else(|| panic!("nobody follows node {master}"))
+    }
+
+    /// Opens the slot of a key, as `redis-cli --cluster reshard` does before it moves the keys.
+    #[track_caller]
+    pub(crate) fn open_slot(&self, key: &str) -> OpenSlot {
+        let slot = self.cli(&["CLUSTER", "KEYSLOT", key]);
+        let from = self.master_of(key);
+        let is_other = |node: &Redis| node.is_running() && node.info("replication", "role") == "master";
+        let to = (0..self.nodes.len()).find(|&index| index != from && is_other(&self.nodes[index]));
+        let to = to.expect("another master");
+        let [owner, heir] = [from, to].map(|index| self.nodes[index].cli(&["CLUSTER", "MYID"]));
+        self.nodes[to].cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &owner]);
+        self.nodes[from].cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &heir]);
+        OpenSlot { slot, from, to, heir }
+    }
+
+    /// Moves what there is in an open slot.
+    #[track_caller]
+    pub(crate) fn move_keys(&self, open: &OpenSlot) {
+        let OpenSlot { slot, from, to, .. } = open;
+        let port = self.nodes[*to].port().to_string();
+        let keys = self.nodes[*from].cli(&["CLUSTER", "GETKEYSINSLOT", slot, "1000"]);
+        let migrate = ["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+        let moved = self.nodes[*from].cli(&[&migrate, &keys.lines().collect::<Vec<_>>()[..]].concat());
+        assert_eq!(moved, "OK", "{keys}");
+    }
+
+    /// From now on the slot is where it was going.
+    #[track_caller]
+    pub(crate) fn close_slot(&self, open: OpenSlot) {
+        for node in [open.to, open.from] {
+            self.nodes[node].cli(&["CLUSTER", "SETSLOT", &open.slot, "NODE", &open.heir]);
+        }
     }
 
     /// One node, to be killed, paused or asked.
