@@ -7,6 +7,7 @@ mod accounts;
 mod answers;
 mod clocks;
 mod counters;
+mod deployment;
 mod failover;
 mod full;
 mod idempotency;
@@ -18,6 +19,7 @@ mod recovery;
 mod storms;
 mod strikes;
 mod windows;
+mod world;
 
 use std::{
     collections::BTreeSet,

@@ -8,10 +8,12 @@ use std::{collections::BTreeSet, ops::Range, thread, time::Duration};
 use serde_json::json;
 
 use super::{
-    ENOUGH, Load, Pace, Story, assert_accounted, counting, flaking,
+    ENOUGH, Load, Pace, Story, assert_accounted, counting,
+    deployment::Deployment,
+    flaking,
     orders::{Clerks, Orders},
-    settled,
-    strikes::{Strike, World},
+    strikes::Strike,
+    world::World,
 };
 use crate::harness::{Postgres, Random, Stopwatch};
 
@@ -108,7 +110,7 @@ fn assert_ledger(world: &World, orders: &Orders) {
 
 #[test]
 fn a_storm_over_redis() {
-    let mut world = World::of(Storm::NODES, Some(settled()), None);
+    let mut world = World::of(Storm::NODES, Some(Deployment::alone()), None);
     let strikes = world.strikes();
     for orders in weather(&mut world, &strikes, &["ORDERS"]) {
         orders.assert_known(&world.fleet);
@@ -117,9 +119,24 @@ fn a_storm_over_redis() {
 
 #[test]
 fn a_storm_in_which_redis_forgets() {
-    let mut world = World::of(Storm::NODES, Some(settled()), None);
+    let mut world = World::of(Storm::NODES, Some(Deployment::alone()), None);
     let strikes = [world.strikes(), Strike::LOSSES.repeat(5)].concat();
     // Which key had which number is forgotten, too.
+    weather(&mut world, &strikes, &["ORDERS"]);
+}
+
+/// A replica that takes over lacks what had not reached it, keys too.
+#[test]
+fn a_storm_over_sentinels() {
+    let mut world = World::of(Storm::NODES, Some(Deployment::watched()), None);
+    let strikes = [world.strikes(), vec![Strike::Replace, Strike::Empty]].concat();
+    weather(&mut world, &strikes, &["ORDERS"]);
+}
+
+#[test]
+fn a_storm_over_a_cluster() {
+    let mut world = World::of(Storm::NODES, Some(Deployment::cluster()), None);
+    let strikes = world.strikes();
     weather(&mut world, &strikes, &["ORDERS"]);
 }
 
@@ -134,7 +151,7 @@ fn a_storm_over_postgresql() {
 
 #[test]
 fn a_storm_over_both_in_which_redis_forgets() {
-    let mut world = World::of(Storm::NODES, Some(settled()), Some(Postgres::start()));
+    let mut world = World::of(Storm::NODES, Some(Deployment::alone()), Some(Postgres::start()));
     let strikes = [world.strikes(), Strike::LOSSES.repeat(5)].concat();
     let orders = weather(&mut world, &strikes, &["ORDERS", "STRICT"]);
     // Keys of strict numbers are kept with them.

@@ -44,7 +44,7 @@ pub(crate) use postgres::{Database, Postgres, Timeline};
 pub(crate) use process::{Process, free_address};
 pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use random::Random;
-pub(crate) use redis::{Data, Redis, RedisCluster, Sentinels, SharedCluster};
+pub(crate) use redis::{Data, OpenSlot, Redis, RedisCluster, Sentinels, SharedCluster};
 pub(crate) use stopwatch::Stopwatch;
 
 /// What signs the tokens of a test; also the canary that must never appear in a log.

@@ -20,7 +20,7 @@ use std::{
 
 use tempfile::TempDir;
 
-pub(crate) use cluster::{RedisCluster, SharedCluster};
+pub(crate) use cluster::{OpenSlot, RedisCluster, SharedCluster};
 pub(crate) use sentinels::Sentinels;
 
 use super::{

@@ -101,16 +101,19 @@ impl RedisCluster {
         cluster
     }
 
-    /// Waits until every node that runs sees all slots served and each of three masters has its replica.
+    /// Waits until the cluster [is whole](Self::is_whole).
     #[track_caller]
     pub(crate) fn wait_ok(&self) {
-        Stopwatch::wait_until(PATIENCE, "the cluster is whole", || {
-            let running = || self.nodes.iter().filter(|node| node.is_running());
-            let whole = running().all(|node| node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok"));
-            let linked = |node: &&Redis| node.info("replication", "master_link_status") == "up";
-            let replicas = running().filter(linked).count();
-            whole && replicas + 3 == running().count()
-        });
+        Stopwatch::wait_until(PATIENCE, "the cluster is whole", || self.is_whole());
+    }
+
+    /// Whether every node that runs sees all slots served and each of three masters has its replica.
+    pub(crate) fn is_whole(&self) -> bool {
+        let running = || self.nodes.iter().filter(|node| node.is_running());
+        let whole = running().all(|node| node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok"));
+        let linked = |node: &&Redis| node.info("replication", "master_link_status") == "up";
+        let replicas = running().filter(linked).count();
+        whole && replicas + 3 == running().count()
     }
 
     /// The address of every node, as the service takes it.
