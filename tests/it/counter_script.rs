@@ -493,10 +493,18 @@ impl<'a> World<'a> {
         self.forget(counter).await;
         self.bench.query(&["DEL", MARKER]).await;
         if let Some(marker) = &mut self.marker {
-            let (generation, since) = (marker.generation.to_string(), marker.since.to_string());
             marker.replid = REPLID + 1;
-            let fields = ["generation", &generation, "replid", "another", "since", &since];
-            self.bench.query(&[&["HSET", MARKER], fields.as_slice()].concat()).await;
+            let [since, alive, lacks] =
+                [marker.since, marker.alive, marker.lacks_ms].map(|number| number.to_string());
+            let generation = marker.generation.to_string();
+            let fields = [
+                ["generation", &generation],
+                ["replid", "another"],
+                ["since", &since],
+                ["alive", &alive],
+                ["lacks", &lacks],
+            ];
+            self.bench.query(&[&["HSET", MARKER], fields.as_flattened()].concat()).await;
         }
     }
 

@@ -93,6 +93,7 @@ impl Bench {
             retires: Vec::new(),
             covers: Vec::new(),
             peers: Vec::new(),
+            horizon: SequenceValue(0),
             next_beat_ms: 1_000,
             leaves: false,
         };

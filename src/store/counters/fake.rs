@@ -70,7 +70,8 @@ pub(super) struct Server {
 impl Server {
     /// A store that has been there for a while.
     pub(super) fn new() -> Arc<Self> {
-        let marker = Marker { generation: Generation(1), replid: 0, since: 0, settled: true };
+        let marker =
+            Marker { generation: Generation(1), replid: 0, since: 0, settled: true, alive: 0, lacks_ms: 0 };
         Arc::new(Self {
             memory: Mutex::new(Memory {
                 marker: Some(marker),
@@ -350,7 +351,9 @@ impl AuthorityLink for Link {
             let fresh = self.server.fresh();
             let memory = &mut *self.server.memory();
             let marker = if marker == "list" { &mut memory.list_marker } else { &mut memory.marker };
-            Instance::look(marker, replid, now, fresh).generation
+            let generation = Instance::look(marker, replid, now, fresh).generation;
+            marker.iter_mut().for_each(|marker| marker.note_look(now));
+            generation
         }))
     }
 

@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod granted;
+mod losses;
 mod resting;
 mod schemes;
 
@@ -75,12 +76,21 @@ impl Process {
     async fn start_with(server: &Arc<Server>, node: &str, disk: &Arc<Disk>, network: Network) -> Self {
         let (link, lifecycle) = (Link::to(server), Lifecycle::new());
         link.set(network);
+        Self::launch(node, SIZE, link, Arc::clone(disk), lifecycle).await
+    }
+
+    /// One whose segments have this size.
+    async fn start_sized(server: &Arc<Server>, node: &str, size: u64) -> Self {
+        Self::launch(node, size, Link::to(server), Arc::default(), Lifecycle::new()).await
+    }
+
+    async fn launch(node: &str, size: u64, link: Arc<Link>, disk: Arc<Disk>, lifecycle: Lifecycle) -> Self {
         let settings =
-            Settings { node: node.to_owned(), segment_size: SIZE, timeout: Duration::from_secs(5) };
+            Settings { node: node.to_owned(), segment_size: size, timeout: Duration::from_secs(5) };
         let counters = SharedCounters::over(link.clone(), disk.clone(), None, settings, &lifecycle)
             .await
             .expect("started");
-        Self { counters, link, disk: Arc::clone(disk), lifecycle }
+        Self { counters, link, disk, lifecycle }
     }
 
     /// One that has drawn its first value and holds a segment.

@@ -50,6 +50,7 @@ pub(super) fn take(process: u128, call: u64, generation: Option<Generation>, cou
         retires: Vec::new(),
         covers: Vec::new(),
         peers: Vec::new(),
+        horizon: SequenceValue(0),
         distrusts: None,
         next_beat_ms: 500,
         leaves: false,

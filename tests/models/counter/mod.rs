@@ -268,7 +268,14 @@ impl Process {
 
 impl World {
     fn new(values: u8, faults: u8) -> Self {
-        let marker = Marker { generation: generation(1), replid: 1, since: NOW - SETTLING_MS, settled: true };
+        let marker = Marker {
+            generation: generation(1),
+            replid: 1,
+            since: NOW - SETTLING_MS,
+            settled: true,
+            alive: NOW - SETTLING_MS,
+            lacks_ms: 0,
+        };
         let process = |node| Process::starting(node, NodeState::default(), Vec::new());
         Self {
             stores: vec![Store { counter: None, marker: Some(marker), replid: 1 }],

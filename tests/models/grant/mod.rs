@@ -170,6 +170,8 @@ impl World {
                 replid: site.into(),
                 since: NOW - SETTLING_MS,
                 settled: true,
+                alive: NOW,
+                lacks_ms: 0,
             }),
             replid: site.into(),
         };

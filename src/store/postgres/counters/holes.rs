@@ -207,7 +207,8 @@ mod tests {
         protocol::counter::{Generation, Incarnation, Limits, Marker, Reply, Segment, Wants},
     };
 
-    const MARKER: Marker = Marker { generation: Generation(1), replid: 1, since: 0, settled: true };
+    const MARKER: Marker =
+        Marker { generation: Generation(1), replid: 1, since: 0, settled: true, alive: 0, lacks_ms: 0 };
 
     /// A counter as the store keeps it.
     #[derive(Default)]
@@ -306,7 +307,8 @@ mod tests {
                         base: SequenceValue(0), floor: SequenceValue(cursor + gap), max: SequenceValue(u64::MAX), scheme: 0,
                     },
                     seen: None, holds: if dies { None } else { holds }, used: down(used), surplus: down(surplus),
-                    wants: wants.then_some(Wants { size: 5 }), retires, covers: vec![], peers: vec![], distrusts: None,
+                    wants: wants.then_some(Wants { size: 5 }), retires, covers: vec![], peers: vec![],
+                    horizon: SequenceValue(0), distrusts: None,
                     next_beat_ms: 500, leaves: false,
                 };
                 let expected = Authority::serve(&mut whole, &mut Some(MARKER), 1, now, Generation(2), &take);

@@ -81,11 +81,16 @@ impl Witness {
 /// Reads `generation, server, since_ms, settled`; all are NULL where there is no marker.
 pub(super) fn read(row: &PgRow) -> Result<Option<Marker>, Failure> {
     let Some(generation) = row.try_get::<Option<Whole>, _>("generation")? else { return Ok(None) };
+    let since = row.try_get::<Whole, _>("since_ms")?.0;
+    // Nobody notes here how old a backup is: it may lack any time.
+    let (alive, lacks_ms) = (since, u64::MAX);
     Ok(Some(Marker {
         generation: Generation(generation.0),
         replid: row.try_get::<i64, _>("server")?.cast_unsigned(),
-        since: row.try_get::<Whole, _>("since_ms")?.0,
+        since,
         settled: row.try_get("settled")?,
+        alive,
+        lacks_ms,
     }))
 }
 
@@ -137,7 +142,9 @@ mod tests {
 
     #[test]
     fn a_log_that_falls_under_one_marker_was_put_back() {
-        let marker = |generation| Some(Marker { generation, replid: 7, since: 0, settled: true });
+        let marker = |generation| {
+            Some(Marker { generation, replid: 7, since: 0, settled: true, alive: 0, lacks_ms: 0 })
+        };
         let server = |wal| Server { instance: 7, wal, now_ms: 0 };
         let (first, second) = (Generation(1), Generation(2));
         let witness = Witness::default();

@@ -32,6 +32,8 @@ struct StateText {
     members: BTreeMap<String, MemberText>,
     ahead: Vec<AheadText>,
     target: u64,
+    #[serde(default)]
+    horizon: u64,
     holes: Vec<HoleText>,
 }
 
@@ -109,6 +111,7 @@ pub(super) fn write(counter: &Authority, holes: &[Hole]) -> Result<String, Misre
         members: counter.members.iter().map(|(id, member)| (id.to_string(), member_text(member))).collect(),
         ahead: counter.ahead.iter().map(ahead_text).collect(),
         target: counter.target.0,
+        horizon: counter.horizon.0,
         holes: holes.iter().map(hole_text).collect(),
     };
     Ok(serde_json::to_string(&state)?)
@@ -129,6 +132,7 @@ pub(super) fn read(text: &str, marks: Marks) -> Result<Authority, Misread> {
         members: members.collect::<Result<_, Misread>>()?,
         ahead: state.ahead.into_iter().map(read_ahead).collect::<Result<_, _>>()?,
         target: SequenceValue(state.target),
+        horizon: SequenceValue(state.horizon),
         holes: state.holes.into_iter().map(read_hole).collect::<Result<_, _>>()?,
         records: BTreeMap::new(),
     })
@@ -148,6 +152,7 @@ pub(super) fn blank() -> Authority {
         members: BTreeMap::new(),
         ahead: Vec::new(),
         target: start,
+        horizon: start,
         holes: Vec::new(),
         records: BTreeMap::new(),
     }

@@ -55,6 +55,29 @@ pub struct Marker {
     pub since: u64,
     /// Whether everybody has had the time to report; stays, whatever the clock does.
     pub settled: bool,
+    /// When it was last looked at, in ms: what was written until then is there wherever the marker is found so again.
+    pub alive: u64,
+    /// How much time may be lacking from what the store holds, in ms: for each generation that has ended, what passed from the last
+    /// look until its end was noticed.
+    pub lacks_ms: u64,
+}
+
+/// How old the last look that a marker knows of may be, in ms: to note one is a write.
+const LOOK_MS: u64 = 5_000;
+
+impl Marker {
+    /// The first of a new generation.
+    fn after(before: Option<Self>, replid: u64, now: u64, fresh: Generation) -> Self {
+        let lacks_ms = before.map_or(0, |before| before.lacks_ms.saturating_add(now.abs_diff(before.alive)));
+        Self { generation: fresh, replid, since: now, settled: false, alive: now, lacks_ms }
+    }
+
+    /// Somebody looks at it, as each node does once a second.
+    pub fn note_look(&mut self, now: u64) {
+        if now.abs_diff(self.alive) >= LOOK_MS {
+            self.alive = now;
+        }
+    }
 }
 
 /// The store as a script finds it.
@@ -64,6 +87,8 @@ pub struct Instance {
     pub generation: Generation,
     /// How long it is until anything may be drawn, in ms; 0: it may.
     pub settling_ms: u64,
+    /// See [`Marker`].
+    pub lacks_ms: u64,
 }
 
 impl Instance {
@@ -71,15 +96,16 @@ impl Instance {
     /// another than the one under which it was written. `fresh` is random, from whoever asks.
     pub fn look(marker: &mut Option<Marker>, replid: u64, now: u64, fresh: Generation) -> Self {
         let blessed = marker.filter(|marker| marker.replid == replid);
-        let new = Marker { generation: fresh, replid, since: now, settled: false };
-        let marker = marker.insert(blessed.unwrap_or(new));
+        let begun = blessed.unwrap_or_else(|| Marker::after(*marker, replid, now, fresh));
+        let marker = marker.insert(begun);
         if !marker.settled {
             // A clock that was set back begins the settling anew, rather than drawing it out for hours.
             marker.since = marker.since.min(now);
             marker.settled = now - marker.since >= SETTLING_MS;
         }
         let left = || SETTLING_MS - (now - marker.since);
-        Self { generation: marker.generation, settling_ms: if marker.settled { 0 } else { left() } }
+        let settling_ms = if marker.settled { 0 } else { left() };
+        Self { generation: marker.generation, settling_ms, lacks_ms: marker.lacks_ms }
     }
 
     /// Whether it is time to draw.
@@ -89,10 +115,13 @@ impl Instance {
 
     /// Something was forgotten though the marker was not, or another store has taken over meanwhile: begins a new generation.
     pub fn distrust(marker: &mut Option<Marker>, replid: u64, now: u64, fresh: Generation) -> Self {
-        *marker = None;
+        *marker = Some(Marker::after(*marker, replid, now, fresh));
         Self::look(marker, replid, now, fresh)
     }
 }
+
+/// What is held to be the least size of the segment of a node that is silent.
+pub(super) const SEGMENT_SIZE: u64 = 1_000;
 
 /// A range ahead of the cursor that one node may issue while the store is away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -172,6 +201,8 @@ pub struct Take {
     pub covers: Vec<Incarnation>,
     /// Others that it has been told of: a registry can be lost with the store.
     pub peers: Vec<Incarnation>,
+    /// Where everything ends that those others may have been given before it heard again, as far as it can tell.
+    pub horizon: SequenceValue,
     /// How soon it will beat again, in ms.
     pub next_beat_ms: u64,
     /// It goes for good: what it holds is free.
@@ -234,6 +265,10 @@ pub enum Reply {
         segment: Option<Segment>,
         /// The other incarnations on the registry.
         peers: Vec<Incarnation>,
+        /// No segment that was ever placed ends above it.
+        horizon: SequenceValue,
+        /// The most values that were drawn in a second of late.
+        peak: u64,
     },
     /// The store has forgotten something: adopt this generation, report, and ask again.
     Recover {

@@ -5,7 +5,10 @@
 
 use super::{
     generations::{Followed, Generations},
-    message::{ClaimAnswer, ClaimAsk, Generation, Incarnation, Limits, Outcome, Reply, Segment, Take, Wants},
+    message::{
+        ClaimAnswer, ClaimAsk, Generation, Incarnation, Limits, Outcome, Reply, SEGMENT_SIZE, Segment, Take,
+        Wants,
+    },
     range_set::RangeSet,
 };
 use crate::counter::{SequenceValue, ValueRange};
@@ -13,6 +16,9 @@ use crate::counter::{SequenceValue, ValueRange};
 /// How long a node waits for the right store to come back before it asks for the end of a generation that it has left, in ms:
 /// longer than a failover takes to reach everybody.
 pub const STRANDED_MS: u64 = 30_000;
+
+/// For how long a node that uses a counter may not hear of it, in seconds: it beats every four at least.
+const UNHEARD_S: u64 = 5;
 
 /// How many ranges that were handed back are kept, to tell a store that has forgotten them.
 const HANDED_BACK_KEPT: usize = 1_000;
@@ -121,6 +127,8 @@ pub struct Node {
     /// Those of which it has: this node has seen a cursor above all that they knew.
     covers: Vec<Incarnation>,
     peers: Vec<Incarnation>,
+    /// See [`Take::horizon`].
+    horizon: SequenceValue,
 }
 
 impl Node {
@@ -134,6 +142,7 @@ impl Node {
         ancestors: Vec<Incarnation>,
     ) -> Self {
         let untold = left.used.iter().chain(left.issued_range()).collect();
+        let horizon = left.highest();
         Self {
             incarnation,
             name,
@@ -149,6 +158,7 @@ impl Node {
             retires: ancestors,
             covers: Vec::new(),
             peers: Vec::new(),
+            horizon,
         }
     }
 
@@ -232,6 +242,7 @@ impl Node {
             retires: self.retires.clone(),
             covers: self.covers.clone(),
             peers: self.peers.clone(),
+            horizon: self.horizon,
             next_beat_ms: ask.next_beat_ms,
             leaves: ask.leaves,
         }
@@ -262,13 +273,14 @@ impl Node {
                     Followed::Left => Heard::Left,
                 }
             }
-            Reply::Taken { generation, call, outcome, claims, cursor, segment, peers }
+            Reply::Taken { generation, call, outcome, claims, cursor, segment, peers, horizon, peak }
                 if Some(generation) == self.generations.present()
                     && call == self.call
                     && self.pending.is_some() =>
             {
                 (self.pending, self.refused) = (None, None);
                 self.seen = self.seen.max(Some(cursor));
+                self.horizon = self.horizon.max(horizon).max(unheard(take, cursor, peak, &peers));
                 self.peers = peers;
                 self.covers.append(&mut self.retires);
                 for range in &take.surplus {
@@ -368,4 +380,14 @@ impl Node {
             }
         }
     }
+}
+
+/// Where everything ends that others are given until this node hears again: what they draw at this pace, and the segments that
+/// are placed meanwhile.
+fn unheard(take: &Take, cursor: SequenceValue, peak: u64, peers: &[Incarnation]) -> SequenceValue {
+    let size = take.wants.map_or(0, |wants| wants.size).max(SEGMENT_SIZE);
+    let ahead = (2 * size).max(peak.saturating_mul(3));
+    let segments = (2 * size).saturating_mul(peers.len() as u64 + 1);
+    let drawn = peak.saturating_mul(UNHEARD_S);
+    SequenceValue(cursor.0.saturating_add(drawn).saturating_add(ahead).saturating_add(segments))
 }

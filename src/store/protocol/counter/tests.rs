@@ -458,7 +458,14 @@ impl Settled {
     const GENERATION: Generation = Generation(7);
 
     fn new() -> Self {
-        let marker = Marker { generation: Self::GENERATION, replid: 1, since: 0, settled: true };
+        let marker = Marker {
+            generation: Self::GENERATION,
+            replid: 1,
+            since: 0,
+            settled: true,
+            alive: 0,
+            lacks_ms: 0,
+        };
         Self { counter: None, marker: Some(marker) }
     }
 
@@ -545,7 +552,8 @@ fn a_store_that_has_forgotten_does_not_say_how_far_a_scheme_has_come() {
     store.draw(0, &mut old, 40);
     store.marker = None;
     assert_eq!(store.fence(1), Fenced::Settling { wait_ms: SETTLING_MS });
-    store.marker = Some(Marker { generation: Generation(8), replid: 1, since: 0, settled: true });
+    store.marker =
+        Some(Marker { generation: Generation(8), replid: 1, since: 0, settled: true, alive: 0, lacks_ms: 0 });
     assert_eq!(store.fence(1), Fenced::Unknown, "nobody has reported");
     store.counter = None;
     store.marker = None;
@@ -590,6 +598,8 @@ fn a_store_that_forgets_again_is_told_again_what_was_issued() {
         cursor: SequenceValue(1_000_000),
         segment,
         peers: Vec::new(),
+        horizon: SequenceValue(0),
+        peak: 0,
     };
     node.hear(&told, served);
     let quiet = node.ask(beat());

@@ -8,7 +8,7 @@ local limits = { base = ARGV[7], floor = ARGV[8], max = ARGV[9] }
 local seen, holds = ARGV[10], read_range(ARGV[11])
 local used, surplus, size = read_ranges(ARGV[12]), read_ranges(ARGV[13]), tonumber(ARGV[14])
 local retires, covers, peers = read_ids(ARGV[15]), read_ids(ARGV[16]), read_ids(ARGV[17])
-local next_beat, leaves, scheme = tonumber(ARGV[18]), ARGV[19] == '1', tonumber(ARGV[20])
+local next_beat, leaves, scheme, horizon = tonumber(ARGV[18]), ARGV[19] == '1', tonumber(ARGV[20]), ARGV[21]
 
 local function introduce()
   if not counter.members[me] then
@@ -124,6 +124,7 @@ local function hear_report(speaks_of_it)
   -- Who has reported and speaks of another one has gone on to another store, whose numbers are none of this one's.
   if speaks_of_it or not recovery.reported[me] then
     recovery.highest = later(seen, recovery.highest)
+    counter.horizon = later(counter.horizon, horizon)
   end
   if not speaks_of_it then
     return
@@ -136,10 +137,13 @@ local function hear_report(speaks_of_it)
   note_used()
 end
 
--- More than can be lost at once: what is drawn in the time that was lost, and what lay ahead.
+-- More than can be lost at once: what is drawn in the time that was lost, and what lay ahead. That time is not longer than what the
+-- store lacks at all; a marker that does not say so is of an earlier version.
 local function skip(nodes)
-  local lost_s = math.abs(floor(now / 1000) - counter.second) + 1
-  return math.max(peak() * lost_s + distance(SEGMENT_SIZE, 0) + 2 * SEGMENT_SIZE * nodes, LEAST_SKIP)
+  local lacks = tonumber(redis.call('HGET', KEYS[4], 'lacks') or '9e15')
+  local lost_s = math.min(math.abs(floor(now / 1000) - counter.second), floor(lacks / 1000)) + 1
+  local segment = math.max(size or 0, SEGMENT_SIZE)
+  return math.max(peak() * lost_s + distance(segment, 0) + 2 * segment * nodes, LEAST_SKIP)
 end
 
 -- How much further a skip goes, by lot: two skips from one place must not end together.
@@ -163,7 +167,9 @@ local function resume()
     end
     pass_to(later(recovery.highest, counter.base), {}, 'unconfirmed')
     if silent > 0 and limits.max > ZERO then
-      pass_to(plus(counter.cursor, math.min(skip(nodes) + lot(generation), 2 ^ 53)) or MAX, {}, 'skipped')
+      -- Where the rate was lost with the counter, the horizon that others were told knows of it.
+      local to = later(plus(counter.cursor, math.min(skip(nodes), 2 ^ 53)) or MAX, counter.horizon)
+      pass_to(plus(to, lot(generation)) or MAX, {}, 'skipped')
     end
   end
   -- A store that came back after another one had stood in for it would answer an open call with what the other has given away.
@@ -244,7 +250,7 @@ end
 
 local function read_claims()
   local claims = {}
-  for i = 21, #ARGV, 7 do
+  for i = 22, #ARGV, 7 do
     claims[#claims + 1] = {
       record = KEYS[5 + #claims], fingerprint = ARGV[i], stamp = ARGV[i + 1], count = tonumber(ARGV[i + 2]),
       turn = tonumber(ARGV[i + 3]), claimed_at = tonumber(ARGV[i + 4]), expires_at = ARGV[i + 5],
@@ -359,6 +365,7 @@ local function place()
   local from = plus(later(plus(at, ahead) or MAX, counter.target), 1)
   local segment = from and room_from(from)
   if segment then
+    counter.horizon = later(counter.horizon, segment[2])
     member.offered, member.by = segment, call
   end
   return segment

@@ -107,6 +107,17 @@ local function write_recovery(recovery)
     reported == '' and '-' or reported }, ' ')
 end
 
+-- Where the last segment ends: the horizon of a counter that was written by an earlier version.
+local function furthest()
+  local last = ZERO
+  for _, member in pairs(counter.members) do
+    for _, segment in ipairs({ member.held or member.offered, member.offered }) do
+      last = later(last, segment[2])
+    end
+  end
+  return last
+end
+
 -- Reads the counter, if there is one; answers an error where it cannot be understood.
 local function load()
   local fields = redis.call('HGETALL', KEYS[2])
@@ -137,6 +148,7 @@ local function load()
     end
   end
   counter.recovery = found.recovery and read_recovery(found.recovery)
+  counter.horizon = found.horizon or furthest()
   return nil
 end
 
@@ -267,6 +279,9 @@ local function reserve(id, held, offered, by)
   local old = segments(member)
   member.held, member.offered, member.by = held, offered, by
   local new = segments(member)
+  for _, segment in ipairs(new) do
+    counter.horizon = later(counter.horizon, segment[2])
+  end
   for _, segment in ipairs(old) do
     if not same(segment, new[1]) and not same(segment, new[2]) then
       give_back(segment, id, leftover(member))
@@ -422,6 +437,7 @@ local function save()
   write('ahead', #ahead > 0 and table.concat(ahead) or nil)
   write('recovery', counter.recovery and write_recovery(counter.recovery) or nil)
   write('roster', table.concat(members()))
+  write('horizon', counter.horizon)
   for id, member in pairs(counter.members) do
     write(id, write_member(member))
   end

@@ -5,7 +5,7 @@ if unreadable then
   return unreadable
 end
 if not counter then
-  counter = { origin = ZERO, base = ZERO, cursor = ZERO, generation = '-', scheme = 0, target = ZERO, second = 0, drawn = 0,
+  counter = { origin = ZERO, base = ZERO, cursor = ZERO, generation = '-', scheme = 0, target = ZERO, horizon = ZERO, second = 0, drawn = 0,
     peak = 0, members = {}, ahead = {} }
 end
 counter.scheme = math.max(counter.scheme, tonumber(ARGV[2]))

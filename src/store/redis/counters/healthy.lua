@@ -2,7 +2,7 @@
 -- KEYS: the plain key, the state, the holes, the marker, then the record of each claim.
 -- ARGV: 1 fresh generation, 2 incarnation, 3 node, 4 generation (or ! and the one that it distrusts), 5 call, 6 count, 7 base, 8 floor, 9 max,
 -- 10 seen, 11 holds, 12 used, 13 surplus, 14 size of the segment it wants, 15 retires, 16 covers, 17 peers, 18 next beat, 19 leaves,
--- 20 scheme; then for each claim: fingerprint, stamp, count, turn, claimed at, expires at, lifetime. What is absent is empty.
+-- 20 scheme, 21 horizon; then for each claim: fingerprint, stamp, count, turn, claimed at, expires at, lifetime. What is absent is empty.
 
 -- The path of a counter that is well and of a node that has nothing to tell: the values directly above the cursor. It does what
 -- the rest of the script would do, without reading what is not needed for it. Where anything is unusual it leaves no trace.
@@ -12,7 +12,7 @@ local LAPSE_MS = 60000
 -- What there is to draw: for requests without a key, and for keys that were never used; nil where a key may have been used.
 local function wanted()
   local total, seen = tonumber(ARGV[6]), {}
-  if #ARGV == 20 then
+  if #ARGV == 21 then
     return total
   end
   for i = 5, #KEYS do
@@ -20,7 +20,7 @@ local function wanted()
       return nil
     end
     seen[KEYS[i]] = true
-    total = total + tonumber(ARGV[7 * i - 12])
+    total = total + tonumber(ARGV[7 * i - 11])
   end
   return redis.call('EXISTS', unpack(KEYS, 5)) == 0 and total or nil
 end
@@ -28,7 +28,7 @@ end
 -- Draws for each claim from above a cursor, and records it.
 local function draw_claims(answer, cursor)
   for i = 5, #KEYS do
-    local at = 7 * i - 14
+    local at = 7 * i - 13
     local to = plus(cursor, tonumber(ARGV[at + 2]))
     local values = plus(cursor, 1) .. to
     redis.call('SET', KEYS[i], 'D ' .. ARGV[at + 5] .. ' ' .. ARGV[at] .. ' ' .. values .. ' ' .. ARGV[at + 1],
@@ -54,19 +54,19 @@ local function somebody_lapsed(roster)
 end
 
 local function serve_healthy()
-  local fields = { 'core', ARGV[2], 'roster', 'ahead' }
+  local fields = { 'core', ARGV[2], 'roster', 'horizon', 'ahead' }
   for i = 1, #ARGV[16], 32 do
     fields[#fields + 1] = sub(ARGV[16], i, i + 31)
   end
   local state = redis.call('HMGET', KEYS[2], unpack(fields))
-  local core, member, roster = state[1], state[2], state[3]
-  for i = 4, #fields do
+  local core, member, roster, horizon = state[1], state[2], state[3], state[4]
+  for i = 5, #fields do
     if state[i] then
       -- Something is issued ahead, or a process that is gone is to be struck off.
       return nil
     end
   end
-  if not core or not member then
+  if not core or not member or not horizon then
     return nil
   end
   local origin, base, cursor, blessed, clear, target, second, drawn, peak, scheme =
@@ -110,7 +110,8 @@ local function serve_healthy()
     ARGV[2], ARGV[5] .. ' ' .. number(now) .. ' ' .. ARGV[18] .. ' ' .. held .. ' - - '
       .. (plain > 0 and values or '-') .. ' ' .. name)
   redis.call('SET', KEYS[1], difference(to, origin))
-  local answer = { 'taken', generation, 'drawn', values, to, ARGV[14] == '' and '' or held, roster }
+  local answer = { 'taken', generation, 'drawn', values, to, ARGV[14] == '' and '' or held, roster, horizon,
+    number(math.max(peak, drawn)) }
   draw_claims(answer, plain_to)
   return answer
 end

@@ -32,7 +32,7 @@ if not counter and settled() and not speaks_of_it then
 end
 if not counter then
   counter = { origin = limits.base, base = limits.base, cursor = limits.base, generation = '-',
-    scheme = fence, target = ZERO, second = 0, drawn = 0, peak = 0, members = {}, ahead = {} }
+    scheme = fence, target = ZERO, horizon = ZERO, second = 0, drawn = 0, peak = 0, members = {}, ahead = {} }
   if settled() then
     counter.base = later(limits.base, limits.floor)
     counter.cursor, counter.generation = counter.base, generation
@@ -74,7 +74,7 @@ local segment
 if not leaves then
   segment = place()
 end
-if count == 0 and #ARGV == 20 then
+if count == 0 and #ARGV == 21 then
   forget_lapsed()
 end
 save()
@@ -82,4 +82,4 @@ if outcome == 'blocked' then
   redis.call('PUBLISH', 'numgen:swap', sub(KEYS[1], #'sequence:' + 1))
 end
 return { 'taken', generation, outcome, of, counter.cursor, segment and write_range(segment) or '',
-  table.concat(members()), unpack(answers) }
+  table.concat(members()), counter.horizon, number(peak()), unpack(answers) }

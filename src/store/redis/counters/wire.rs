@@ -82,6 +82,7 @@ pub(super) fn write_take(take: &Take, fresh: Text) -> Vec<Text> {
         take.next_beat_ms.to_string(),
         Text::from(if take.leaves { "1" } else { "" }),
         take.limits.scheme.to_string(),
+        digits(take.horizon),
     ];
     for claim in &take.claims {
         let lifetime = claim.expires_at.0.saturating_sub(claim.claimed_at.0);
@@ -154,25 +155,29 @@ pub(super) fn read_generation(text: &str) -> Option<Generation> {
 pub(super) fn read_reply(take: &Take, reply: &[Text]) -> Option<Reply> {
     let texts: Vec<&str> = reply.iter().map(Text::as_str).collect();
     Some(match texts.as_slice() {
-        ["taken", generation, outcome, of, cursor, segment, peers, claims @ ..] => Reply::Taken {
-            generation: read_generation(generation)?,
-            call: take.call,
-            outcome: match *outcome {
-                "drawn" => Outcome::Drawn(read_ranges(of)?),
-                "blocked" => Outcome::Blocked { by: read_incarnation(of)? },
-                "overflow" => Outcome::Overflow { left: number(of)? },
-                "superseded" => Outcome::Superseded,
-                _ => return None,
-            },
-            claims: claims.iter().map(|claim| read_claim(claim)).collect::<Option<_>>()?,
-            cursor: value(cursor)?,
-            segment: if segment.is_empty() { None } else { Some(read_segment(segment)?) },
-            // The list of members has the asker on it.
-            peers: read_incarnations::<Vec<_>>(peers)?
-                .into_iter()
-                .filter(|id| *id != take.incarnation)
-                .collect(),
-        },
+        ["taken", generation, outcome, of, cursor, segment, peers, horizon, peak, claims @ ..] => {
+            Reply::Taken {
+                generation: read_generation(generation)?,
+                call: take.call,
+                outcome: match *outcome {
+                    "drawn" => Outcome::Drawn(read_ranges(of)?),
+                    "blocked" => Outcome::Blocked { by: read_incarnation(of)? },
+                    "overflow" => Outcome::Overflow { left: number(of)? },
+                    "superseded" => Outcome::Superseded,
+                    _ => return None,
+                },
+                claims: claims.iter().map(|claim| read_claim(claim)).collect::<Option<_>>()?,
+                cursor: value(cursor)?,
+                segment: if segment.is_empty() { None } else { Some(read_segment(segment)?) },
+                // The list of members has the asker on it.
+                peers: read_incarnations::<Vec<_>>(peers)?
+                    .into_iter()
+                    .filter(|id| *id != take.incarnation)
+                    .collect(),
+                horizon: value(horizon)?,
+                peak: number(peak)?,
+            }
+        }
         ["recover", generation, wait_ms] => {
             Reply::Recover { generation: read_generation(generation)?, wait_ms: number(wait_ms)? }
         }
@@ -259,6 +264,7 @@ pub(super) fn read_state(reply: &[Vec<Text>]) -> Option<(u64, Authority)> {
         return None;
     };
     let _roster = fields.remove("roster");
+    let horizon = fields.remove("horizon").map_or(Some(SequenceValue(0)), value)?;
     let ahead = fields.remove("ahead").unwrap_or_default();
     let recovery = fields.remove("recovery").map_or(Some(None), |text| read_recovery(text).map(Some))?;
     let counter = Authority {
@@ -275,6 +281,7 @@ pub(super) fn read_state(reply: &[Vec<Text>]) -> Option<(u64, Authority)> {
             .collect::<Option<_>>()?,
         ahead: ahead.lines().map(read_ahead).collect::<Option<_>>()?,
         target: value(target)?,
+        horizon,
         holes: holes.iter().map(|hole| read_hole(hole)).collect::<Option<_>>()?,
         records: BTreeMap::new(),
     };

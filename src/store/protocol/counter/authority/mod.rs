@@ -53,6 +53,8 @@ pub struct Authority {
     pub ahead: Vec<Ahead>,
     /// Where an operator wants the cursor: segments are placed above.
     pub target: SequenceValue,
+    /// No segment that was ever placed ends above it, nor anything that a node could tell of after a loss.
+    pub horizon: SequenceValue,
     /// What was not issued at or below the cursor, ascending.
     pub holes: Vec<Hole>,
     /// What is remembered under idempotency keys.
@@ -140,6 +142,7 @@ impl Authority {
             members: BTreeMap::new(),
             ahead: Vec::new(),
             target: SequenceValue(0),
+            horizon: SequenceValue(0),
             holes: Vec::new(),
             records: BTreeMap::new(),
         }
@@ -190,7 +193,7 @@ impl Authority {
             if !instance.is_settled() {
                 return Reply::Recover { generation: instance.generation, wait_ms: instance.settling_ms };
             }
-            counter.resume(instance.generation, take.limits.max, now);
+            counter.resume(instance, take, now);
         }
         if !speaks_of_it {
             return Reply::Recover { generation: instance.generation, wait_ms: 0 };
@@ -219,7 +222,17 @@ impl Authority {
         }
         let generation = take.generation.unwrap_or(Generation(0));
         let peers = self.members.keys().copied().filter(|member| *member != me).collect();
-        Reply::Taken { generation, call: take.call, outcome, claims, cursor: self.cursor, segment, peers }
+        Reply::Taken {
+            generation,
+            call: take.call,
+            outcome,
+            claims,
+            cursor: self.cursor,
+            segment,
+            peers,
+            horizon: self.horizon,
+            peak: self.rate.peak(),
+        }
     }
 }
 

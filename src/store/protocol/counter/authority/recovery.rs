@@ -8,7 +8,7 @@ use crate::{
     store::{
         HoleReason,
         protocol::counter::{
-            message::{Generation, Incarnation, Take},
+            message::{Generation, Incarnation, Instance, SEGMENT_SIZE, Take},
             range_set::RangeSet,
         },
     },
@@ -16,9 +16,6 @@ use crate::{
 
 /// The least that is skipped where somebody is silent.
 const LEAST_SKIP: u64 = 10_000;
-
-/// What is held to be the size of the segment of a node that is silent.
-const SEGMENT_SIZE: u64 = 1_000;
 
 /// Reports of nodes under a generation that is about to begin.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +46,7 @@ impl Authority {
         // Who has reported and speaks of another one has gone on to another store, whose numbers are none of this one's.
         if speaks_of_it || !recovery.reported.contains(&take.incarnation) {
             recovery.highest = take.seen.map_or(recovery.highest, |seen| seen.max(recovery.highest));
+            self.horizon = self.horizon.max(take.horizon);
         }
         if !speaks_of_it {
             return;
@@ -63,16 +61,20 @@ impl Authority {
     }
 
     /// Begins the generation: above everything that was reported, and above more than could have been lost where somebody
-    /// is silent. That is not cut off at `max`, which is one caller's: others may have drawn above it, and will again. But a `max` of 0
-    /// is that of a node under grants, where what was lost lies in a grant that nobody draws from any more.
-    pub(super) fn resume(&mut self, generation: Generation, max: SequenceValue, now: u64) {
+    /// is silent. That is not cut off at the limit of `take`, which is one caller's: others may have drawn above it, and will again. But
+    /// a limit of 0 is that of a node under grants, where what was lost lies in a grant that nobody draws from any more.
+    pub(super) fn resume(&mut self, instance: Instance, take: &Take, now: u64) {
+        let generation = instance.generation;
         if let Some(recovery) = self.recovery.take() {
             let silent = recovery.known.difference(&recovery.reported).count() as u64;
             let nodes = recovery.known.union(&recovery.reported).count() as u64;
             self.pass_to(recovery.highest.max(self.base), &RangeSet::new(), HoleReason::Unconfirmed, now);
-            if silent > 0 && max > SequenceValue(0) {
-                let skip = self.skip(nodes, now).saturating_add(lot(generation));
-                let to = self.cursor.0.saturating_add(skip);
+            if silent > 0 && take.limits.max > SequenceValue(0) {
+                let size = take.wants.map_or(0, |wants| wants.size).max(SEGMENT_SIZE);
+                let skip = self.skip(size, nodes, instance.lacks_ms, now);
+                // Where the rate was lost with the counter, the horizon that others were told knows of it.
+                let to =
+                    self.cursor.0.saturating_add(skip).max(self.horizon.0).saturating_add(lot(generation));
                 self.pass_to(SequenceValue(to), &RangeSet::new(), HoleReason::Skipped, now);
             }
         }
@@ -91,11 +93,14 @@ impl Authority {
         self.list_unconfirmed(&drawn, now);
     }
 
-    /// More than can be lost at once: what is drawn in the time that was lost, and what lay ahead.
-    fn skip(&self, nodes: u64, now: u64) -> u64 {
-        let lost_s = (now / 1_000).abs_diff(self.rate.second).saturating_add(1);
+    /// More than can be lost at once: what is drawn in the time that was lost, and what lay ahead. That time is not longer than what the
+    /// store lacks at all: a counter that was at rest for a day has not lost a day.
+    fn skip(&self, size: u64, nodes: u64, lacks_ms: u64, now: u64) -> u64 {
+        let since_drawn_s = (now / 1_000).abs_diff(self.rate.second);
+        let lost_s = since_drawn_s.min(lacks_ms / 1_000).saturating_add(1);
         let drawn = self.rate.peak().saturating_mul(lost_s);
-        let ahead = self.distance(SEGMENT_SIZE, 0).saturating_add(2 * SEGMENT_SIZE * nodes);
+        let segments = size.saturating_mul(2).saturating_mul(nodes);
+        let ahead = self.distance(size, 0).saturating_add(segments);
         drawn.saturating_add(ahead).max(LEAST_SKIP)
     }
 }

@@ -53,6 +53,8 @@ impl Authority {
         let before: Vec<_> = member.segments().collect();
         (member.held, member.offered) = (held, offered);
         let after: Vec<_> = member.segments().collect();
+        self.horizon =
+            after.iter().map(|segment| segment.0.to).max().max(Some(self.horizon)).unwrap_or_default();
         let reason = if self.recovery.is_some() { HoleReason::Unconfirmed } else { member.leftover() };
         for segment in before.iter().filter(|segment| !after.contains(segment)) {
             self.give_back(*segment, id, reason);
@@ -114,6 +116,7 @@ impl Authority {
         }
         let from = at.saturating_add(distance).max(self.target.0).checked_add(1)?;
         let segment = self.room_from(SequenceValue(from), wants.size, take.limits.max)?;
+        self.horizon = self.horizon.max(segment.0.to);
         let member = self.members.get_mut(&take.incarnation)?;
         member.offered = Some((segment, take.call));
         Some(segment)
