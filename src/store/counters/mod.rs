@@ -43,7 +43,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, future::OptionFuture, stream};
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep},
@@ -68,7 +68,7 @@ use crate::{
     prefix_key::PrefixKey,
     rule::OnOutage,
     store::{
-        Abandon, Abandoned, Advanced, Bounds, CounterState, CounterStore, StoreError, StoreFuture,
+        Abandon, Abandoned, Advanced, Bounds, CounterState, CounterStore, Note, StoreError, StoreFuture,
         TakeRequest, Taken,
         protocol::{
             counter::{Advance, Fenced},
@@ -254,6 +254,7 @@ impl SharedCounters {
         counter: Counter,
         base: SequenceValue,
         to: SequenceValue,
+        note: Option<Note>,
     ) -> Result<Advanced, StoreError> {
         if to < base {
             return Ok(Advanced::Below(base));
@@ -269,10 +270,10 @@ impl SharedCounters {
             let is_late = Instant::now() + ADVANCE_PAUSE > until;
             match answer {
                 Advance::Done => {
-                    if self.desks.grants.is_none() {
-                        self.remember(&counter, base, to, until).await?;
-                    }
-                    return Ok(Advanced::Done);
+                    // Noted whatever comes of the rest: the counter has moved.
+                    let noted = OptionFuture::from(note.map(Note::write));
+                    let (remembered, _) = tokio::join!(self.remember(&counter, base, to, until), noted);
+                    return remembered.map(|()| Advanced::Done);
                 }
                 Advance::Below(cursor) => return Ok(Advanced::Below(cursor)),
                 Advance::Held { node, alive } if !alive || is_late => return Ok(Advanced::Held { node }),
@@ -299,6 +300,9 @@ impl SharedCounters {
         to: SequenceValue,
         until: Instant,
     ) -> Result<(), StoreError> {
+        if self.desks.grants.is_some() {
+            return Ok(());
+        }
         loop {
             let desk = self.desk_at(counter, base, 0).await?;
             self.beat(&desk).await;
@@ -390,7 +394,17 @@ impl CounterStore for SharedCounters {
         _actor: Arc<str>,
         _now: UnixMillis,
     ) -> StoreFuture<'_, Advanced> {
-        Box::pin(self.advance_to(counter, base, to))
+        Box::pin(self.advance_to(counter, base, to, None))
+    }
+
+    fn advance_noted(
+        &self,
+        counter: Counter,
+        base: SequenceValue,
+        to: SequenceValue,
+        note: Note,
+    ) -> StoreFuture<'_, Advanced> {
+        Box::pin(self.advance_to(counter, base, to, Some(note)))
     }
 
     fn abandon(&self, counter: Counter, what: Abandon) -> StoreFuture<'_, Abandoned> {

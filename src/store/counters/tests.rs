@@ -11,8 +11,12 @@ use super::{
 };
 use crate::{
     calendar::Period,
+    clock::ManualClock,
     counter::ValueRange,
-    store::{Claim, HoleReason, SegmentState},
+    store::{
+        AuditAction, AuditDetails, AuditEntry, AuditQuery, AuditStore, Author, Claim, HoleReason,
+        SegmentState, memory::MemoryStore,
+    },
 };
 
 mod granted;
@@ -506,6 +510,28 @@ async fn advance_waits_for_swaps_and_names_who_does_not() {
     let _disk = b.crash().await;
     sleep(Duration::from_secs(10)).await;
     assert_eq!(advance(5_000).await.expect("answered"), Advanced::Held { node: "b".to_owned() });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_counter_that_was_moved_is_noted_though_the_disk_does_not_take_it_down() {
+    let server = Server::new();
+    let (node, _) = Process::warm(&server, "a").await;
+    sleep(Duration::from_secs(3)).await;
+    let trail = Arc::new(MemoryStore::new(Arc::new(ManualClock::at(UnixMillis(0))), UnixMillis(0)));
+    let entry = AuditEntry {
+        at: UnixMillis(7),
+        author: Author::operator(),
+        action: AuditAction::Advanced,
+        key: counter().key,
+        details: AuditDetails::default(),
+    };
+    node.disk.is_broken.store(true, Ordering::SeqCst);
+    let note = Note::new(trail.clone(), entry.clone());
+    let outcome = node.counters.advance_noted(counter(), SequenceValue(0), SequenceValue(15), note).await;
+    assert!(outcome.is_err(), "nobody here remembers it: {outcome:?}");
+    assert_eq!(server.counter(&counter()).cursor, SequenceValue(15));
+    let page = trail.page(AuditQuery { limit: 10, ..AuditQuery::default() }).await.expect("a page");
+    assert_eq!(page.into_iter().map(|record| record.entry).collect::<Vec<_>>(), [entry]);
 }
 
 #[tokio::test(start_paused = true)]
