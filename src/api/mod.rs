@@ -30,12 +30,15 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use tokio::sync::oneshot;
 use tower::{BoxError, Service};
+use tracing::Instrument;
 
 use crate::{
     body::{self, Body},
     clock::Clock,
     generate::{Engine, Source, temporary::Resolver},
+    lifecycle::Lifecycle,
     middleware::rate_limit::RuleLimits,
     rule::Rule,
     rules::{Following, Registry},
@@ -83,6 +86,8 @@ pub struct Parts {
     pub meter: Arc<dyn Meter>,
     /// The limits that rules set.
     pub rule_limits: RuleLimits,
+    /// What a request has begun that must be finished, also where its caller has gone.
+    pub serving: Lifecycle,
 }
 
 /// The public service. Cloning is cheap; each connection has its own, which remembers the rule that it used last.
@@ -164,10 +169,37 @@ where
         return Err(Error::MethodNotAllowed { allow: route.kind.allow() });
     }
     let body = body::read(body, parts.body_timeout).await?;
+    if route.kind.leaves_note(&head.method) {
+        let limit = parts.request_timeout;
+        let answer = tokio::time::timeout(limit, to_its_end(parts, head, body));
+        return answer.await.unwrap_or(Err(Error::TooLong(limit)));
+    }
     let request = Incoming { head: &head, body };
     // Stores have deadlines of their own, most of them shorter; this one holds whatever a handler does with them.
     let limit = parts.request_timeout;
     tokio::time::timeout(limit, handle(&parts, route, &request)).await.unwrap_or(Err(Error::TooLong(limit)))
+}
+
+/// Serves a request that leaves an entry on the audit trail, as a task: a caller that goes away, or the limit of time, ends the wait for
+/// the answer and not the work, which would otherwise stop between the change and its entry.
+async fn to_its_end(
+    parts: Arc<Parts>,
+    head: http::request::Parts,
+    body: Bytes,
+) -> Result<Response<Body>, Error> {
+    let (answer, answered) = oneshot::channel();
+    let serving = parts.serving.clone();
+    let task = async move {
+        let request = Incoming { head: &head, body };
+        let outcome = match Route::of(head.uri.path()) {
+            Some(route) => handle(&parts, route, &request).await,
+            None => Err(Error::NotFound),
+        };
+        // The caller may have gone.
+        let _unread = answer.send(outcome);
+    };
+    serving.spawn(task.in_current_span());
+    answered.await.unwrap_or(Err(Error::Internal("the code of the request panicked")))
 }
 
 /// Each route's handler. `HEAD` is served as `GET`; the server leaves the body out.

@@ -137,6 +137,26 @@ impl Kind {
         }
     }
 
+    /// Whether what it does is on the audit trail.
+    pub(super) fn leaves_note(self, method: &Method) -> bool {
+        match self {
+            Self::PrefixConfigs | Self::PrefixConfig => !matches!(*method, Method::GET | Method::HEAD),
+            Self::Void | Self::Advance | Self::Abandon | Self::ResolveTemporary => true,
+            Self::FormatPreview
+            | Self::Numbers
+            | Self::NumbersOf
+            | Self::Confirm
+            | Self::Decode
+            | Self::Sequence
+            | Self::Ledger
+            | Self::Certificate
+            | Self::Audit
+            | Self::TemporaryNumbers
+            | Self::OpenApi
+            | Self::Docs => false,
+        }
+    }
+
     /// Whether it has the method.
     pub(super) fn allows(self, method: &Method) -> bool {
         self.allow().split(", ").any(|allowed| allowed == method.as_str())
@@ -213,6 +233,20 @@ mod tests {
         for path in &LABELS[..16] {
             assert_eq!(access(Method::GET, path), Access::Token, "{path}");
         }
+    }
+
+    #[test]
+    fn changes_are_noted_and_questions_are_not() {
+        let noted = |path, method| Route::of(path).expect("a route").kind.leaves_note(&method);
+        assert!(noted("/prefix-configs", Method::POST) && !noted("/prefix-configs", Method::GET));
+        for method in [Method::POST, Method::PUT, Method::DELETE] {
+            assert!(noted("/prefix-configs/A", method.clone()), "{method}");
+        }
+        for path in ["/numbers/A/1/void", "/sequences/A/advance", "/sequences/A/abandon"] {
+            assert!(noted(path, Method::POST), "{path}");
+        }
+        assert!(noted("/temporary-numbers/1/resolve", Method::POST));
+        assert!(!noted("/numbers/A/1/confirm", Method::POST) && !noted("/numbers", Method::POST));
     }
 
     #[test]

@@ -100,12 +100,13 @@ impl Foundation {
         Arc::new(registry.recorded_on(self.stores.trail.clone()))
     }
 
-    /// Answers requests.
+    /// Answers requests; what of them must be finished is finished by the end of `serving`.
     pub(super) fn api(
         &self,
         rules: &Arc<Registry>,
         following: Option<Arc<Following>>,
         engine: Engine,
+        serving: Lifecycle,
     ) -> Api {
         let (stores, limits) = (&self.stores, &self.config.limits);
         Api::new(Parts {
@@ -121,6 +122,7 @@ impl Foundation {
             request_timeout: limits.request_timeout,
             meter: Arc::new(meter::Issued::new(self.metrics.clone())),
             rule_limits: RuleLimits::new(Arc::clone(&self.clock)),
+            serving,
         })
     }
 

@@ -105,8 +105,9 @@ impl App {
             jwks_url: config.jwt.jwks_url.clone(),
         };
         let replaceable = Replaceable::new(config, Arc::clone(&limits), tls, tokens);
+        let serving = Lifecycle::new();
         let public = Public::new(PublicParts {
-            api: base.api(&registry, following, engine),
+            api: base.api(&registry, following, engine, serving.clone()),
             proxies: config.http.trusted_proxies.clone().into(),
             cors: cors(&config.http.cors_origins),
             metrics: base.metrics.clone(),
@@ -120,7 +121,7 @@ impl App {
         });
         Ok(Self {
             secret: accepted.secret,
-            serving: Lifecycle::new(),
+            serving,
             sending,
             registry,
             status,

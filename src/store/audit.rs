@@ -8,7 +8,8 @@
 //! and time.
 //!
 //! A [`Note`] is an entry on its way: the store that makes the change writes it in the same transaction where it keeps the trail too;
-//! any other leaves it to [`Note::write`], directly after the change.
+//! any other leaves it to [`Note::write`], directly after the change. No caller can come in between by going away: `api` runs whatever may
+//! leave an entry as a task of its own.
 
 use std::{fmt, net::IpAddr, sync::Arc};
 

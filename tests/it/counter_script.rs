@@ -12,7 +12,7 @@ use numgen::{
         counters::Closed,
         protocol::counter::{
             Abandon, Abandoned, Advance, Ask, Authority, ClaimAsk, Generation, Generations, Heard,
-            Incarnation, Limits, Marker, Node, NodeState, Outcome, Reply, Segment, Take, Wants,
+            Incarnation, Limits, Marker, Node, NodeState, Outcome, Reply, Segment, Stride, Take, Wants,
         },
         redis::{
             client::{Client, Options},
@@ -79,6 +79,7 @@ enum Step {
     },
     Advance {
         ahead: u64,
+        stride: Stride,
     },
     AbandonNode {
         node: usize,
@@ -111,6 +112,7 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let node = 0..NODES;
+    let stride = prop_oneof![Just(Stride::Clear), Just(Stride::Move), Just(Stride::Desist)];
     let ranges = || prop::collection::vec((0_u64..80, 0_u64..15), 0..3);
     let step = prop_oneof![
         16 => (node.clone(), 0_u64..25, prop::collection::vec(0_u8..6, 0..3), prop::bool::weighted(0.85))
@@ -128,7 +130,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0_u64..60).prop_map(|ahead| Step::Floor { ahead }),
         1 => (0_u64..60).prop_map(|ahead| Step::Max { ahead }),
         1 => (0_u64..60).prop_map(|ahead| Step::Base { ahead }),
-        1 => (0_u64..40).prop_map(|ahead| Step::Advance { ahead }),
+        2 => (0_u64..40, stride).prop_map(|(ahead, stride)| Step::Advance { ahead, stride }),
         1 => node.prop_map(|node| Step::AbandonNode { node }),
         1 => (0_u64..60, 0_u64..60).prop_map(|(back, extent)| Step::AbandonRange { back, extent }),
         1 => (0_u8..6).prop_map(|key| Step::Settle { key }),
@@ -395,7 +397,7 @@ impl<'a> World<'a> {
             Step::Max { ahead } => {
                 self.limits.max = SequenceValue(self.near((ahead, 0)).from.0.max(self.limits.base.0));
             }
-            Step::Advance { ahead } => self.advance(ahead).await,
+            Step::Advance { ahead, stride } => self.advance(ahead, stride).await,
             Step::AbandonNode { node } => self.abandon(Abandon::Node(format!("node {node}"))).await,
             Step::AbandonRange { back, extent } => {
                 self.abandon(Abandon::Range(self.near((back, extent)))).await;
@@ -424,12 +426,14 @@ impl<'a> World<'a> {
         self.bench.server.set_clock(Hands::Standing(UnixMillis(self.bench.now_ms as i64)));
     }
 
-    async fn advance(&mut self, ahead: u64) {
+    async fn advance(&mut self, ahead: u64, stride: Stride) {
         let to = self.near((ahead, 0)).from;
-        let answer = self.bench.authority.advance(&self.on, to, DEADLINE).await.expect("an answer");
+        let answer = self.bench.authority.advance(&self.on, to, stride, DEADLINE).await;
+        let answer = answer.expect("an answer");
         let (fresh, now) = (self.fresh().await, self.bench.now_ms);
         let counter = Authority::in_force(&mut self.expected, &mut self.marker, REPLID, now, fresh);
-        assert_eq!(answer, counter.map_or(Advance::Unknown, |counter| counter.advance(to, now)), "to {to}");
+        let expected = counter.map_or(Advance::Unknown, |counter| counter.advance(to, stride, now));
+        assert_eq!(answer, expected, "{stride:?} to {to}");
         self.compare().await;
     }
 

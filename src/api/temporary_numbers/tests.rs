@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -45,6 +45,8 @@ struct Distant {
     away: AtomicBool,
     loses_answers: AtomicBool,
     hangs: AtomicBool,
+    /// For how long the answer to `advance` is under way, in ms.
+    lag_ms: AtomicU64,
 }
 
 impl Distant {
@@ -111,7 +113,11 @@ impl CounterStore for Distant {
         actor: Arc<str>,
         now: UnixMillis,
     ) -> StoreFuture<'_, Advanced> {
-        self.store.advance(counter, base, to, actor, now)
+        Box::pin(async move {
+            let advanced = self.store.advance(counter, base, to, actor, now).await;
+            tokio::time::sleep(Duration::from_millis(self.lag_ms.load(Ordering::SeqCst))).await;
+            advanced
+        })
     }
 }
 
@@ -139,6 +145,7 @@ impl Bench {
             away: AtomicBool::new(false),
             loses_answers: AtomicBool::new(false),
             hangs: AtomicBool::new(false),
+            lag_ms: AtomicU64::new(0),
         });
         let node = NodeName::parse("n1").expect("a name");
         let issuer = Issuer::start(store.clone(), node).await.expect("started");
@@ -181,6 +188,7 @@ impl Bench {
             request_timeout: Duration::from_secs(30),
             meter: Arc::new(Uncounted),
             rule_limits,
+            serving: Lifecycle::new(),
         });
         Self { api, counters, clock }
     }
@@ -245,6 +253,23 @@ async fn whatever_a_store_does_a_request_ends() {
     bench.counters.hangs.store(true, Ordering::SeqCst);
     let outcome = bench.get("/sequences/SLOW").await;
     assert!(matches!(outcome, Err(Error::TooLong(limit)) if limit == Duration::from_secs(30)), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_done_is_on_the_trail_though_nobody_waited_for_the_answer() {
+    let bench = Bench::new().await;
+    bench.register("MOVED", json!({ "format": "M-{SEQ:3}" })).await;
+    bench.counters.lag_ms.store(1_000, Ordering::SeqCst);
+    let advance = bench.post("/sequences/MOVED/advance", json!({ "to": "5" }));
+    tokio::time::timeout(Duration::from_millis(100), advance).await.expect_err("the caller goes away");
+    bench.counters.lag_ms.store(31_000, Ordering::SeqCst);
+    let late = bench.post("/sequences/MOVED/advance", json!({ "to": "7" })).await;
+    assert!(matches!(late, Err(Error::TooLong(_))), "{late:?}");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let trail = bench.get("/audit?prefix_key=MOVED").await.expect("a page");
+    let rows = trail["rows"].as_array().expect("rows");
+    let moved: Vec<_> = rows.iter().map(|row| (&row["action"], &row["details"]["to"])).collect();
+    assert_eq!(moved, [(&json!("advanced"), &json!("5")), (&json!("advanced"), &json!("7"))], "{trail}");
 }
 
 #[tokio::test]

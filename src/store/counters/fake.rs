@@ -25,7 +25,7 @@ use crate::{
         protocol::{
             counter::{
                 Abandon, Abandoned, Advance, Authority, Fenced, Generation, Incarnation, Instance, Marker,
-                Outcome, Reply, Take,
+                Outcome, Reply, Stride, Take,
             },
             grant::{Draw, Drawn, Granted, Line, Need, Raised, Recipient, Standing, State},
         },
@@ -298,14 +298,19 @@ impl AuthorityLink for Link {
         &'a self,
         counter: &'a Counter,
         to: SequenceValue,
+        stride: Stride,
         deadline: Duration,
     ) -> StoreFuture<'a, Advance> {
         Box::pin(self.call("advance", deadline, move || {
             let now = self.server.now_ms();
-            self.server.on(counter, |slot, marker, replid, fresh| {
+            let answer = self.server.on(counter, |slot, marker, replid, fresh| {
                 let counter = Authority::in_force(slot, marker, replid, now, fresh);
-                counter.map_or(Advance::Unknown, |counter| counter.advance(to, now))
-            })
+                counter.map_or(Advance::Unknown, |counter| counter.advance(to, stride, now))
+            });
+            if matches!(answer, Advance::Held { alive: true, .. }) {
+                let _nobody = self.server.swaps.send(counter.to_string());
+            }
+            answer
         }))
     }
 

@@ -12,7 +12,7 @@ use crate::{
     store::{
         Claim, Reachable, StoreFuture, Taken,
         protocol::{
-            counter::{Abandon, Abandoned, Advance, Authority, Fenced, Generation, Reply, Take},
+            counter::{Abandon, Abandoned, Advance, Authority, Fenced, Generation, Reply, Stride, Take},
             grant::{Draw, Drawn, Granted, Need, Raised},
         },
     },
@@ -72,11 +72,12 @@ pub trait AuthorityLink: Send + Sync + 'static {
     /// The counters of a prefix key, in period order.
     fn show<'a>(&'a self, key: &'a PrefixKey, deadline: Duration) -> StoreFuture<'a, Vec<Shown>>;
 
-    /// Moves a counter up.
+    /// Moves a counter up. Whose segment is in the way hears of it, as from a draw.
     fn advance<'a>(
         &'a self,
         counter: &'a Counter,
         to: SequenceValue,
+        stride: Stride,
         deadline: Duration,
     ) -> StoreFuture<'a, Advance>;
 

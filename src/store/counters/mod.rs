@@ -43,7 +43,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, future::OptionFuture, stream};
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep},
@@ -68,10 +68,10 @@ use crate::{
     prefix_key::PrefixKey,
     rule::OnOutage,
     store::{
-        Abandon, Abandoned, Advanced, Bounds, CounterState, CounterStore, StoreError, StoreFuture,
+        Abandon, Abandoned, Advanced, Bounds, CounterState, CounterStore, Note, StoreError, StoreFuture,
         TakeRequest, Taken,
         protocol::{
-            counter::{Advance, Fenced},
+            counter::{Advance, Fenced, Stride},
             grant::Raised,
         },
         segments::SegmentStore,
@@ -254,26 +254,68 @@ impl SharedCounters {
         counter: Counter,
         base: SequenceValue,
         to: SequenceValue,
+        note: Option<Note>,
     ) -> Result<Advanced, StoreError> {
         if to < base {
             return Ok(Advanced::Below(base));
         }
         let until = Instant::now() + ADVANCE_PATIENCE.min(self.desks.identity.patience);
-        if let Some(grants) = &self.desks.grants
-            && let Raised::Held { datacenter } = grants.raise(&counter, to, self.desks.call()).await?
-        {
-            return Ok(Advanced::Granted { datacenter });
+        let outcome = self.raise_and_move(&counter, base, to, until).await;
+        match outcome {
+            Ok(Advanced::Done) => {}
+            Ok(Advanced::Below(_)) => return outcome,
+            // What was refused has moved nothing: segments are no longer to be placed above. Later draws would swap all the same.
+            Ok(Advanced::Held { .. } | Advanced::Granted { .. } | Advanced::TooFar { .. }) | Err(_) => {
+                let patience = self.desks.call();
+                if let Err(error) = self.desks.link.advance(&counter, to, Stride::Desist, patience).await {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::debug!(%counter, error, "segments may still make way for an advance that was refused");
+                }
+                return outcome;
+            }
         }
+        // Noted whatever comes of the rest: the counter has moved.
+        let noted = OptionFuture::from(note.map(Note::write));
+        let (remembered, _) = tokio::join!(self.remember(&counter, base, to, until), noted);
+        remembered.map(|()| Advanced::Done)
+    }
+
+    /// Raises what is granted before the counter moves: else it would stand above its grant. Nothing is raised for a counter that cannot
+    /// move, so that a refusal leaves everything as it was.
+    async fn raise_and_move(
+        &self,
+        counter: &Counter,
+        base: SequenceValue,
+        to: SequenceValue,
+        until: Instant,
+    ) -> Result<Advanced, StoreError> {
+        if let Some(grants) = &self.desks.grants {
+            let clear = self.stride(counter, base, to, Stride::Clear, until).await?;
+            if clear != Advanced::Done {
+                return Ok(clear);
+            }
+            if let Raised::Held { datacenter } = grants.raise(counter, to, self.desks.call()).await? {
+                return Ok(Advanced::Granted { datacenter });
+            }
+        }
+        self.stride(counter, base, to, Stride::Move, until).await
+    }
+
+    async fn stride(
+        &self,
+        counter: &Counter,
+        base: SequenceValue,
+        to: SequenceValue,
+        stride: Stride,
+        until: Instant,
+    ) -> Result<Advanced, StoreError> {
         loop {
-            let answer = self.desks.link.advance(&counter, to, self.desks.identity.patience).await?;
+            let answer = self.desks.link.advance(counter, to, stride, self.desks.identity.patience).await?;
             let is_late = Instant::now() + ADVANCE_PAUSE > until;
             match answer {
-                Advance::Done => {
-                    if self.desks.grants.is_none() {
-                        self.remember(&counter, base, to, until).await?;
-                    }
-                    return Ok(Advanced::Done);
-                }
+                Advance::Done => return Ok(Advanced::Done),
+                // A report would have its first grant fetched, below what it is to be raised to.
+                Advance::Unknown if stride == Stride::Clear => return Ok(Advanced::Done),
                 Advance::Below(cursor) => return Ok(Advanced::Below(cursor)),
                 Advance::Held { node, alive } if !alive || is_late => return Ok(Advanced::Held { node }),
                 Advance::Unknown if is_late => {
@@ -281,7 +323,7 @@ impl SharedCounters {
                 }
                 // It may be held by this node, or wait for its report.
                 Advance::Held { .. } | Advance::Unknown => {
-                    let desk = self.desk_at(&counter, base, 0).await?;
+                    let desk = self.desk_at(counter, base, 0).await?;
                     self.beat(&desk).await;
                     sleep(if matches!(answer, Advance::Unknown) { Duration::ZERO } else { ADVANCE_PAUSE })
                         .await;
@@ -299,6 +341,9 @@ impl SharedCounters {
         to: SequenceValue,
         until: Instant,
     ) -> Result<(), StoreError> {
+        if self.desks.grants.is_some() {
+            return Ok(());
+        }
         loop {
             let desk = self.desk_at(counter, base, 0).await?;
             self.beat(&desk).await;
@@ -390,7 +435,17 @@ impl CounterStore for SharedCounters {
         _actor: Arc<str>,
         _now: UnixMillis,
     ) -> StoreFuture<'_, Advanced> {
-        Box::pin(self.advance_to(counter, base, to))
+        Box::pin(self.advance_to(counter, base, to, None))
+    }
+
+    fn advance_noted(
+        &self,
+        counter: Counter,
+        base: SequenceValue,
+        to: SequenceValue,
+        note: Note,
+    ) -> StoreFuture<'_, Advanced> {
+        Box::pin(self.advance_to(counter, base, to, Some(note)))
     }
 
     fn abandon(&self, counter: Counter, what: Abandon) -> StoreFuture<'_, Abandoned> {

@@ -11,8 +11,12 @@ use super::{
 };
 use crate::{
     calendar::Period,
+    clock::ManualClock,
     counter::ValueRange,
-    store::{Claim, HoleReason, SegmentState},
+    store::{
+        AuditAction, AuditDetails, AuditEntry, AuditQuery, AuditStore, Author, Claim, HoleReason,
+        SegmentState, memory::MemoryStore,
+    },
 };
 
 mod granted;
@@ -516,6 +520,79 @@ async fn advance_waits_for_swaps_and_names_who_does_not() {
     let _disk = b.crash().await;
     sleep(Duration::from_secs(10)).await;
     assert_eq!(advance(5_000).await.expect("answered"), Advanced::Held { node: "b".to_owned() });
+}
+
+/// Moves the counter as an operator does.
+async fn advance(process: &Process, to: u64) -> Advanced {
+    let to = SequenceValue(to);
+    let advanced = process.counters.advance(counter(), SequenceValue(0), to, "op".into(), UnixMillis(0));
+    advanced.await.expect("answered")
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_node_makes_way_for_an_advance_at_once() {
+    let server = Server::new();
+    let (a, _) = Process::warm(&server, "a").await;
+    let (_b, _) = Process::warm(&server, "b").await;
+    sleep(Duration::from_secs(60)).await;
+    let begun = Instant::now();
+    assert_eq!(advance(&a, 5_000).await, Advanced::Done);
+    assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_advance_that_is_refused_moves_no_segment() {
+    let server = Server::new();
+    let (a, _) = Process::warm(&server, "a").await;
+    let (b, _) = Process::warm(&server, "b").await;
+    drop(b.crash().await);
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(advance(&a, 5_000_000).await, Advanced::Held { node: "b".to_owned() });
+    a.next().await;
+    sleep(Duration::from_secs(60)).await;
+    let last = a.next().await;
+    sleep(Duration::from_secs(5)).await;
+    a.link.set(Network::Down);
+    let taken = a.take(vec![plain(1)]).await;
+    let [Taken::Segment(values)] = &taken[..] else { panic!("{taken:?}") };
+    let next = values.last().expect("a value").0;
+    assert!(next < last + 10 * SIZE, "{next} after {last}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_makes_way_for_an_advance_that_was_given_up() {
+    let server = Server::new();
+    let (a, _) = Process::warm(&server, "a").await;
+    let (b, _) = Process::warm(&server, "b").await;
+    // It lives, as far as anybody knows, and is not heard in time.
+    b.link.set(Network::BlackHole);
+    assert_eq!(advance(&a, 5_000_000).await, Advanced::Held { node: "b".to_owned() });
+    assert_eq!(server.counter(&counter()).target, SequenceValue(0));
+    let (c, last) = Process::warm(&server, "c").await;
+    let segment = c.disk.row(&counter()).and_then(|row| row.state.segment).expect("a segment");
+    assert!(segment.0.from.0 < last + 10 * SIZE, "{segment:?} after {last}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_counter_that_was_moved_is_noted_though_the_disk_does_not_take_it_down() {
+    let server = Server::new();
+    let (node, _) = Process::warm(&server, "a").await;
+    sleep(Duration::from_secs(3)).await;
+    let trail = Arc::new(MemoryStore::new(Arc::new(ManualClock::at(UnixMillis(0))), UnixMillis(0)));
+    let entry = AuditEntry {
+        at: UnixMillis(7),
+        author: Author::operator(),
+        action: AuditAction::Advanced,
+        key: counter().key,
+        details: AuditDetails::default(),
+    };
+    node.disk.is_broken.store(true, Ordering::SeqCst);
+    let note = Note::new(trail.clone(), entry.clone());
+    let outcome = node.counters.advance_noted(counter(), SequenceValue(0), SequenceValue(15), note).await;
+    assert!(outcome.is_err(), "nobody here remembers it: {outcome:?}");
+    assert_eq!(server.counter(&counter()).cursor, SequenceValue(15));
+    let page = trail.page(AuditQuery { limit: 10, ..AuditQuery::default() }).await.expect("a page");
+    assert_eq!(page.into_iter().map(|record| record.entry).collect::<Vec<_>>(), [entry]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -258,3 +258,24 @@ async fn a_key_waits_for_whoever_remembers_it_and_then_gets_the_same() {
         "{again:?}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_advance_that_is_refused_leaves_the_line_where_it_was() {
+    let (server, bank) = (Server::new(), Bank::new());
+    let (node, _) = start(&server, &bank, 1).await;
+    assert_eq!(all(&node, 1).await, [1]);
+    sleep(Duration::from_millis(50)).await;
+    let (other, _) = start(&server, &bank, 1).await;
+    assert_eq!(all(&other, 1).await, [2]);
+    sleep(Duration::from_millis(50)).await;
+    drop(other.crash().await);
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(advance(&node, 5_000_000).await, Advanced::Held { node: "n1".to_owned() });
+    let granted_to = || bank.line.lock().expect("no panic").granted_to;
+    assert_eq!(granted_to(), Some(SequenceValue(10_000)));
+    let given_up = node.counters.abandon(counter(), Abandon::Node("n1".to_owned())).await.expect("answered");
+    assert!(matches!(given_up, Abandoned::Done(_)), "{given_up:?}");
+    assert_eq!(advance(&node, 5_000_000).await, Advanced::Done);
+    assert_eq!(granted_to(), Some(SequenceValue(5_000_000)));
+    assert_eq!(all(&node, 1).await, [5_000_001]);
+}

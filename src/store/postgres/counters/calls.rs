@@ -7,7 +7,7 @@ use super::{
 use crate::{
     counter::{SequenceValue, ValueRange},
     store::protocol::counter::{
-        Abandon, Abandoned, Advance, Authority, ClaimAsk, Fenced, Outcome, Reply, Take,
+        Abandon, Abandoned, Advance, Authority, ClaimAsk, Fenced, Outcome, Reply, Stride, Take,
     },
 };
 
@@ -50,6 +50,7 @@ impl Step for Fence {
 /// [`Authority::advance`].
 pub(super) struct MoveUp {
     pub(super) to: SequenceValue,
+    pub(super) stride: Stride,
 }
 
 impl Step for MoveUp {
@@ -57,7 +58,11 @@ impl Step for MoveUp {
 
     fn run(&self, on: Ground<'_>) -> Advance {
         let counter = Authority::in_force(on.slot, on.marker, on.instance, on.now, on.fresh);
-        counter.map_or(Advance::Unknown, |counter| counter.advance(self.to, on.now))
+        counter.map_or(Advance::Unknown, |counter| counter.advance(self.to, self.stride, on.now))
+    }
+
+    fn is_blocked(answer: &Advance) -> bool {
+        matches!(answer, Advance::Held { alive: true, .. })
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
         Claim, Reachable, StoreError, StoreFuture,
         counters::{AuthorityLink, Closed, PinOutcome, Shown},
         postgres::{PostgresStore, STORE, failure::unavailable},
-        protocol::counter::{Abandon, Abandoned, Advance, Fenced, Generation, Reply, Take},
+        protocol::counter::{Abandon, Abandoned, Advance, Fenced, Generation, Reply, Stride, Take},
     },
 };
 
@@ -175,9 +175,10 @@ impl AuthorityLink for PostgresLink {
         &'a self,
         counter: &'a Counter,
         to: SequenceValue,
+        stride: Stride,
         deadline: Duration,
     ) -> StoreFuture<'a, Advance> {
-        Box::pin(self.step("advance", counter, MoveUp { to }, deadline))
+        Box::pin(self.step("advance", counter, MoveUp { to, stride }, deadline))
     }
 
     fn abandon<'a>(

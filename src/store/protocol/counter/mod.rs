@@ -49,7 +49,7 @@ mod tests;
 
 pub use authority::{
     Abandon, Abandoned, Advance, Ahead, Authority, Entry, Fenced, Hole, Member, Rate, Record, Recovery,
-    Settled,
+    Settled, Stride,
 };
 pub use generations::{Followed, Generations};
 pub use message::{

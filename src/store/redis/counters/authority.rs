@@ -13,7 +13,7 @@ use crate::{
     store::{
         StoreError,
         counters::{Closed, Shown},
-        protocol::counter::{Abandon, Abandoned, Advance, Fenced, Generation, Reply, Settled, Take},
+        protocol::counter::{Abandon, Abandoned, Advance, Fenced, Generation, Reply, Settled, Stride, Take},
         redis::client::{Arg, Client, Script},
     },
 };
@@ -98,9 +98,10 @@ impl RedisAuthority {
         &self,
         counter: &Counter,
         to: SequenceValue,
+        stride: Stride,
         deadline: Duration,
     ) -> Result<Advance, StoreError> {
-        let args = [fresh()?, wire::digits(to)];
+        let args = [fresh()?, wire::digits(to), wire::stride(stride)];
         let reply = self.run(&ADVANCE, &self.keys(counter), &args, deadline).await?;
         wire::read_advance(&reply).ok_or_else(|| misread(&ADVANCE))
     }

@@ -11,7 +11,7 @@ use crate::{
     store::{
         Claim, Reachable, StoreFuture,
         counters::{AuthorityLink, Closed, PinOutcome, Shown},
-        protocol::counter::{Abandon, Abandoned, Advance, Fenced, Generation, Reply, Take},
+        protocol::counter::{Abandon, Abandoned, Advance, Fenced, Generation, Reply, Stride, Take},
         redis::{STORE, client::Client},
     },
 };
@@ -82,11 +82,12 @@ impl AuthorityLink for RedisLink {
         &'a self,
         counter: &'a Counter,
         to: SequenceValue,
+        stride: Stride,
         deadline: Duration,
     ) -> StoreFuture<'a, Advance> {
         Box::pin(async move {
             self.client.at_hand("advance", &cursor_key(counter)).await?;
-            self.authority.advance(counter, to, deadline).await
+            self.authority.advance(counter, to, stride, deadline).await
         })
     }
 

@@ -16,7 +16,7 @@ use crate::{
         HoleReason,
         protocol::counter::{
             Abandoned, Advance, Ahead, Authority, ClaimAnswer, Fenced, Generation, Hole, Incarnation, Member,
-            Outcome, RangeSet, Rate, Record, Recovery, Reply, Segment, Settled, Take,
+            Outcome, RangeSet, Rate, Record, Recovery, Reply, Segment, Settled, Stride, Take,
         },
     },
 };
@@ -223,6 +223,16 @@ pub(super) fn read_fenced(reply: &[Text]) -> Option<Fenced> {
         ["unknown"] => Fenced::Unknown,
         _ => return None,
     })
+}
+
+/// The word for how far ADVANCE is to go.
+pub(super) fn stride(stride: Stride) -> String {
+    match stride {
+        Stride::Clear => "clear",
+        Stride::Move => "move",
+        Stride::Desist => "desist",
+    }
+    .to_owned()
 }
 
 /// What ADVANCE was answered.

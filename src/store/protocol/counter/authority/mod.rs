@@ -23,7 +23,7 @@ use crate::{
 
 pub use draw::Rate;
 pub use holes::Hole;
-pub use operators::{Abandon, Abandoned, Advance, Fenced};
+pub use operators::{Abandon, Abandoned, Advance, Fenced, Stride};
 pub use records::{Entry, Record, Settled};
 pub use recovery::Recovery;
 

@@ -26,10 +26,21 @@ pub enum Fenced {
     Unknown,
 }
 
+/// How far one call of [`Authority::advance`] goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stride {
+    /// Only to have segments swapped out of the way: the cursor stays, and `Done` says that the way is free.
+    Clear,
+    /// All the way.
+    Move,
+    /// Back: the operator was refused, and nobody is to make way any more.
+    Desist,
+}
+
 /// Outcome of [`Authority::advance`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Advance {
-    /// The cursor stands at `to`.
+    /// The cursor stands at `to`, unless another [`Stride`] was asked for.
     Done,
     /// `to` is below the cursor, which stands here.
     Below(SequenceValue),
@@ -110,16 +121,27 @@ impl Authority {
     }
 
     /// Moves the cursor up to `to`, once no segment lies at or below it.
-    pub fn advance(&mut self, to: SequenceValue, now: u64) -> Advance {
+    pub fn advance(&mut self, to: SequenceValue, stride: Stride, now: u64) -> Advance {
+        if stride == Stride::Desist {
+            self.target = SequenceValue(0);
+            return Advance::Done;
+        }
         if to < self.cursor {
             return Advance::Below(self.cursor);
         }
-        let holder =
-            self.members.values().find(|member| member.segments().any(|segment| segment.0.from <= to));
-        if let Some(member) = holder {
-            let held = Advance::Held { node: member.node.clone(), alive: member.is_alive(now) };
-            self.target = self.target.max(to);
+        let holds = |member: &&Member| member.segments().any(|segment| segment.0.from <= to);
+        let mut holders = self.members.values().filter(holds);
+        // Who is gone swaps nothing: then nobody else is to swap for nothing.
+        let gone = holders.clone().find(|member| !member.is_alive(now));
+        if let Some(member) = gone.or_else(|| holders.next()) {
+            let held = Advance::Held { node: member.node.clone(), alive: gone.is_none() };
+            if gone.is_none() {
+                self.target = self.target.max(to);
+            }
             return held;
+        }
+        if stride == Stride::Clear {
+            return Advance::Done;
         }
         self.target = self.target.min(to);
         self.begin_above(to);
