@@ -23,7 +23,7 @@ use crate::{
                 Ask, ClaimAsk, Generation, Heard, Incarnation, Limits, Node, NodeState, RangeSet, Reply,
                 STRANDED_MS, Segment, Take, Wants,
             },
-            grant::{Book, Draw, Pace},
+            grant::{Book, Draw},
         },
         segments::Kept,
     },
@@ -101,7 +101,8 @@ pub(super) struct Work {
     pub(super) untold: Vec<ValueRange>,
     /// The grants of the authority, where it needs some.
     pub(super) book: Book,
-    pub(super) pace: Pace,
+    /// The most values in a second, of late, as the authority has counted them.
+    pub(super) peak: u64,
     /// Draws for once that were not answered: what they have drawn is nobody's.
     pub(super) unsettled: Vec<Draw>,
     /// What was drawn for once, as long as somebody may hand it back.
@@ -188,7 +189,7 @@ impl Desk {
             ancestors: kept.map_or_else(Vec::new, ancestors),
             untold: Vec::new(),
             book: Book::default(),
-            pace: Pace::default(),
+            peak: 0,
             unsettled: Vec::new(),
             direct: RangeSet::new(),
             stranded: None,
@@ -297,7 +298,11 @@ impl Desk {
 impl Work {
     /// Takes a reply in.
     pub(super) fn hear(&mut self, take: &Take, reply: Reply) -> Heard {
+        let peak = if let Reply::Taken { peak, .. } = &reply { *peak } else { 0 };
         let heard = self.node.hear(take, reply);
+        if let Heard::Served { .. } = heard {
+            self.peak = peak;
+        }
         self.stranded = self.node.refused().map(|_| self.stranded.unwrap_or_else(Instant::now));
         heard
     }

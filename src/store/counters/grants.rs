@@ -25,7 +25,7 @@ use crate::{
         Bounds, Claim, Reachable, StoreError, Taken,
         protocol::{
             counter::{Ask, Fenced, Generation, Limits, Outcome},
-            grant::{Draw, Drawn, Granted, Need},
+            grant::{Draw, Drawn, Granted, Need, grant_size},
         },
     },
 };
@@ -120,7 +120,6 @@ impl Desks {
             let mut work = desk.work();
             let (generation, seen) = (work.node.generation(), work.node.seen().unwrap_or_default());
             turn.joined = generation;
-            work.pace.note(self.now_ms(), seen);
             work.book.pass(seen);
             let rule = work.limits;
             work.book.is_low(generation, seen, rule)
@@ -212,7 +211,7 @@ impl Desks {
         let need = {
             let work = desk.work();
             let nodes = u64::try_from(work.node.peers()).unwrap_or(u64::MAX).saturating_add(1);
-            let size = work.pace.grant_size(self.identity.segment_size, nodes);
+            let size = grant_size(work.peak, self.identity.segment_size, nodes);
             let seen = known.max(work.book.highest()).max(work.node.highest());
             Need { generation, after, cursor, known, seen, limits: rule, size, count }
         };

@@ -17,6 +17,15 @@ async fn start(server: &Arc<Server>, bank: &Arc<Bank>, datacenter: u32) -> (Proc
     (Process { counters: counters.await.expect("started"), link, disk, lifecycle }, teller)
 }
 
+/// Its successor on the same disk.
+async fn start_on(server: &Arc<Server>, bank: &Arc<Bank>, disk: Arc<Disk>) -> Process {
+    let (link, lifecycle) = (Link::to(server), Lifecycle::new());
+    let settings = Settings { node: "n1".to_owned(), segment_size: SIZE, timeout: Duration::from_secs(5) };
+    let teller = Teller::of(bank, 1);
+    let counters = SharedCounters::over(link.clone(), disk.clone(), Some(teller), settings, &lifecycle);
+    Process { counters: counters.await.expect("started"), link, disk, lifecycle }
+}
+
 async fn all(process: &Process, count: u32) -> Vec<u64> {
     let taken = process.take(vec![plain(count)]).await;
     let [Taken::Fresh(values)] = &taken[..] else { panic!("not fresh: {taken:?}") };
@@ -39,6 +48,25 @@ async fn a_healthy_counter_runs_on_from_grant_to_grant() {
     assert_eq!((state.last.0, holes(&state)), (70_000, vec![]));
     let fetches = bank.fetches.load(Ordering::SeqCst);
     assert!(fetches < 12, "{fetches} calls for 70,000 values");
+}
+
+/// Each jump to a fresh grant would else count as values drawn, and the next grant be sixty times as large.
+#[tokio::test(start_paused = true)]
+async fn a_grant_is_no_larger_because_the_counter_went_on_in_another() {
+    let (server, bank) = (Server::new(), Bank::new());
+    let (node, _) = start(&server, &bank, 1).await;
+    for _ in 0..6 {
+        for _ in 0..10 {
+            node.take(vec![plain(1)]).await;
+            sleep(Duration::from_millis(200)).await;
+        }
+        let memory = server.memory().clone();
+        server.restart(memory);
+        sleep(Duration::from_secs(8)).await;
+    }
+    let line = bank.line.lock().expect("no panic").clone();
+    let sizes: Vec<u64> = line.rows.iter().map(|row| row.grant.range.count()).collect();
+    assert!(sizes.len() > 5 && sizes.iter().all(|size| *size <= 20_000), "{sizes:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -278,4 +306,27 @@ async fn an_advance_that_is_refused_leaves_the_line_where_it_was() {
     assert_eq!(advance(&node, 5_000_000).await, Advanced::Done);
     assert_eq!(granted_to(), Some(SequenceValue(5_000_000)));
     assert_eq!(all(&node, 1).await, [5_000_001]);
+}
+
+/// What a process has left on disk is told to a store that was emptied before anybody draws, for each counter once.
+#[tokio::test(start_paused = true)]
+async fn counters_at_rest_are_drawn_from_one_after_the_other_once_the_store_was_emptied() {
+    let (server, bank) = (Server::new(), Bank::new());
+    let (node, _) = start(&server, &bank, 1).await;
+    let of = |number: u32| Counter { period: Period::new(&number.to_string()), ..counter() };
+    for number in 0..8 {
+        node.counters.take(of(number), FREE, vec![plain(1)]).await.expect("answered");
+    }
+    sleep(Duration::from_secs(2)).await;
+    let disk = node.crash().await;
+    server.restart(Memory::default());
+    let node = start_on(&server, &bank, disk).await;
+    sleep(Duration::from_secs(20)).await;
+    let generation = || server.memory().marker.map(|marker| marker.generation);
+    let before = generation();
+    for number in 0..8 {
+        let taken = node.counters.take(of(number), FREE, vec![plain(1)]).await.expect("answered");
+        assert_eq!(generation(), before, "counter {number} began another: {taken:?}");
+        sleep(Duration::from_secs(1)).await;
+    }
 }

@@ -25,35 +25,13 @@ pub struct Book {
     exhausted: Option<SequenceValue>,
 }
 
-/// How fast a counter is drawn from, by all nodes of a data centre: measured by its cursor.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Pace {
-    measured: Option<(u64, SequenceValue)>,
-    peak: u64,
-}
-
-impl Pace {
-    /// The cursor stood there at that time, in ms.
-    pub fn note(&mut self, now_ms: u64, cursor: SequenceValue) {
-        match self.measured {
-            Some((since, from)) if now_ms.saturating_sub(since) >= 1_000 => {
-                let drawn = u128::from(cursor.0.saturating_sub(from.0)) * 1_000;
-                let rate = u64::try_from(drawn / u128::from(now_ms - since)).unwrap_or(u64::MAX);
-                self.peak = rate.max(self.peak - self.peak / 8);
-                self.measured = Some((now_ms, cursor));
-            }
-            Some(_) => {}
-            None => self.measured = Some((now_ms, cursor)),
-        }
-    }
-
-    /// How many values a grant should have where `nodes` keep segments of `segment_size`.
-    pub fn grant_size(&self, segment_size: u64, nodes: u64) -> u64 {
-        let ahead = segment_size.saturating_mul(2).max(self.peak.saturating_mul(3));
-        let segments = segment_size.saturating_mul(nodes.saturating_add(1));
-        let lasting = self.peak.saturating_mul(LASTS_S);
-        LEAST.max(lasting).max(ahead.saturating_add(segments).saturating_mul(ROOM))
-    }
+/// How many values a grant should have for a counter from which `peak` are drawn in a second, by all nodes of the data centre, where
+/// `nodes` keep segments of `segment_size`. What is drawn counts, and not how far the cursor goes: that jumps with each grant.
+pub fn grant_size(peak: u64, segment_size: u64, nodes: u64) -> u64 {
+    let ahead = segment_size.saturating_mul(2).max(peak.saturating_mul(3));
+    let segments = segment_size.saturating_mul(nodes.saturating_add(1));
+    let lasting = peak.saturating_mul(LASTS_S);
+    LEAST.max(lasting).max(ahead.saturating_add(segments).saturating_mul(ROOM))
 }
 
 impl Book {

@@ -31,7 +31,7 @@ mod line;
 #[cfg(test)]
 mod tests;
 
-pub use book::{Book, Pace};
+pub use book::{Book, grant_size};
 pub use line::{Line, Row, Rows, Standing, State};
 
 use super::counter::{Generation, Limits};
