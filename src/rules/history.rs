@@ -88,6 +88,11 @@ impl Floor {
         let applies = start.is_none_or(|start| start <= self.until);
         SequenceValue(if applies { self.value } else { 0 })
     }
+
+    /// What keeps all off that either of both does.
+    pub(super) fn or_higher(self, other: Self) -> Self {
+        Self { value: self.value.max(other.value), until: self.until.max(other.until) }
+    }
 }
 
 /// What determines the counter of a date. Equal schemes give equal counters for equal dates.
@@ -222,12 +227,13 @@ impl History {
         self.latest = self.latest.max(Some(date));
     }
 
-    /// Settles a change of scheme: `highest` is the highest value over all counters of the key.
+    /// Settles a change of scheme: `highest` is the highest value over all counters of the key. A store that lost counters answers less
+    /// than was issued, so an earlier floor may rise and never falls.
     pub(super) fn settle(&mut self, highest: SequenceValue) {
         if let Some(changed) = self.changed.take() {
             let until = self.latest.map_or(changed, |latest| latest.max(changed));
-            let earlier = self.floor.map_or(until, |floor| floor.until.max(until));
-            self.floor = Some(Floor { value: highest.0, until: earlier });
+            let settled = Floor { value: highest.0, until };
+            self.floor = Some(self.floor.map_or(settled, |earlier| earlier.or_higher(settled)));
         }
     }
 }

@@ -29,6 +29,7 @@
 //!    before a number with a later one is answered. No wall clock is trusted: a later date is a later date even if the clock
 //!    was wrong. Where a fiscal year is told by its name alone, the name is what comes back, though the year of that name began on
 //!    another day before: it counts as begun on the first of January.
+//!    A floor never falls: a store that lost counters no longer knows the values that an earlier change found.
 //! 6. **The floor is read after the old rule has come to rest.** It is settled by the first use of the new rule, after it was published and
 //!    every request that was drawing under the old one (it holds a [`Usable`]) has ended. Until then nothing is drawn
 //!    under the new rule.

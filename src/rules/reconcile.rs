@@ -7,7 +7,7 @@ use chrono::NaiveDate;
 
 use super::{
     compiled::CompiledRule,
-    history::{Era, Floor, History, Scheme},
+    history::{Era, History, Scheme},
 };
 use crate::{
     rule::Rule,
@@ -75,9 +75,7 @@ impl History {
         self.initial_seq = self.initial_seq.or(other.initial_seq);
         self.latest = self.latest.max(other.latest);
         self.floor = match (self.floor, other.floor) {
-            (Some(one), Some(two)) => {
-                Some(Floor { value: one.value.max(two.value), until: one.until.max(two.until) })
-            }
+            (Some(one), Some(two)) => Some(one.or_higher(two)),
             (one, two) => one.or(two),
         };
     }

@@ -156,7 +156,7 @@ families! {
     SEQUENCE_MAX: Gauge "numgen_sequence_max_value" ["mode", "prefix"] Everywhere;
     /// Values at or below the last one that were not issued, by reason, over all periods. Looked up once per NUMGEN_METRICS_INTERVAL.
     HOLE_VALUES: Gauge "numgen_hole_values" ["prefix", "reason"] Everywhere;
-    /// Temporary numbers that wait for a person to resolve them.
+    /// Temporary numbers that wait for a person to resolve them; more than 10,000 are counted once a minute.
     TEMPORARY_OPEN: Gauge "numgen_temporary_numbers_open" [] Everywhere;
     /// Strict numbers that are reserved and neither confirmed nor void.
     RESERVATIONS_OPEN: Gauge "numgen_ledger_reservations_open" [] Ledger;

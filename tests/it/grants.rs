@@ -27,7 +27,7 @@ use numgen::{
 };
 use tokio::sync::watch;
 
-use crate::harness::{Database, Postgres, wait_reachable};
+use crate::harness::{Database, Postgres, Stopwatch, wait_reachable};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const COUNTERS: usize = 40;
@@ -136,4 +136,37 @@ async fn what_a_generation_has_left_is_listed_since_the_next_was_granted_somethi
     let lots = node.grants.lots(&key(0), DEADLINE).await.expect("an answer");
     let thousand = ValueRange { from: SequenceValue(1), to: SequenceValue(1_000) };
     assert_eq!(lots.iter().map(|lot| &*lot.left).collect::<Vec<_>>(), [[(thousand, 2)]]);
+}
+
+/// The page of a counter is asked for while it has thousands of grants. Rows that were read tell what that costs, on whatever machine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_generations_have_left_is_listed_without_reading_all_that_follows_each() {
+    const READ: &str =
+        "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_user_tables WHERE relname = 'numgen_grants'";
+    const GRANTS: u64 = 3_000;
+    let database = Postgres::create_database();
+    let node = Node::start(&database).await;
+    assert!(matches!(node.fetch(0, 1).await, Granted::Grants(_)));
+    database.psql(&format!(
+        "INSERT INTO numgen_grants (prefix_key, period, id, datacenter, generation, follows, first, last, state,
+             remainder_from, since_ms)
+         SELECT 'K0', '', id, 1, id, 0, id * 1000 + 1, id * 1000 + 1000, 'closed', id * 1000 + 1, id
+             FROM generate_series(2, {GRANTS}) AS id;
+         ANALYZE numgen_grants"
+    ));
+    let read = || database.psql(READ).parse::<u64>().expect("a count");
+    let (before, mut lists) = (read(), 0);
+    // PostgreSQL counts what a connection has read about once a second.
+    let limit = Stopwatch::start();
+    while read() == before {
+        let lots = node.grants.lots(&key(0), DEADLINE).await.expect("an answer");
+        lists += 1;
+        assert!(lots.iter().all(|lot| lot.left.iter().all(|&(range, since)| {
+            let id = range.from.0 / 1_000;
+            since == (id + 1).min(GRANTS)
+        })));
+        limit.assert_within(DEADLINE, "the statistics");
+    }
+    let each = (read() - before) / lists;
+    assert!(each < 20 * GRANTS, "{each} rows for a list of {GRANTS}");
 }

@@ -20,6 +20,10 @@ const EVERY: Duration = Duration::from_secs(1);
 /// How often the journal is rid of what is resolved, in rounds: about a minute.
 const TIDY_EVERY: u32 = 60;
 
+/// More open numbers than this are counted only as often as that. PostgreSQL goes through all of them, a tenth of a second for a million,
+/// and every node asks.
+const COUNTED_EACH_ROUND: u64 = 10_000;
+
 /// How long a resolved number stays in the journal after the shared store has acknowledged what became of it: a dump of that store
 /// which is older than this may not be brought back.
 const KEPT_FOR: Duration = Duration::from_secs(90 * 86_400);
@@ -46,7 +50,11 @@ impl Handover {
     pub async fn run(self, lifecycle: Lifecycle) {
         let (mut known_open, mut away, mut rounds) = (0, false, 0_u32);
         while !lifecycle.is_draining() {
-            match self.round().await {
+            let is_counted = away || known_open <= COUNTED_EACH_ROUND || rounds.is_multiple_of(TIDY_EVERY);
+            let round = async {
+                if is_counted { self.round().await } else { self.hand_over().await.map(|()| known_open) }
+            };
+            match round.await {
                 Ok(open) => {
                     (known_open, away) = (open, false);
                     self.open.set(open as f64);
@@ -72,7 +80,7 @@ impl Handover {
                 () = tokio::time::sleep(pause()) => {}
             }
         }
-        if !matches!(tokio::time::timeout(FAREWELL, self.round()).await, Ok(Ok(_))) {
+        if !matches!(tokio::time::timeout(FAREWELL, self.hand_over()).await, Ok(Ok(()))) {
             tracing::debug!("the journal of temporary numbers is handed over after the next start");
         }
     }
@@ -83,6 +91,11 @@ impl Handover {
     ///
     /// A store fails; what it has acknowledged is not handed over again.
     pub async fn round(&self) -> Result<u64, StoreError> {
+        self.hand_over().await?;
+        self.shared.count_open().await
+    }
+
+    async fn hand_over(&self) -> Result<(), StoreError> {
         let (mut instance, mut handed_over) = (self.shared.upload(Vec::new()).await?, 0);
         // Decisions first, since others wait for them: however long the journal is, they are known before anybody decides anew.
         for part in [Pending::Decided, Pending::Any] {
@@ -100,7 +113,7 @@ impl Handover {
         if handed_over > 0 {
             tracing::info!(rows = handed_over, "temporary numbers handed over");
         }
-        self.shared.count_open().await
+        Ok(())
     }
 
     /// Learns what others have made of the next few open numbers of this journal, and forgets those that were resolved long ago.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use proptest::prelude::*;
@@ -57,6 +57,10 @@ struct Distant {
     away: AtomicBool,
     /// The numbers that were handed over, in that order.
     heard: Mutex<Vec<TemporaryNumber>>,
+    /// Open numbers of other nodes.
+    others: AtomicU64,
+    /// How often the open ones were counted.
+    counted: AtomicU64,
 }
 
 impl Distant {
@@ -66,6 +70,8 @@ impl Distant {
             forgot: AtomicBool::new(false),
             away: AtomicBool::new(false),
             heard: Mutex::default(),
+            others: AtomicU64::new(0),
+            counted: AtomicU64::new(0),
         })
     }
 
@@ -110,7 +116,10 @@ impl TemporaryStore for Distant {
         self.reached(self.store().list(query))
     }
     fn count_open(&self) -> StoreFuture<'_, u64> {
-        self.reached(self.store().count_open())
+        self.counted.fetch_add(1, Ordering::SeqCst);
+        self.reached(Box::pin(async move {
+            Ok(self.store().count_open().await? + self.others.load(Ordering::SeqCst))
+        }))
     }
 }
 
@@ -236,6 +245,33 @@ async fn the_gauge_counts_what_waits_here_while_the_store_is_away() {
     lifecycle.drain();
     assert_eq!(lifecycle.finished(Duration::from_secs(1)).await, 0);
     assert_eq!(distant.count_open().await.expect("counted"), 3, "the last look is at the end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_open_numbers_are_counted_about_once_a_minute() {
+    let (distant, journal, metrics) = (Distant::new(), memory(), Metrics::new());
+    distant.others.store(1_000_000, Ordering::SeqCst);
+    let open = metrics.gauges().temporary_numbers_open;
+    let lifecycle = Lifecycle::new();
+    lifecycle.spawn(Handover::new(distant.clone(), journal.clone(), open).run(lifecycle.clone()));
+    let shows = |count: u32| metrics.render().contains(&format!("numgen_temporary_numbers_open {count}\n"));
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(distant.counted.load(Ordering::SeqCst), 1);
+    journal.append(vec![row("K", 1)]).await.expect("new");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(journal.unsent().await.expect("counted"), 0, "handed over at once all the same");
+    assert!(shows(1_000_000), "{}", metrics.render());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(shows(1_000_001), "{}", metrics.render());
+    // Few are counted in each round.
+    distant.others.store(9_000, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(75)).await;
+    let before = distant.counted.load(Ordering::SeqCst);
+    distant.others.store(5_000, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(shows(5_001) && distant.counted.load(Ordering::SeqCst) > before, "{}", metrics.render());
+    lifecycle.drain();
+    assert_eq!(lifecycle.finished(Duration::from_secs(1)).await, 0);
 }
 
 #[tokio::test]

@@ -23,6 +23,24 @@ async fn periods_that_had_begun_start_above_and_later_ones_afresh() {
     assert_eq!(desk.issue("A").await, "20261123-0001");
 }
 
+/// The records come back from the copies of the nodes, counters that nobody draws from do not.
+#[tokio::test]
+async fn counters_that_were_lost_do_not_lower_a_floor() {
+    let mut desk = Desk::new();
+    desk.put("A", MONTHLY).await.expect("saved");
+    for _ in 0..3 {
+        desk.issue("A").await;
+    }
+    desk.put("A", DAILY).await.expect("changed");
+    desk.clock.advance(DAY * 2);
+    assert_eq!(desk.issue("A").await, "20261124-0001", "and the floor of the days before is settled");
+    desk.lose_counters().await;
+    desk.clock.advance(DAY);
+    assert_eq!(desk.issue("A").await, "20261125-0001", "the only counter that is known now");
+    desk.put("A", NEVER).await.expect("changed");
+    assert_eq!(desk.issue_on("A", "2026-11-22").await, "20261122-0004");
+}
+
 #[tokio::test]
 async fn a_counter_without_reset_began_before_everything() {
     let desk = Desk::new();

@@ -6,7 +6,7 @@ use super::OpenError;
 use crate::clock::UnixMillis;
 
 /// Every step, in order; the position counts from 1 and is the version. A step that was released never changes.
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 8] = [
     include_str!("schema/0001_initial.sql"),
     include_str!("schema/0002_temporary.sql"),
     include_str!("schema/0003_rule_copy.sql"),
@@ -14,6 +14,7 @@ const STEPS: [&str; 7] = [
     include_str!("schema/0005_segment_scheme.sql"),
     include_str!("schema/0006_retention.sql"),
     include_str!("schema/0007_audit.sql"),
+    include_str!("schema/0008_ledger_pages.sql"),
 ];
 
 /// Which steps were taken, and when.

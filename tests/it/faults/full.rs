@@ -76,7 +76,9 @@ fn redis_emptied_while_every_node_is_down_and_nothing_repeats() {
         story.assert_unique();
     }
     assert_accounted(&stories[0], &fleet.sequences(0, "HOT"));
-    assert!(redis.cli(&["HKEYS", "prefix_configs"]).contains("HOT"), "the mirror is there again");
+    Stopwatch::wait_until(NORMAL_WITHIN, "the mirror is there again", || {
+        redis.cli(&["HKEYS", "prefix_configs"]).contains("HOT")
+    });
 }
 
 #[test]
@@ -310,4 +312,49 @@ fn rules_come_back_to_an_emptied_redis_and_what_is_written_there_is_adopted() {
     thread::sleep(Duration::from_secs(2));
     let rows = database.psql("SELECT revision FROM numgen_rules WHERE prefix_key = 'BY_HAND'");
     assert_eq!(rows.trim(), "1", "it is in PostgreSQL, and was adopted once");
+}
+
+/// 100,000 rules: what a node learns, and when, while Redis gets them back.
+#[test]
+#[ignore = "measures"]
+fn measure_a_hundred_thousand_that_redis_has_forgotten() {
+    const SEED: &str = r#"
+        INSERT INTO numgen_rules (prefix_key, revision, rule, history, used, change)
+            SELECT name, 1, format('{"prefix_key":"%s","format":"%s-{year}-{SEQ:19}","seq_length":19,"initial_seq":null,"mode":"snowflake","reset":"never","timezone":"UTC","fiscal_year_start":"01-01","overflow":"grow","max_seq":"18446744073709551615","on_outage":"temporary"}', name, name),
+                '{"edition":1}', false, change + id
+            FROM numgen_memory, generate_series(1, 100000) AS id, format('K%s', lpad(id::text, 6, '0')) AS name;
+        UPDATE numgen_memory SET change = change + 100000"#;
+    let redis = settled();
+    let (database, _line, url) = database();
+    let mut fleet = fleet(&redis.url(), &url, 1, 2);
+    let knows =
+        |fleet: &Fleet, key: &str| fleet.caller(1).get(&format!("/prefix-configs/{key}")).status == 200;
+    let took = |what: &str, done: &mut dyn FnMut() -> bool| {
+        let watch = Stopwatch::start();
+        Stopwatch::wait_until(Duration::from_secs(60), what, done);
+        println!("{what} after {} ms", watch.elapsed().as_millis());
+    };
+    database.psql(SEED);
+    took("the last rule is known", &mut || knows(&fleet, "K100000"));
+    let mirrored = || redis.cli(&["HLEN", "prefix_configs"]);
+    took("Redis has them", &mut || mirrored() == "100000");
+    redis.cli(&["FLUSHALL"]);
+    took("PUT while Redis has forgotten is answered", &mut || {
+        fleet.caller(0).register("NEW", &counting());
+        true
+    });
+    took("it is known to the other node", &mut || knows(&fleet, "NEW"));
+    took("Redis has them again", &mut || mirrored() == "100001");
+    redis.cli(&["FLUSHALL"]);
+    fleet.kill_9(1);
+    fleet.sites[1] = Site::new()
+        .with("NUMGEN_REDIS_URL", &redis.url())
+        .with("NUMGEN_DATABASE_URL", &url)
+        .with("NUMGEN_DATACENTERS", "2")
+        .with("NUMGEN_DATACENTER_ID", "1");
+    fleet.start_all();
+    took("a node with an empty directory knows the last rule", &mut || knows(&fleet, "K100000"));
+    took("Redis has them once more", &mut || mirrored() == "100001");
+    redis.cli(&["HSET", "prefix_configs", "BY_HAND", r#"{"format": "H-{SEQ:9}"}"#]);
+    took("a rule written into Redis is in force", &mut || knows(&fleet, "BY_HAND"));
 }

@@ -28,13 +28,15 @@ const HIGHEST: &str = "SELECT max(granted_to) AS highest FROM numgen_lines WHERE
 const GRANTED: &str = "
     SELECT period, datacenter, state, first, coalesce(remainder_from - 1, last) AS last FROM numgen_grants
     WHERE prefix_key = $1 AND datacenter <> $2 AND (remainder_from IS NULL OR remainder_from > first)";
-/// What generations of this data centre had left when another followed: then that one was granted something.
+/// What generations of this data centre had left when another followed: then that one was granted something. Its first grant is the next
+/// one in the order of IDs: the primary key leads there, and nothing behind it is read.
 const LEFT: &str = "
-    SELECT own.period, own.remainder_from AS first, own.last, (
-        SELECT coalesce(min(next.since_ms), own.since_ms) FROM numgen_grants AS next
+    SELECT own.period, own.remainder_from AS first, own.last, coalesce((
+        SELECT next.since_ms FROM numgen_grants AS next
         WHERE (next.prefix_key, next.period, next.datacenter) = (own.prefix_key, own.period, own.datacenter)
           AND next.id > own.id AND next.generation <> own.generation
-    ) AS since_ms
+        ORDER BY next.id LIMIT 1
+    ), own.since_ms) AS since_ms
     FROM numgen_grants AS own WHERE own.prefix_key = $1 AND own.datacenter = $2 AND own.remainder_from IS NOT NULL";
 /// Each draw has a row; an outage is a few runs of them.
 const DRAWN: &str = "
