@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use numgen::{
+    clock::{Clock as _, SystemClock, UnixMillis},
     counter::SequenceValue,
-    store::{LedgerState, LedgerStore as _, StoreError, Transition, Transitioned},
+    store::{IssueRequest, LedgerState, LedgerStep, LedgerStore as _, StoreError, Transition, Transitioned},
 };
 use tokio::task::JoinSet;
 
@@ -31,6 +32,26 @@ async fn a_row_that_is_held_times_out() {
         let rows = assert_sound(&patient, &on).await.len();
         assert_eq!(rows, 2, "nobody's numbers");
     }
+}
+
+/// A node whose clock is a day ahead, and which knows no other: the server does not believe it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_believed_that_it_is_later_than_it_is() {
+    let database = Postgres::create_database();
+    let (node, on) = (Node::on(&database), counter(""));
+    let now = SystemClock::new().now();
+    let ahead = now.plus(24 * 3_600 * SECOND);
+    let reserve = |until| IssueRequest { reserved_until: Some(until), ..plain(1) };
+    let (open, over) = (now.plus(3_600 * SECOND), UnixMillis(now.0 - 60_000));
+    node.issue(&on, [open, open, over, over].map(reserve).to_vec()).await.expect("reserved");
+    let confirm = |value| LedgerStep { at: ahead, ..step(&format!("/{value}"), Transition::Confirm) };
+    let outcomes = node.store.transition(on.key.clone(), vec![confirm(1), confirm(3)]).await.expect("taken");
+    let [Transitioned::Done(_), Transitioned::Conflict(late)] = &outcomes[..] else { panic!("{outcomes:?}") };
+    assert_eq!(late.reason.as_deref(), Some("expired"));
+    assert_eq!(node.store.expire_reservations(ahead).await.expect("swept"), 1, "the one that is over");
+    let rows = assert_sound(&node, &on).await;
+    let states: Vec<_> = rows.iter().map(|row| row.state.as_str()).collect();
+    assert_eq!(states, ["issued", "reserved", "void", "void"]);
 }
 
 /// Steps of one call are of several counters and of one row, in their order.
