@@ -221,7 +221,7 @@ pub trait LedgerStore: Send + Sync + 'static {
     fn transition(&self, key: PrefixKey, steps: Vec<LedgerStep>) -> StoreFuture<'_, Vec<Transitioned>>;
 
     /// Voids reservations that expired by `now`, a bounded number at a time; answers how many. Of `now` a store that nodes share believes
-    /// no more than its own clock shows.
+    /// no more than its own clock shows. A counter that fails stands in nobody's way: the others are served, and then it is the error.
     fn expire_reservations(&self, now: UnixMillis) -> StoreFuture<'_, u64>;
 
     /// The reservations that are open, of every counter.

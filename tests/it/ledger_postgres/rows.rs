@@ -54,6 +54,30 @@ async fn nobody_is_believed_that_it_is_later_than_it_is() {
     assert_eq!(states, ["issued", "reserved", "void", "void"]);
 }
 
+/// More than one sweep looks at are of a counter that cannot be served, and older than the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_counter_keeps_no_other_from_expiring() {
+    let database = Postgres::create_database();
+    let (node, damaged, gone, sound) =
+        (Node::on(&database), counter("2025"), counter("2026"), counter("2027"));
+    let past = SystemClock::new().now().0 - 60_000;
+    for (on, count, end) in [(&damaged, 501, past), (&gone, 501, past + 1), (&sound, 2, past + 2)] {
+        let reserved = IssueRequest { reserved_until: Some(UnixMillis(end)), ..plain(count) };
+        node.issue(on, vec![reserved]).await.expect("reserved");
+    }
+    database.psql(
+        "ALTER TABLE numgen_ledger_counters DISABLE TRIGGER ALL;
+        DELETE FROM numgen_ledger_counters WHERE period = '2026';
+        UPDATE numgen_ledger_counters SET events = -1 WHERE period = '2025'",
+    );
+    let failed = node.store.expire_reservations(UnixMillis(past + 60_000)).await.expect_err("it is named");
+    assert!(failed.to_string().contains("in the ledger of INV:2025"), "{failed}");
+    assert_eq!(
+        database.psql("SELECT state FROM numgen_ledger_rows WHERE period = '2027' GROUP BY state"),
+        "void"
+    );
+}
+
 /// Steps of one call are of several counters and of one row, in their order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn steps_share_a_transaction() {

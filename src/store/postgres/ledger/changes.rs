@@ -25,7 +25,7 @@ use crate::{
     counter::{Counter, SequenceValue},
     prefix_key::PrefixKey,
     store::{
-        LedgerRow, LedgerStep, StoreError, Transitioned,
+        LedgerRow, LedgerStep, Reachable, StoreError, Transitioned,
         ledger::{self, Event, Verdict},
     },
 };
@@ -159,33 +159,68 @@ impl Book {
     }
 }
 
-/// Voids reservations whose time is over, counter by counter.
+/// Voids reservations whose time is over, counter by counter. One that fails stands in nobody's way, and is the error in the end.
 pub(super) async fn expire_reservations(store: &PostgresStore, now: UnixMillis) -> Result<u64, StoreError> {
-    let (now, due) = store.transact("expire_reservations", &now, due).await?;
-    let mut expired = 0;
-    for id in due {
-        expired += store.transact_ahead("expire_reservations", &(id, now), expire).await?;
+    let mut search = Search { now, passed_over: Vec::new() };
+    let (mut expired, mut first) = (0, None);
+    loop {
+        let failed = search.passed_over.len();
+        let (now, found) = store.transact("expire_reservations", &search, due).await?;
+        for Due { id, name } in found {
+            match store.transact_ahead("expire_reservations", &(id, now), expire).await {
+                Ok(count) => expired += count,
+                Err(error) => {
+                    search.passed_over.push(id);
+                    first.get_or_insert_with(|| error.in_ledger_of(&name));
+                }
+            }
+        }
+        // The oldest rows may all be of those that failed: then there may be others behind them.
+        if search.passed_over.len() == failed || *store.reachable().borrow() != Reachable::Yes {
+            break;
+        }
     }
     forget_writers(store).await?;
-    Ok(expired)
+    first.map_or(Ok(expired), Err)
+}
+
+/// Which reservations are looked for.
+struct Search {
+    now: UnixMillis,
+    /// Counters that failed.
+    passed_over: Vec<i64>,
+}
+
+/// A counter that has reservations whose time is over.
+struct Due {
+    id: i64,
+    /// For people.
+    name: String,
 }
 
 /// What time it is, as far as the server agrees, and the counters that have any.
 fn due<'c>(
     connection: &'c mut PgConnection,
-    now: &'c UnixMillis,
-) -> BoxFuture<'c, Result<(UnixMillis, BTreeSet<i64>), Failure>> {
+    search: &'c Search,
+) -> BoxFuture<'c, Result<(UnixMillis, Vec<Due>), Failure>> {
     const HERE: &str = concat!("SELECT ", here_ms!(), " AS here_ms");
     // Where something may be lacking, that a reservation was confirmed may be lacking too.
     const DUE: &str = concat!(
-        "SELECT counter FROM numgen_ledger WHERE state = 'reserved' AND reserved_until_ms <= $1 AND ",
+        "SELECT DISTINCT l.counter, coalesce(k.prefix_key || CASE WHEN c.period <> '' THEN ':' || c.period ELSE '' END,
+            'counter ' || l.counter || ', which is gone') AS name
+        FROM (
+            SELECT counter FROM numgen_ledger WHERE state = 'reserved' AND reserved_until_ms <= $1 AND counter <> ALL($2) AND ",
         open!(),
-        " ORDER BY reserved_until_ms LIMIT $2"
+        "   ORDER BY reserved_until_ms LIMIT $3
+        ) l LEFT JOIN numgen_ledger_counters c ON c.id = l.counter LEFT JOIN numgen_ledger_keys k ON k.id = c.prefix
+        ORDER BY l.counter"
     );
     Box::pin(async move {
-        let now = moment(&sqlx::query(HERE).fetch_one(&mut *connection).await?, "here_ms")?.min(*now);
-        let rows = sqlx::query(DUE).bind(now.0).bind(EXPIRE_LIMIT).fetch_all(connection).await?;
-        Ok((now, rows.iter().map(|row| row.try_get("counter")).collect::<Result<_, _>>()?))
+        let now = moment(&sqlx::query(HERE).fetch_one(&mut *connection).await?, "here_ms")?.min(search.now);
+        let query = sqlx::query(DUE).bind(now.0).bind(&search.passed_over).bind(EXPIRE_LIMIT);
+        let due = |row: &PgRow| Ok(Due { id: row.try_get("counter")?, name: row.try_get("name")? });
+        let found = query.fetch_all(connection).await?;
+        Ok((now, found.iter().map(due).collect::<Result<_, Failure>>()?))
     })
 }
 
