@@ -288,6 +288,21 @@ fn a_database_that_forgets_is_refused_by_name() {
 }
 
 #[test]
+fn a_database_that_lacks_characters_is_refused_by_name() {
+    let database = Postgres::create_database();
+    let name = format!("{}_latin1", database.name());
+    database.psql(&format!("CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"));
+    let url = database.url().replace(database.name(), &name);
+    for arguments in [&["check"][..], &["serve"][..]] {
+        let output = site(&url).run(arguments);
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        let is_named = said.contains(&name) && said.contains("the encoding of the database is LATIN1");
+        assert!(!output.status.success() && is_named, "{arguments:?}: {said}");
+    }
+    database.psql(&format!("DROP DATABASE {name} WITH (FORCE)"));
+}
+
+#[test]
 fn check_reads_a_database_and_changes_nothing() {
     let database = Postgres::create_database();
     let place = site(&database.url());
