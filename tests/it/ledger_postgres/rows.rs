@@ -138,6 +138,10 @@ async fn what_a_row_says_cannot_be_edited() {
         "TRUNCATE numgen_ledger",
         "UPDATE numgen_ledger_events SET actor = 'x'",
         "DELETE FROM numgen_ledger_events",
+        "DELETE FROM numgen_ledger_counters",
+        "TRUNCATE numgen_ledger_counters CASCADE",
+        "DELETE FROM numgen_ledger_keys",
+        "TRUNCATE numgen_ledger_keys CASCADE",
     ] {
         let tried = format!(
             "DO $do$ BEGIN EXECUTE $sql${sql}$sql$; EXCEPTION WHEN integrity_constraint_violation THEN RETURN; END $do$;
