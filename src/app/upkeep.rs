@@ -13,17 +13,20 @@ const FORGET_EVERY: Duration = Duration::from_secs(60);
 
 pub(super) fn start(base: &Foundation) {
     let Foundation { stores, clock, worker, config, background: lifecycle, .. } = base;
-    let (ledgers, clock) = (Arc::clone(&stores.ledgers), Arc::clone(clock));
+    let epoch = config.worker.epoch;
+    let (ledgers, ids, clock) = (Arc::clone(&stores.ledgers), Arc::clone(worker.ids()), Arc::clone(clock));
     every(lifecycle, EXPIRE_EVERY, "expiring reservations", move || {
-        let (store, now) = (Arc::clone(&ledgers), clock.now());
+        // By its own clock, a node that is an hour ahead would end the reservations of all. Where no other was heard of, the store
+        // that nodes share still has one of its own, and reservations must expire on a node without a worker ID, too.
+        let now = ids.store_time(epoch).unwrap_or_else(|| clock.now());
+        let store = Arc::clone(&ledgers);
         // A bounded number at a time, until none is left: more may expire at once than one call takes.
         async move {
             while store.expire_reservations(now).await? > 0 {}
             Ok(())
         }
     });
-    let (records, ids, epoch) =
-        (Arc::clone(&stores.idempotency), Arc::clone(worker.ids()), config.worker.epoch);
+    let (records, ids) = (Arc::clone(&stores.idempotency), Arc::clone(worker.ids()));
     every(lifecycle, FORGET_EVERY, "forgetting idempotency keys", move || {
         let (store, now) = (Arc::clone(&records), ids.store_time(epoch));
         async move {

@@ -386,7 +386,8 @@ impl Engine {
     ///
     /// `Timeout`, `Store` and `Internal`; it may have been done then, and can be asked for again.
     pub async fn step(&self, key: PrefixKey, step: LedgerStep) -> Result<Transitioned, IssueError> {
-        self.steps.take(key, step).await
+        let at = self.shared_time(step.at);
+        self.steps.take(key, LedgerStep { at, ..step }).await
     }
 
     /// What an order gets that its store did not serve: temporary numbers, where rule and caller allow them, else the error.

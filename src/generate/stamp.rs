@@ -91,8 +91,13 @@ impl Engine {
             fiscal_year_start: order.rule.fiscal_year_start,
             origin: self.origin(),
             seed: seed(order.template)?,
-            reserved_until: order.reserve.map(|reserve| order.now.plus(reserve)),
+            reserved_until: order.reserve.map(|reserve| self.shared_time(order.now).plus(reserve)),
         })
+    }
+
+    /// What keys and reservations go by: the clock that nodes share. By its own, `here`, a node that is a day ahead would end those of all.
+    pub(super) fn shared_time(&self, here: UnixMillis) -> UnixMillis {
+        self.ids.store_time(self.settings.epoch).unwrap_or(here)
     }
 
     /// The claim on an order's idempotency key, if it has one.
@@ -104,8 +109,7 @@ impl Engine {
             stamp.write(order.template).ok_or(IssueError::Internal("a stamp could not be written"))?;
         let scope =
             digest(&[order.subject.as_bytes(), order.rule.prefix_key.as_str().as_bytes(), key.as_bytes()]);
-        // By the clock that nodes share: by its own, one that is a day ahead would end the keys of all.
-        let now = self.ids.store_time(self.settings.epoch).unwrap_or(order.now);
+        let now = self.shared_time(order.now);
         Ok(Some(Claim {
             scoped_key: hex(&scope).into(),
             fingerprint: digest(&[

@@ -11,7 +11,7 @@ use crate::{
     snowflake::Sequencer,
     store::{
         Advanced, CounterState, StoreFuture, TakeRequest, TemporaryNumber, TemporaryQuery, TemporaryStore,
-        memory::MemoryStore,
+        Transition, memory::MemoryStore,
     },
 };
 
@@ -135,6 +135,30 @@ async fn a_node_whose_clock_is_ahead_ends_no_key() {
         let given = texts(&one.issue(&first).await.expect("issued"));
         assert_eq!(texts(&ahead.issue(&later).await.expect("issued")), given, "{mode:?}");
     }
+}
+
+#[tokio::test]
+async fn a_node_whose_clock_is_wrong_neither_ends_nor_cuts_short_a_reservation() {
+    let store = memory();
+    let (right, wrong) = (node(&store, 1), node(&store, 2));
+    let client = Client::new(Mode::Strict, "S-{SEQ:4}", 0);
+    let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(86_400));
+    let order = |now: UnixMillis| Order { now, reserve: Some(hour), ..client.order(1, None) };
+    let behind = UnixMillis(NOW.0 - 86_400_000);
+    let mut ends = Vec::new();
+    for (engine, now) in [(&right, NOW), (&wrong, behind), (&wrong, NOW.plus(day))] {
+        ends.push(engine.issue(&order(now)).await.expect("reserved").reserved_until().expect("an end").0);
+    }
+    assert!(ends.iter().all(|end| *end == ends[0]), "{ends:?}");
+    let step = LedgerStep {
+        number: "S-0001".to_owned(),
+        transition: Transition::Confirm,
+        actor: "bob".into(),
+        at: NOW.plus(day),
+        note: None,
+    };
+    let confirmed = wrong.step(client.rule.prefix_key.clone(), step).await.expect("answered");
+    assert!(matches!(confirmed, Transitioned::Done(_)), "{confirmed:?}");
 }
 
 #[tokio::test(start_paused = true)]

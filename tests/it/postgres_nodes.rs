@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::harness::{Caller, Database, Postgres, Site, Stopwatch, TestServer};
+use crate::harness::{Caller, Database, Postgres, Site, Stopwatch, TestServer, faketime};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -62,6 +62,31 @@ fn nodes_count_as_one_in_every_mode() {
         node.stop();
     }
     assert_eq!(database.psql("SELECT count(*) FROM numgen_worker_slots WHERE owner IS NOT NULL"), "0");
+}
+
+/// It is alone when the short reservation ends: so it sweeps, and by a clock of an hour later the long one would be over as well.
+#[test]
+fn a_node_whose_clock_is_ahead_ends_no_reservation() {
+    let Some(library) = faketime() else { return };
+    let database = Postgres::create_database();
+    let right = site(&database.url()).start();
+    let mut caller = right.caller();
+    caller.register("S", &json!({"format": "S-{SEQ:4}", "mode": "strict"}));
+    for seconds in [1, 600] {
+        caller.post("/numbers", &json!({"prefix_key": "S", "reserve_seconds": seconds})).expect(200);
+    }
+    drop(caller);
+    drop(right.stop());
+    let hands = [("LD_PRELOAD", &*library.to_string_lossy()), ("FAKETIME", "+1h")];
+    let hands = hands.into_iter().chain([("FAKETIME_DONT_FAKE_MONOTONIC", "1")]);
+    let ahead = hands.fold(site(&database.url()), |site, (name, value)| site.with(name, value)).start();
+    let state = |number: &str| {
+        database.psql(&format!("SELECT state FROM numgen_ledger_rows WHERE number = '{number}'"))
+    };
+    Stopwatch::wait_until(10 * SECOND, "what is over was swept", || state("S-0001") == "void");
+    assert_eq!(state("S-0002"), "reserved");
+    let confirmed = ahead.caller().send("POST", "/numbers/S/S-0002/confirm", &[], None).expect(200);
+    assert_eq!(confirmed.json()["state"], "issued");
 }
 
 /// No table can keep U+0000: it is refused wherever a caller may write one, by name.
@@ -260,6 +285,21 @@ fn a_database_that_forgets_is_refused_by_name() {
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         assert!(!output.status.success() && said.contains("fsync is off"), "{setting}: {said}");
     }
+}
+
+#[test]
+fn a_database_that_lacks_characters_is_refused_by_name() {
+    let database = Postgres::create_database();
+    let name = format!("{}_latin1", database.name());
+    database.psql(&format!("CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"));
+    let url = database.url().replace(database.name(), &name);
+    for arguments in [&["check"][..], &["serve"][..]] {
+        let output = site(&url).run(arguments);
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        let is_named = said.contains(&name) && said.contains("the encoding of the database is LATIN1");
+        assert!(!output.status.success() && is_named, "{arguments:?}: {said}");
+    }
+    database.psql(&format!("DROP DATABASE {name} WITH (FORCE)"));
 }
 
 #[test]

@@ -216,10 +216,12 @@ pub trait LedgerStore: Send + Sync + 'static {
     }
 
     /// Confirms or voids numbers of one prefix key in the order of the steps, in one transaction; an outcome for each. A reservation that
-    /// has expired by the time of a step is void (`expired`) before the step is looked at. Whatever fails, fails for all of them.
+    /// has expired by the time of a step is void (`expired`) before the step is looked at; a store that nodes share does not believe them
+    /// that it is later than its own clock shows. Whatever fails, fails for all of them.
     fn transition(&self, key: PrefixKey, steps: Vec<LedgerStep>) -> StoreFuture<'_, Vec<Transitioned>>;
 
-    /// Voids reservations that expired by `now`, a bounded number at a time; answers how many.
+    /// Voids reservations that expired by `now`, a bounded number at a time; answers how many. Of `now` a store that nodes share believes
+    /// no more than its own clock shows. A counter that fails stands in nobody's way: the others are served, and then it is the error.
     fn expire_reservations(&self, now: UnixMillis) -> StoreFuture<'_, u64>;
 
     /// The reservations that are open, of every counter.

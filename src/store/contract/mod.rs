@@ -87,6 +87,20 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The same, where it was met in the ledger of one counter among many: `counter` names it.
+    pub(super) fn in_ledger_of(self, counter: &str) -> Self {
+        match self {
+            Self::Corrupt { store, what } => {
+                Self::Corrupt { store, what: format!("{what}, in the ledger of {counter}") }
+            }
+            Self::Unavailable { store, operation, source } => {
+                let source = format!("{source}, in the ledger of {counter}").into();
+                Self::Unavailable { store, operation, source }
+            }
+            Self::Timeout { .. } | Self::Superseded { .. } | Self::Suspended { .. } => self,
+        }
+    }
+
     /// What the store said, where it answered and did not do what it was asked.
     pub fn refusal(&self) -> Option<&Refused> {
         match self {

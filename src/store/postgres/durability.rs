@@ -1,4 +1,4 @@
-//! Whether a server keeps what it acknowledges.
+//! Whether a server keeps what it acknowledges, as it was given.
 
 use sqlx::{PgConnection, Row};
 
@@ -22,6 +22,8 @@ pub struct ServerReport {
     pub wal_level: String,
     /// `synchronous_standby_names`, empty where no standby is waited for.
     pub synchronous_standby_names: String,
+    /// `server_encoding` of the database.
+    pub encoding: String,
     /// Whether the server only reads.
     pub role: Role,
     /// How far the clock of the server was ahead of ours, in ms; negative: behind.
@@ -57,6 +59,15 @@ pub enum Unfit {
         /// Its version.
         version: String,
     },
+    /// What one caller may send, the database cannot keep.
+    #[error(
+        "the encoding of the database is {encoding}: a character that it lacks would stop the counter of whoever sends one; make the \
+         database with ENCODING 'UTF8' TEMPLATE template0"
+    )]
+    Encoding {
+        /// `server_encoding`.
+        encoding: String,
+    },
     /// Only a primary takes writes.
     #[error(
         "the server only reads: it is a standby, or default_transaction_read_only is on; name the primary"
@@ -75,6 +86,7 @@ impl ServerReport {
                     current_setting('full_page_writes') AS full_page_writes,
                     current_setting('wal_level') AS wal_level,
                     current_setting('synchronous_standby_names') AS synchronous_standby_names,
+                    current_setting('server_encoding') AS encoding,
                     (pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean) AS read_only,
                     floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS clock_ms",
         )
@@ -88,6 +100,7 @@ impl ServerReport {
             full_page_writes: row.try_get("full_page_writes")?,
             wal_level: row.try_get("wal_level")?,
             synchronous_standby_names: row.try_get("synchronous_standby_names")?,
+            encoding: row.try_get("encoding")?,
             role: if row.try_get("read_only")? { Role::ReadOnly } else { Role::Primary },
             clock_ms: row.try_get("clock_ms")?,
         })
@@ -121,6 +134,8 @@ impl ServerReport {
             Err(Unfit::Fsync)
         } else if self.synchronous_commit == "off" {
             Err(Unfit::SynchronousCommit)
+        } else if self.encoding != "UTF8" {
+            Err(Unfit::Encoding { encoding: self.encoding.clone() })
         } else if self.role == Role::ReadOnly {
             Err(Unfit::ReadOnly)
         } else {
@@ -142,6 +157,7 @@ mod tests {
             full_page_writes: "on".to_owned(),
             wal_level: "replica".to_owned(),
             synchronous_standby_names: String::new(),
+            encoding: "UTF8".to_owned(),
             role: Role::Primary,
             clock_ms: 0,
         }
@@ -176,6 +192,11 @@ mod tests {
         for (report, expected) in [
             (ServerReport { fsync: off(), ..report() }, "fsync is off"),
             (ServerReport { synchronous_commit: off(), ..report() }, "synchronous_commit is off"),
+            (
+                ServerReport { encoding: "LATIN1".to_owned(), ..report() },
+                "encoding of the database is LATIN1",
+            ),
+            (ServerReport { encoding: "SQL_ASCII".to_owned(), ..report() }, "ENCODING 'UTF8'"),
             (ServerReport { version_number: 120_022, ..report() }, "13 or later"),
             (ServerReport { role: Role::ReadOnly, ..report() }, "only reads"),
         ] {

@@ -34,6 +34,7 @@ const STEPS: &[Step] = &[
     step!(8, "0008_fixed_workers"),
     step!(9, "0009_generations_in_force"),
     step!(10, "0010_ledger_heard"),
+    step!(11, "0011_ledger_counters_stay"),
 ];
 
 /// The lock of the runner: "numgen" in ASCII.

@@ -1,5 +1,7 @@
 //! The strict ledger: rows, events and their chains come from `store/ledger.rs`, this file writes and reads them.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, ToSql, params};
 
 use super::{
@@ -16,7 +18,7 @@ use crate::{
     prefix_key::PrefixKey,
     store::{
         Bounds, Certificate, HoleReason, IssueRequest, LedgerQuery, LedgerRow, LedgerState, LedgerStep,
-        LedgerStore, RenderNumber, Reservations, StoreFuture, Taken, Transitioned, Verification,
+        LedgerStore, RenderNumber, Reservations, StoreError, StoreFuture, Taken, Transitioned, Verification,
         draw::{Standing, plan},
         ledger::{self, Entries, Event, Verdict},
         verification::Auditor,
@@ -24,7 +26,7 @@ use crate::{
 };
 
 /// How many reservations one call voids: a call must not hold up issuing.
-const EXPIRE_LIMIT: i64 = 500;
+const EXPIRE_LIMIT: usize = 500;
 
 const COLUMNS: &str = "period, sequence, number, state, reason, subject, reserved_until_ms, issued_at_ms, idempotency_key, hash";
 
@@ -46,7 +48,7 @@ impl LedgerStore for SqliteStore {
     }
 
     fn expire_reservations(&self, now: UnixMillis) -> StoreFuture<'_, u64> {
-        self.write("expire_reservations", move |workspace| expire_reservations(workspace, now))
+        Box::pin(expire_reservations(self, now))
     }
 
     fn reservations(&self) -> StoreFuture<'_, Reservations> {
@@ -242,17 +244,57 @@ fn change(
     workspace.save(counter, standing, tally.account)
 }
 
-fn expire_reservations(workspace: &mut Workspace, now: UnixMillis) -> Result<u64, Failure> {
+/// Counter by counter, each a job of its own. One that fails stands in nobody's way, and is the error in the end.
+async fn expire_reservations(store: &SqliteStore, now: UnixMillis) -> Result<u64, StoreError> {
+    let (mut expired, mut first, mut passed_over) = (0, None, HashSet::new());
+    loop {
+        let (failed, but) = (passed_over.len(), passed_over.clone());
+        let found = store.read("expire_reservations", move |connection| due(connection, now, &but)).await?;
+        for counter in found {
+            let of = counter.clone();
+            let job = store.write("expire_reservations", move |workspace| expire(workspace, &of, now));
+            match job.await {
+                Ok(count) => expired += count,
+                Err(error) => {
+                    first.get_or_insert_with(|| error.in_ledger_of(&counter.to_string()));
+                    passed_over.insert(counter);
+                }
+            }
+        }
+        // The oldest rows may all be of those that failed: then there may be others behind them.
+        if passed_over.len() == failed {
+            return first.map_or(Ok(expired), Err);
+        }
+    }
+}
+
+/// The counters that have reservations whose time is over.
+fn due(
+    connection: &Connection,
+    now: UnixMillis,
+    passed_over: &HashSet<Counter>,
+) -> Result<HashSet<Counter>, Failure> {
+    const DUE: &str = "SELECT prefix_key, period FROM ledger
+        WHERE state = 'reserved' AND reserved_until_ms <= ?1 ORDER BY reserved_until_ms";
+    let mut statement = connection.prepare_cached(DUE)?;
+    let rows = statement.query_and_then([now.0], values::counter)?;
+    let is_asked_for = |counter: &Result<Counter, Failure>| {
+        counter.as_ref().map_or(true, |counter| !passed_over.contains(counter))
+    };
+    rows.filter(is_asked_for).take(EXPIRE_LIMIT).collect()
+}
+
+fn expire(workspace: &mut Workspace, counter: &Counter, now: UnixMillis) -> Result<u64, Failure> {
+    // Not by its own rows: there may be millions.
     let overdue = format!(
-        "SELECT prefix_key, {COLUMNS} FROM ledger
-         WHERE state = 'reserved' AND reserved_until_ms <= ?1 ORDER BY reserved_until_ms LIMIT ?2"
+        "SELECT {COLUMNS} FROM ledger INDEXED BY ledger_reservations
+         WHERE prefix_key = ?1 AND period = ?2 AND state = 'reserved' AND reserved_until_ms <= ?3 ORDER BY reserved_until_ms LIMIT {EXPIRE_LIMIT}"
     );
-    let rows = collect(&workspace.connection, &overdue, (now.0, EXPIRE_LIMIT), |row| {
-        Ok((values::counter(row)?, values::ledger_row(row)?))
-    })?;
+    let (key, period) = (counter.key.as_str(), counter.period.as_str());
+    let rows = collect(&workspace.connection, &overdue, (key, period, now.0), values::ledger_row)?;
     let expired = rows.len() as u64;
-    for (counter, mut row) in rows {
-        change(workspace, &counter, &mut row, |account, row| ledger::expire(&counter, account, row, now))?;
+    for mut row in rows {
+        change(workspace, counter, &mut row, |account, row| ledger::expire(counter, account, row, now))?;
     }
     Ok(expired)
 }

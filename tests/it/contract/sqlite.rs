@@ -309,6 +309,27 @@ async fn no_edit_of_a_ledger_goes_unnoticed() {
 }
 
 #[tokio::test]
+async fn a_damaged_counter_keeps_no_other_from_expiring() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path()).expect("opened");
+    for (name, count, end) in [("A", 501, 1), ("B", 2, 2)] {
+        let reserved_until = Some(NOON.plus(Duration::from_secs(end)));
+        let reserved = numgen::store::IssueRequest { reserved_until, ..issue(count) };
+        store.issue(counter(name, "2026"), FREE, vec![reserved], invoices()).await.expect("issued");
+    }
+    store.close().await;
+    let raw = Connection::open(directory.path().join("numgen.db")).expect("opened");
+    raw.execute_batch("PRAGMA foreign_keys = OFF; DELETE FROM counters WHERE prefix_key = 'A'")
+        .expect("damaged");
+    drop(raw);
+    let store = open(directory.path()).expect("opened");
+    let failed = store.expire_reservations(NOON.plus(Duration::from_secs(9))).await.expect_err("it is named");
+    assert!(failed.to_string().contains("A:2026"), "{failed}");
+    let certificate = store.certificate(counter("B", "2026")).await.expect("read").expect("rows");
+    assert_eq!((certificate.reserved, certificate.void), (0, 2));
+}
+
+#[tokio::test]
 async fn a_state_that_no_event_made_goes_not_unnoticed() {
     // Allowed by the triggers, for it is what the store does; but the store writes an event with it.
     let directory = tempfile::tempdir().expect("a directory");

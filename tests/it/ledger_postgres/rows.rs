@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use numgen::{
+    clock::{Clock as _, SystemClock, UnixMillis},
     counter::SequenceValue,
-    store::{LedgerState, LedgerStore as _, StoreError, Transition, Transitioned},
+    store::{IssueRequest, LedgerState, LedgerStep, LedgerStore as _, StoreError, Transition, Transitioned},
 };
 use tokio::task::JoinSet;
 
@@ -31,6 +32,50 @@ async fn a_row_that_is_held_times_out() {
         let rows = assert_sound(&patient, &on).await.len();
         assert_eq!(rows, 2, "nobody's numbers");
     }
+}
+
+/// A node whose clock is a day ahead, and which knows no other: the server does not believe it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_believed_that_it_is_later_than_it_is() {
+    let database = Postgres::create_database();
+    let (node, on) = (Node::on(&database), counter(""));
+    let now = SystemClock::new().now();
+    let ahead = now.plus(24 * 3_600 * SECOND);
+    let reserve = |until| IssueRequest { reserved_until: Some(until), ..plain(1) };
+    let (open, over) = (now.plus(3_600 * SECOND), UnixMillis(now.0 - 60_000));
+    node.issue(&on, [open, open, over, over].map(reserve).to_vec()).await.expect("reserved");
+    let confirm = |value| LedgerStep { at: ahead, ..step(&format!("/{value}"), Transition::Confirm) };
+    let outcomes = node.store.transition(on.key.clone(), vec![confirm(1), confirm(3)]).await.expect("taken");
+    let [Transitioned::Done(_), Transitioned::Conflict(late)] = &outcomes[..] else { panic!("{outcomes:?}") };
+    assert_eq!(late.reason.as_deref(), Some("expired"));
+    assert_eq!(node.store.expire_reservations(ahead).await.expect("swept"), 1, "the one that is over");
+    let rows = assert_sound(&node, &on).await;
+    let states: Vec<_> = rows.iter().map(|row| row.state.as_str()).collect();
+    assert_eq!(states, ["issued", "reserved", "void", "void"]);
+}
+
+/// More than one sweep looks at are of a counter that cannot be served, and older than the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_counter_keeps_no_other_from_expiring() {
+    let database = Postgres::create_database();
+    let (node, damaged, gone, sound) =
+        (Node::on(&database), counter("2025"), counter("2026"), counter("2027"));
+    let past = SystemClock::new().now().0 - 60_000;
+    for (on, count, end) in [(&damaged, 501, past), (&gone, 501, past + 1), (&sound, 2, past + 2)] {
+        let reserved = IssueRequest { reserved_until: Some(UnixMillis(end)), ..plain(count) };
+        node.issue(on, vec![reserved]).await.expect("reserved");
+    }
+    database.psql(
+        "ALTER TABLE numgen_ledger_counters DISABLE TRIGGER ALL;
+        DELETE FROM numgen_ledger_counters WHERE period = '2026';
+        UPDATE numgen_ledger_counters SET events = -1 WHERE period = '2025'",
+    );
+    let failed = node.store.expire_reservations(UnixMillis(past + 60_000)).await.expect_err("it is named");
+    assert!(failed.to_string().contains("in the ledger of INV:2025"), "{failed}");
+    assert_eq!(
+        database.psql("SELECT state FROM numgen_ledger_rows WHERE period = '2027' GROUP BY state"),
+        "void"
+    );
 }
 
 /// Steps of one call are of several counters and of one row, in their order.
@@ -93,6 +138,10 @@ async fn what_a_row_says_cannot_be_edited() {
         "TRUNCATE numgen_ledger",
         "UPDATE numgen_ledger_events SET actor = 'x'",
         "DELETE FROM numgen_ledger_events",
+        "DELETE FROM numgen_ledger_counters",
+        "TRUNCATE numgen_ledger_counters CASCADE",
+        "DELETE FROM numgen_ledger_keys",
+        "TRUNCATE numgen_ledger_keys CASCADE",
     ] {
         let tried = format!(
             "DO $do$ BEGIN EXECUTE $sql${sql}$sql$; EXCEPTION WHEN integrity_constraint_violation THEN RETURN; END $do$;

@@ -13,7 +13,7 @@ use super::{
         PostgresStore,
         audit::enter,
         failure::Failure,
-        values::{Whole, prefix_key, signed},
+        values::{Whole, moment, prefix_key, signed},
     },
     marker::open,
     reading::{self, columns},
@@ -25,7 +25,7 @@ use crate::{
     counter::{Counter, SequenceValue},
     prefix_key::PrefixKey,
     store::{
-        LedgerRow, LedgerStep, StoreError, Transitioned,
+        LedgerRow, LedgerStep, Reachable, StoreError, Transitioned,
         ledger::{self, Event, Verdict},
     },
 };
@@ -44,11 +44,12 @@ pub(super) fn transition<'c>(
     Box::pin(async move {
         let mut outcomes = vec![Transitioned::Unknown; steps.len()];
         let mut notes = Vec::new();
-        for (id, asked) in places(connection, key, steps).await? {
+        let (here, places) = places(connection, key, steps).await?;
+        for (id, asked) in places {
             let mut book = Book::open(connection, id, &asked).await?;
             for (at, sequence) in asked {
                 let step = &steps[at];
-                let (outcome, verdict) = book.take(key, step, sequence)?;
+                let (outcome, verdict) = book.take(key, step, sequence, here)?;
                 if matches!(verdict, Verdict::Changes(..)) {
                     notes.extend(&step.note);
                 }
@@ -61,20 +62,33 @@ pub(super) fn transition<'c>(
     })
 }
 
-/// Where the rows are: by counter, in the order in which counters are locked, which step is about which row.
+/// The clock of the server: what nodes say of the time is believed up to there. A fixed worker ID goes by the clock of its node, and that
+/// of Redis may be wrong, too.
+macro_rules! here_ms {
+    () => {
+        "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+    };
+}
+
+/// What time it is here, and where the rows are: by counter, in the order in which counters are locked, which step is about which row.
 async fn places(
     connection: &mut PgConnection,
     key: &PrefixKey,
     steps: &[LedgerStep],
-) -> Result<BTreeMap<i64, Vec<(usize, SequenceValue)>>, Failure> {
+) -> Result<(UnixMillis, BTreeMap<i64, Vec<(usize, SequenceValue)>>), Failure> {
     // `number <> ''` leads to the index, and keeps rows without a number out of reach.
-    const PLACES: &str =
-        "SELECT l.number, l.counter, l.sequence FROM numgen_ledger l JOIN numgen_ledger_keys k ON k.id = l.prefix
-        WHERE k.prefix_key = $1 AND l.number = ANY($2) AND l.number <> ''";
+    const PLACES: &str = concat!(
+        "SELECT l.number, l.counter, l.sequence, ",
+        here_ms!(),
+        " AS here_ms FROM numgen_ledger l JOIN numgen_ledger_keys k ON k.id = l.prefix
+        WHERE k.prefix_key = $1 AND l.number = ANY($2) AND l.number <> ''"
+    );
     let numbers: Vec<&str> = steps.iter().map(|step| step.number.as_str()).collect();
     let rows = sqlx::query(PLACES).bind(key.as_str()).bind(&numbers).fetch_all(connection).await?;
     let mut found = HashMap::new();
+    let mut here = UnixMillis(0);
     for row in &rows {
+        here = here.max(moment(row, "here_ms")?);
         let (id, sequence): (i64, Whole) = (row.try_get("counter")?, row.try_get("sequence")?);
         found.insert(row.try_get::<&str, _>("number")?, (id, sequence.into()));
     }
@@ -84,7 +98,7 @@ async fn places(
             places.entry(*id).or_default().push((at, *sequence));
         }
     }
-    Ok(places)
+    Ok((here, places))
 }
 
 /// A counter that is locked, and rows of it as they stand under the lock.
@@ -113,12 +127,14 @@ impl Book {
         key: &PrefixKey,
         step: &LedgerStep,
         sequence: SequenceValue,
+        here: UnixMillis,
     ) -> Result<(Transitioned, Verdict), Failure> {
         let Self { sheet, rows, events } = self;
         let row = rows.get_mut(&sequence).ok_or_else(|| Failure::corrupt("a ledger row that went away"))?;
         let counter = Counter { key: key.clone(), period: row.period.clone() };
-        if ledger::has_expired(row, step.at) {
-            events.push(ledger::expire(&counter, &mut sheet.account, row, step.at));
+        let now = step.at.min(here);
+        if ledger::has_expired(row, now) {
+            events.push(ledger::expire(&counter, &mut sheet.account, row, now));
         }
         let verdict = ledger::judge(row.state, &step.transition);
         if let Verdict::Changes(kind, reason) = &verdict {
@@ -143,31 +159,68 @@ impl Book {
     }
 }
 
-/// Voids reservations whose time is over, counter by counter.
+/// Voids reservations whose time is over, counter by counter. One that fails stands in nobody's way, and is the error in the end.
 pub(super) async fn expire_reservations(store: &PostgresStore, now: UnixMillis) -> Result<u64, StoreError> {
-    let due = store.transact("expire_reservations", &now, due).await?;
-    let mut expired = 0;
-    for id in due {
-        expired += store.transact_ahead("expire_reservations", &(id, now), expire).await?;
+    let mut search = Search { now, passed_over: Vec::new() };
+    let (mut expired, mut first) = (0, None);
+    loop {
+        let failed = search.passed_over.len();
+        let (now, found) = store.transact("expire_reservations", &search, due).await?;
+        for Due { id, name } in found {
+            match store.transact_ahead("expire_reservations", &(id, now), expire).await {
+                Ok(count) => expired += count,
+                Err(error) => {
+                    search.passed_over.push(id);
+                    first.get_or_insert_with(|| error.in_ledger_of(&name));
+                }
+            }
+        }
+        // The oldest rows may all be of those that failed: then there may be others behind them.
+        if search.passed_over.len() == failed || *store.reachable().borrow() != Reachable::Yes {
+            break;
+        }
     }
     forget_writers(store).await?;
-    Ok(expired)
+    first.map_or(Ok(expired), Err)
 }
 
-/// The counters that have any.
+/// Which reservations are looked for.
+struct Search {
+    now: UnixMillis,
+    /// Counters that failed.
+    passed_over: Vec<i64>,
+}
+
+/// A counter that has reservations whose time is over.
+struct Due {
+    id: i64,
+    /// For people.
+    name: String,
+}
+
+/// What time it is, as far as the server agrees, and the counters that have any.
 fn due<'c>(
     connection: &'c mut PgConnection,
-    now: &'c UnixMillis,
-) -> BoxFuture<'c, Result<BTreeSet<i64>, Failure>> {
+    search: &'c Search,
+) -> BoxFuture<'c, Result<(UnixMillis, Vec<Due>), Failure>> {
+    const HERE: &str = concat!("SELECT ", here_ms!(), " AS here_ms");
     // Where something may be lacking, that a reservation was confirmed may be lacking too.
     const DUE: &str = concat!(
-        "SELECT counter FROM numgen_ledger WHERE state = 'reserved' AND reserved_until_ms <= $1 AND ",
+        "SELECT DISTINCT l.counter, coalesce(k.prefix_key || CASE WHEN c.period <> '' THEN ':' || c.period ELSE '' END,
+            'counter ' || l.counter || ', which is gone') AS name
+        FROM (
+            SELECT counter FROM numgen_ledger WHERE state = 'reserved' AND reserved_until_ms <= $1 AND counter <> ALL($2) AND ",
         open!(),
-        " ORDER BY reserved_until_ms LIMIT $2"
+        "   ORDER BY reserved_until_ms LIMIT $3
+        ) l LEFT JOIN numgen_ledger_counters c ON c.id = l.counter LEFT JOIN numgen_ledger_keys k ON k.id = c.prefix
+        ORDER BY l.counter"
     );
     Box::pin(async move {
-        let rows = sqlx::query(DUE).bind(now.0).bind(EXPIRE_LIMIT).fetch_all(connection).await?;
-        Ok(rows.iter().map(|row| row.try_get("counter")).collect::<Result<_, _>>()?)
+        let now = moment(&sqlx::query(HERE).fetch_one(&mut *connection).await?, "here_ms")?.min(search.now);
+        let query = sqlx::query(DUE).bind(now.0).bind(&search.passed_over).bind(EXPIRE_LIMIT);
+        let due = |row: &PgRow| Ok(Due { id: row.try_get("counter")?, name: row.try_get("name")? });
+        let found = query.fetch_all(connection).await?;
+        Ok((now, found.iter().map(due).collect::<Result<_, Failure>>()?))
     })
 }
 
