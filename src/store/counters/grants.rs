@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     batch::Batch,
-    desk::{Desk, Turn, Work, limits},
+    desk::{Desk, Turn, Use, Work, limits},
     desks::{Answer, Desks, Errand, is_away},
     gauges::Cause,
     link::GrantLink,
@@ -124,7 +124,9 @@ impl Desks {
             let rule = work.limits;
             work.book.is_low(generation, seen, rule)
         };
-        if is_low && self.is_granting() && !desk.pulse.is_fetching.swap(true, Ordering::AcqRel) {
+        // A counter that only reports draws nothing: a fresh grant would list the rest of the last one for nothing.
+        let draws = !desk.pulse.is(Use::Reporting);
+        if is_low && draws && self.is_granting() && !desk.pulse.is_fetching.swap(true, Ordering::AcqRel) {
             self.send(Errand::Fetch(Arc::clone(desk)));
         }
     }

@@ -168,17 +168,13 @@ impl Keeper {
 
     /// Looks at the next markers, unless somebody is still at it.
     fn watch(&self) {
-        if self.desks.grants.is_some() {
-            // There nothing rests on what nodes remember.
-            return;
-        }
         let desks = Arc::clone(&self.desks);
         self.lifecycle.spawn(async move { desks.look_at_markers().await });
     }
 
     /// Has what is on disk reported, for which there is no desk.
     fn report_resting(&self, marker: Arc<str>) {
-        if self.desks.grants.is_some() || !self.desks.is_to_be_reported(marker) {
+        if !self.desks.is_to_be_reported(marker) {
             return;
         }
         let (desks, lifecycle) = (Arc::clone(&self.desks), self.lifecycle.clone());

@@ -6,7 +6,9 @@
 //! it than the row does it gets a desk, reports, and is given up again. These desks hold no segment, and their rows are not written
 //! as those of counters that are used.
 //!
-//! Where the store knows as much nothing is reported: a report for a process that is gone makes the counter skip.
+//! Where the store knows as much nothing is reported: a report for a process that is gone makes the counter skip. Under grants
+//! nothing rests on such a report, and nothing is skipped for it; but whoever drew first from a counter that the store has forgotten
+//! would else have it settle anew, for all.
 //!
 //! What is told within the settling of a generation counts; what comes later is found by `seen`, perhaps too late. Those that were
 //! used last go first.

@@ -318,10 +318,13 @@ async fn counters_at_rest_are_drawn_from_one_after_the_other_once_the_store_was_
         node.counters.take(of(number), FREE, vec![plain(1)]).await.expect("answered");
     }
     sleep(Duration::from_secs(2)).await;
+    node.counters.leave(Duration::from_secs(5)).await;
     let disk = node.crash().await;
     server.restart(Memory::default());
     let node = start_on(&server, &bank, disk).await;
+    node.counters.take(of(100), FREE, vec![plain(1)]).await.expect("answered");
     sleep(Duration::from_secs(20)).await;
+    node.counters.take(of(100), FREE, vec![plain(1)]).await.expect("answered");
     let generation = || server.memory().marker.map(|marker| marker.generation);
     let before = generation();
     for number in 0..8 {
