@@ -241,6 +241,11 @@ impl Postgres {
         while !self.run() {
             assert!(watch.elapsed() < PATIENCE, "postgres does not start again: {}", self.log());
         }
+        if self.data().join("recovery.signal").exists() {
+            // It answers questions before it has recovered, and takes no writes.
+            let recovers = || self.psql("SELECT pg_is_in_recovery()") != "f";
+            Stopwatch::wait_until(PATIENCE, "it has recovered", || !recovers());
+        }
     }
 
     /// Other settings from the next start on.
