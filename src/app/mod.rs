@@ -29,7 +29,7 @@ use http::HeaderValue;
 use tower_http::cors::{AllowOrigin, Any};
 
 use crate::{
-    api::Admin,
+    api::{self, Admin},
     auth::{self, Verifier},
     clock::Clock,
     config::{Config, DataDir, DataDirError, Jwt, Origins},
@@ -222,10 +222,10 @@ where
 fn cors(origins: &Origins) -> Option<CorsLayer> {
     match origins {
         Origins::None => None,
-        Origins::Any => Some(CorsLayer::new(Any)),
+        Origins::Any => Some(CorsLayer::new(Any, api::allow)),
         Origins::Only(list) => {
             let list = list.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
-            Some(CorsLayer::new(AllowOrigin::list(list)))
+            Some(CorsLayer::new(AllowOrigin::list(list), api::allow))
         }
     }
 }
