@@ -48,7 +48,7 @@ use crate::{
 
 pub use error::Error;
 pub use health::{Admin, Component, Health, Readiness};
-pub use route::{LABELS, info};
+pub use route::{LABELS, allow, info};
 
 use draw::Remembered;
 use request::Incoming;

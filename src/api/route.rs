@@ -178,6 +178,11 @@ pub fn info(method: &Method, path: &str) -> RouteInfo {
     }
 }
 
+/// The methods of the route of a path, as `Allow` lists them; `None` where there is no route.
+pub fn allow(path: &str) -> Option<&'static str> {
+    Route::of(path).map(|route| route.kind.allow())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

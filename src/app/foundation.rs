@@ -48,9 +48,12 @@ impl Foundation {
     /// # Errors
     ///
     /// The data directory or a store cannot be used, or the first window cannot be had.
-    pub(super) async fn lay(config: Config, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
-        let background = Lifecycle::new();
-        let data_dir = DataDir::prepare(&config.storage.data_dir)?;
+    pub(super) async fn lay(
+        config: Config,
+        data_dir: DataDir,
+        background: Lifecycle,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, BuildError> {
         let node = match &config.node.name {
             Some(name) => name.clone(),
             None => data_dir.node_name(&ProcessSource)?,

@@ -1,11 +1,14 @@
 //! Wires every part once, and runs them until they are told to stop.
 //!
-//! Order of the build: data directory, stores (`stores.rs`: what the profile asks for), worker window (all three: `foundation.rs`),
-//! engine, rules, keys, listeners. Whatever fails, fails before the first request is accepted, and names the setting to look at.
+//! Order of the build: addresses and certificate (`entrance.rs`), data directory, keys; stores (`stores.rs`: what the profile asks
+//! for), worker window (both: `foundation.rs`), engine, rules, listeners. Whatever fails, fails before the first request is accepted,
+//! and names the setting to look at. What a mistake in a setting can spoil comes before the window: a process that ends without
+//! giving it back keeps a worker ID from others until it runs out.
 //!
 //! Order of the end: readiness fails, the listener closes, requests in flight finish, then what they needed stops (renewal of
 //! the window last), the window is given back, the store is closed.
 
+mod entrance;
 mod error;
 mod foundation;
 mod gauges;
@@ -15,6 +18,8 @@ pub mod otlp;
 mod reload;
 mod stores;
 mod survey;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 mod welcome;
 
@@ -24,7 +29,7 @@ use http::HeaderValue;
 use tower_http::cors::{AllowOrigin, Any};
 
 use crate::{
-    api::Admin,
+    api::{self, Admin},
     auth::{self, Verifier},
     clock::Clock,
     config::{Config, DataDir, DataDirError, Jwt, Origins},
@@ -35,7 +40,7 @@ use crate::{
     },
     rules::Registry,
     secret::Secret,
-    server::{self, Server, Threads, Tls, TlsError},
+    server::{Server, Threads},
     stack::{self, Public, PublicParts, Transport},
     telemetry::traces::Outbox,
 };
@@ -43,12 +48,10 @@ use crate::{
 pub use error::BuildError;
 pub use reload::Reload;
 
+use entrance::Entrance;
 use foundation::Foundation;
 use health::Status;
 use reload::{Replaceable, Tokens};
-
-/// Connections of the admin listener: probes and scrapes.
-const ADMIN_CONNECTIONS: usize = 64;
 
 /// How long the last spans may take; what sends them gives up before.
 const SENDING_LIMIT: Duration = Duration::from_secs(5);
@@ -85,15 +88,17 @@ impl App {
             let carrier = otlp::Carrier::new(&config.traces).map_err(BuildError::Collector)?;
             sending.spawn(outbox.send(carrier, sending.clone()).map_err(BuildError::Traces)?);
         }
-        let base = Foundation::lay(config, clock).await?;
+        let entrance = Entrance::take(&config.listen)?;
+        let (tls, background) = (entrance.tls.clone(), Lifecycle::new());
+        let data_dir = DataDir::prepare(&config.storage.data_dir)?;
+        let accepted = accepted_tokens::<BuildError>(&config.jwt, &data_dir)?;
+        let verifier = Verifier::start(&accepted, Arc::clone(&clock), &background)?;
+        let base = Foundation::lay(config, data_dir, background, clock).await?;
         let Foundation { config, data_dir, clock, background, .. } = &base;
         let engine = base.engine().await?;
         let registry = base.registry(&engine);
         let following = base.stores.load_rules(&registry, clock, background).await?;
-        let accepted = accepted_tokens::<BuildError>(&config.jwt, data_dir)?;
-        let verifier = Verifier::start(&accepted, Arc::clone(clock), background)?;
-        let tls = tls(config)?;
-        let (public_server, admin_server) = bind(config, tls.clone()).await?;
+        let (public_server, admin_server) = entrance.open(config)?;
         let gauges = base.gauges(&registry, public_server.open_connections(), spans);
         gauges.watch_outages(background);
         base.survey(&registry).start(background);
@@ -217,36 +222,10 @@ where
 fn cors(origins: &Origins) -> Option<CorsLayer> {
     match origins {
         Origins::None => None,
-        Origins::Any => Some(CorsLayer::new(Any)),
+        Origins::Any => Some(CorsLayer::new(Any, api::allow)),
         Origins::Only(list) => {
             let list = list.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
-            Some(CorsLayer::new(AllowOrigin::list(list)))
+            Some(CorsLayer::new(AllowOrigin::list(list), api::allow))
         }
     }
-}
-
-fn tls(config: &Config) -> Result<Option<Tls>, TlsError> {
-    config.listen.tls().map(|files| Tls::from_files(files.cert.into(), files.key.into())).transpose()
-}
-
-async fn bind(config: &Config, tls: Option<Tls>) -> Result<(Server, Server), BuildError> {
-    let limits = server::Limits {
-        max_connections: config.limits.max_connections,
-        max_requests: config.limits.max_requests,
-        header_timeout: config.limits.header_timeout,
-        idle_timeout: config.limits.idle_timeout,
-    };
-    let connections = limits.max_connections.saturating_add(ADMIN_CONNECTIONS);
-    if let Err(error) = server::allow_connections(connections) {
-        tracing::warn!(setting = "NUMGEN_MAX_CONNECTIONS", "{error}");
-    }
-    let in_use = |setting, address| move |source| BuildError::Bind { setting, address, source };
-    let public = Server::bind(config.listen.public, tls, limits)
-        .await
-        .map_err(in_use("NUMGEN_LISTEN", config.listen.public))?;
-    let admin_limits = server::Limits { max_connections: ADMIN_CONNECTIONS, ..limits };
-    let admin = Server::bind(config.listen.admin, None, admin_limits)
-        .await
-        .map_err(in_use("NUMGEN_ADMIN_LISTEN", config.listen.admin))?;
-    Ok((public, admin))
 }

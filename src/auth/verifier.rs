@@ -83,6 +83,21 @@ impl Settings {
             audience: jwt.audience.clone(),
         })
     }
+
+    /// Whether tokens can be verified so: whatever [`Verifier::start`] would refuse. Nothing is fetched.
+    ///
+    /// # Errors
+    ///
+    /// As [`Verifier::start`].
+    pub fn check(&self) -> Result<(), SetupError> {
+        let fetched = if self.http_keys()?.is_some() { Fetched::Awaited } else { Fetched::Never };
+        ConfiguredKeys::new(self, fetched).map(|_usable| ())
+    }
+
+    fn http_keys(&self) -> Result<Option<HttpKeys>, SetupError> {
+        let url = self.jwks_url.as_ref();
+        url.map(|url| HttpKeys::new(url.reveal())).transpose().map_err(SetupError::Jwks)
+    }
 }
 
 /// Keys that were configured and can serve.
@@ -126,9 +141,7 @@ impl Verifier {
         clock: Arc<dyn Clock>,
         lifecycle: &Lifecycle,
     ) -> Result<Arc<Self>, SetupError> {
-        let url = settings.jwks_url.as_ref();
-        let source = url.map(|url| HttpKeys::new(url.reveal())).transpose().map_err(SetupError::Jwks)?;
-        let source = source.map(|keys| Arc::new(keys) as Arc<dyn KeySource>);
+        let source = settings.http_keys()?.map(|keys| Arc::new(keys) as Arc<dyn KeySource>);
         Self::with_source(settings, source, clock, lifecycle)
     }
 

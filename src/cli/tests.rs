@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use clap::{CommandFactory, error::ErrorKind};
 
 use super::*;
 use crate::{
+    auth::forge::{Forge, pem},
     clock::{ManualClock, UnixMillis},
     config::{DataDir, FixedSource, settings},
 };
@@ -235,7 +237,7 @@ fn check_fails_where_the_service_would() {
         (
             &["check", "--tls-cert-file", "c", "--tls-key-file", "k"],
             NOW,
-            "NUMGEN_TLS_CERT_FILE: cannot read c",
+            "FAIL  certificate     NUMGEN_TLS_CERT_FILE, NUMGEN_TLS_KEY_FILE: c holds no certificate in PEM form: ",
         ),
         (
             &["check", "--data-dir", absent],
@@ -255,6 +257,65 @@ fn check_fails_where_the_service_would() {
     }
     let (done, _) = run(&["check", "--database-url", "postgres://h"], &FixedSource::new(), NOW);
     assert_eq!(done.unwrap_err().exit_code(), 2);
+}
+
+#[test]
+fn check_takes_no_key_that_the_service_would_not() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("key.pem");
+    let check = |content: &str| {
+        std::fs::write(&path, content).unwrap();
+        run(&["check", "--jwt-public-key-file", path.to_str().unwrap()], &FixedSource::new(), NOW)
+    };
+    for (content, said) in [
+        ("root:x:0:0".to_owned(), "expected one PEM block with a public key, found 0"),
+        (pem("PRIVATE KEY", b"canary"), "found BEGIN PRIVATE KEY"),
+        (pem("CERTIFICATE", b"canary"), "found BEGIN CERTIFICATE"),
+        (Forge::small_rsa_public_pem(), "the RSA key has 1024 bits"),
+        (Forge::p384_public_pem(), "not a usable RSA, P-256 or Ed25519 public key"),
+    ] {
+        let (done, out) = check(&content);
+        assert_eq!(done.expect_err(&out).exit_code(), 1);
+        let line = out.lines().find(|line| line.starts_with("FAIL  keys ")).expect(&out);
+        assert!(line.contains("NUMGEN_JWT_PUBLIC_KEY_FILE: ") && line.contains(said), "{said} in {line}");
+        assert!(!out.contains("canary"), "{out}");
+    }
+    let (done, out) = check(&Forge::es256().public_pem());
+    done.expect(&out);
+    assert!(out.contains("ok    keys            NUMGEN_JWT_PUBLIC_KEY_FILE\n"), "{out}");
+}
+
+#[test]
+fn check_takes_no_certificate_that_the_service_would_not() {
+    let scratch = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &[u8]| {
+        let path = scratch.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let fixture = |name: &str| format!("{}/tests/it/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
+    let (certificate, key) = (fixture("localhost.pem"), fixture("localhost.key"));
+    let other = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+    let other = write("other.key", pem("PRIVATE KEY", other.to_pkcs8v1().unwrap().as_ref()).as_bytes());
+    let no_pem = write("no.pem", b"no PEM");
+    let check = |certificate: &str, key: &str| {
+        let arguments = ["check", "--tls-cert-file", certificate, "--tls-key-file", key];
+        run(&arguments, &FixedSource::new(), NOW)
+    };
+    for (files, said) in [
+        ((&certificate, &other), "the certificate and its key cannot be used together"),
+        ((&key, &certificate), "localhost.key holds no certificate in PEM form"),
+        ((&certificate, &no_pem), "no.pem holds no private key in PEM form"),
+        ((&no_pem, &key), "no.pem holds no certificate in PEM form"),
+    ] {
+        let (done, out) = check(files.0, files.1);
+        assert_eq!(done.expect_err(&out).exit_code(), 1);
+        let line = out.lines().find(|line| line.starts_with("FAIL  certificate ")).expect(&out);
+        assert!(line.contains(said), "{said} in {line}");
+    }
+    let (done, out) = check(&certificate, &key);
+    done.expect(&out);
+    assert!(out.contains("ok    certificate "), "{out}");
 }
 
 #[test]

@@ -9,7 +9,7 @@
 //! `max_requests`; after the drain has begun no connection is
 //! accepted, and each open one ends with the request that it is serving.
 //!
-//! Reading order: [`Server::serve`], then `connection` (one connection), `watch` (their timeouts), `threads`, `tls`.
+//! Reading order: [`Place`], [`Server::serve`], then `connection` (one connection), `watch` (their timeouts), `threads`, `tls`.
 
 mod connection;
 mod descriptors;
@@ -55,7 +55,40 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Connections that the operating system holds for us while we accept others; it may allow fewer (`net.core.somaxconn`).
 const BACKLOG: u32 = 4_096;
 
-/// A bound listener.
+/// An address that nobody else listens on, bound and not yet listened on: whoever connects is refused.
+///
+/// Apart from [`Server`], so that a start learns that an address is in use before it takes anything that others would miss.
+#[derive(Debug)]
+pub struct Place {
+    socket: TcpSocket,
+}
+
+impl Place {
+    /// Binds `address`; port 0 picks a free one.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says: the address is in use, or not ours.
+    pub fn take(address: SocketAddr) -> std::io::Result<Self> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // A port that was in use a moment ago may be taken over.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Self { socket })
+    }
+
+    /// Listens: from now on connections wait to be accepted.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says: somebody else bound the address at the same time, and was faster.
+    pub fn listen(self, tls: Option<Tls>, limits: Limits) -> std::io::Result<Server> {
+        let slots = Arc::new(Semaphore::new(limits.max_connections));
+        Ok(Server { listener: self.socket.listen(BACKLOG)?, tls, limits, slots })
+    }
+}
+
+/// A listener.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
@@ -84,20 +117,6 @@ impl OpenConnections {
 }
 
 impl Server {
-    /// Binds `address`; port 0 picks a free one.
-    ///
-    /// # Errors
-    ///
-    /// What the operating system says: the address is in use, or not ours.
-    pub async fn bind(address: SocketAddr, tls: Option<Tls>, limits: Limits) -> std::io::Result<Self> {
-        let slots = Arc::new(Semaphore::new(limits.max_connections));
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // A port that was in use a moment ago may be taken over.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        Ok(Self { listener: socket.listen(BACKLOG)?, tls, limits, slots })
-    }
-
     /// Where it listens.
     ///
     /// # Errors
@@ -166,4 +185,28 @@ fn detach(stream: TcpStream) -> Option<std::net::TcpStream> {
     // Answers are one small write each: waiting to fill a packet would only add delay.
     stream.set_nodelay(true).ok()?;
     stream.into_std().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        max_connections: 1,
+        max_requests: 1,
+        header_timeout: Duration::from_secs(1),
+        idle_timeout: Duration::from_secs(1),
+    };
+
+    #[tokio::test]
+    async fn a_place_is_closed_until_somebody_listens_there() {
+        let place = Place::take(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = place.socket.local_addr().unwrap();
+        let refused = TcpStream::connect(address).await.unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        let server = place.listen(None, LIMITS).unwrap();
+        TcpStream::connect(server.local_address().unwrap()).await.unwrap();
+        let taken = Place::take(address).unwrap_err();
+        assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
+    }
 }

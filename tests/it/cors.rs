@@ -36,7 +36,8 @@ fn only_a_preflight_is_answered_in_the_place_of_the_api() {
 fn a_preflight_names_what_may_be_sent() {
     let server = server();
     let asked = [("Origin", APP), ("Access-Control-Request-Method", "PUT")];
-    let preflight = server.stranger().send("OPTIONS", "/prefix-configs/X", &asked, None).expect(200);
+    let preflight = server.stranger().send("OPTIONS", "/prefix-configs/X", &asked, None).expect(204);
+    assert_eq!(preflight.header("allow"), Some("DELETE, GET, HEAD, OPTIONS, POST, PUT"));
     assert_eq!(preflight.header("access-control-allow-origin"), Some(APP));
     let headers = words(&preflight, "access-control-allow-headers");
     for name in

@@ -1,10 +1,10 @@
 //! The process as an operator meets it: starting, stopping, exit codes, the other commands.
 
-use std::{fs, time::Duration};
+use std::{fs, net::TcpListener, time::Duration};
 
 use serde_json::json;
 
-use crate::harness::{Caller, Connection, SECRET, Site, Stopwatch, TestServer};
+use crate::harness::{Caller, Connection, Redis, SECRET, Site, Stopwatch, TestServer};
 
 #[test]
 fn a_second_process_on_the_same_directory_is_refused() {
@@ -18,6 +18,26 @@ fn a_second_process_on_the_same_directory_is_refused() {
     let mut caller = first.caller();
     caller.register("ONE", &json!({ "format": "O-{SEQ:2}" }));
     assert_eq!(caller.number("ONE"), "O-01");
+}
+
+/// A process that ends without giving its worker ID back keeps it from others for 30 s.
+#[test]
+fn a_start_on_a_port_in_use_takes_no_worker_id() {
+    let redis = Redis::start();
+    let site = |id| Site::new().with("NUMGEN_REDIS_URL", &redis.url()).with("NUMGEN_WORKER_ID", id);
+    let _settled = site("3").start();
+    let other = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = other.local_addr().expect("an address").to_string();
+    for setting in ["NUMGEN_LISTEN", "NUMGEN_ADMIN_LISTEN"] {
+        let ports = site("7").with("NUMGEN_LISTEN", "127.0.0.1:0").with("NUMGEN_ADMIN_LISTEN", "127.0.0.1:0");
+        let refused = ports.with(setting, &port).run(&["serve"]);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(said.contains(setting) && said.contains(&port), "{said}");
+    }
+    let watch = Stopwatch::start();
+    let _another_directory = site("7").start();
+    watch.assert_within(Duration::from_secs(15), "nobody else has the ID");
 }
 
 #[test]

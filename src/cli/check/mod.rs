@@ -1,6 +1,7 @@
 //! `numgen check`: may the service issue, if it is started now with this configuration?
 //!
 //! It reads and changes nothing: no directory, no secret, no database and no key is made, and a service that is running goes on.
+//! Keys and certificate are loaded by what the service loads them with, so that both find the same mistakes.
 
 mod data_dir;
 mod database;
@@ -12,8 +13,11 @@ use std::sync::Arc;
 
 use super::{CliError, Terminal};
 use crate::{
+    auth,
     clock::{Clock, UnixMillis},
-    config::{Config, Flags, Profile, Source, Values, existing_signing_secret},
+    config::{Config, Flags, Profile, Source, TlsFiles, Values, existing_signing_secret},
+    server::Tls,
+    telemetry::fields::chain,
 };
 
 use report::Report;
@@ -40,7 +44,7 @@ pub(super) async fn run(
         report.note("configuration", warning.to_string());
     }
     keys(&config, &mut report);
-    certificate(&config, source, &mut report);
+    certificate(&config, &mut report);
     data_dir::look(&config.storage.data_dir, &mut report);
     let facts = database::look(&config, &mut report);
     let pinned = match (&config.storage.database_url, &config.storage.redis_url) {
@@ -67,8 +71,10 @@ pub(super) async fn run(
 fn keys(config: &Config, report: &mut Report) {
     let configured = config.jwt.configured_keys();
     if !configured.is_empty() {
-        report.ok("keys", configured.join(", "));
-        return;
+        return match auth::Settings::read(&config.jwt).and_then(|settings| settings.check()) {
+            Ok(()) => report.ok("keys", configured.join(", ")),
+            Err(error) => report.fail("keys", chain(&error)),
+        };
     }
     match existing_signing_secret(&config.storage.data_dir) {
         Ok(_secret) => report.ok("keys", "the secret in the data directory"),
@@ -82,19 +88,12 @@ fn keys(config: &Config, report: &mut Report) {
     }
 }
 
-/// Whether the files of keys and certificates can be read; what is in them, the service checks.
-fn certificate(config: &Config, source: &impl Source, report: &mut Report) {
-    let files = [
-        ("NUMGEN_JWT_PUBLIC_KEY_FILE", &config.jwt.public_key_file),
-        ("NUMGEN_TLS_CERT_FILE", &config.listen.tls_cert_file),
-        ("NUMGEN_TLS_KEY_FILE", &config.listen.tls_key_file),
-    ];
-    for (variable, path) in files.into_iter().filter_map(|(variable, path)| Some((variable, path.as_ref()?)))
-    {
-        match source.read_file(path) {
-            Ok(_content) => report.ok("file", format!("{variable} {}", path.display())),
-            Err(error) => report.fail("file", format!("{variable}: cannot read {}: {error}", path.display())),
-        }
+fn certificate(config: &Config, report: &mut Report) {
+    let Some(TlsFiles { cert, key }) = config.listen.tls() else { return };
+    match Tls::from_files(cert.into(), key.into()) {
+        Ok(_usable) => report.ok("certificate", format!("{}, its key {}", cert.display(), key.display())),
+        Err(error) => report
+            .fail("certificate", format!("NUMGEN_TLS_CERT_FILE, NUMGEN_TLS_KEY_FILE: {}", chain(&error))),
     }
 }
 
