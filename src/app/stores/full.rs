@@ -50,6 +50,7 @@ impl Stores {
         let keeper = Housekeeper::new(redis.clone(), grants, place, memory, Arc::clone(&home));
         background.spawn(keeper.keep(background.clone()));
         let rules = Arc::new(MirroredRules::new(postgres.clone(), redis.clone()));
+        background.spawn(Arc::clone(&rules).keep(background.clone()));
         let datacenter = config.worker.datacenter_id;
         let marks = Marks::new(PostgresStore::clone(&postgres), datacenter, epoch, home.subscribe());
         let leases: Arc<dyn WorkerStore> = Arc::new(redis.workers(datacenter));

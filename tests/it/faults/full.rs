@@ -76,7 +76,9 @@ fn redis_emptied_while_every_node_is_down_and_nothing_repeats() {
         story.assert_unique();
     }
     assert_accounted(&stories[0], &fleet.sequences(0, "HOT"));
-    assert!(redis.cli(&["HKEYS", "prefix_configs"]).contains("HOT"), "the mirror is there again");
+    Stopwatch::wait_until(NORMAL_WITHIN, "the mirror is there again", || {
+        redis.cli(&["HKEYS", "prefix_configs"]).contains("HOT")
+    });
 }
 
 #[test]
