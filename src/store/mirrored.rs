@@ -6,7 +6,8 @@
 //! - the mirror follows, by one task of its own ([`MirroredRules::keep`]): what changed is owed to it until it has it, and everything is
 //!   where it has forgotten. What it has is never replaced by an earlier revision, so the order in which it is told does not matter;
 //! - what an operator writes into the mirror is adopted by writing it to the register, and only then taken off the mirror's list. The
-//!   list that [`SharedRules::follow`] answers is the one that the task saw last: adopting looks at the mirror itself.
+//!   list that [`SharedRules::follow`] answers is the one that the task saw last: adopting looks at the mirror itself;
+//! - a mirror that is not known to be this data centre's own is neither written nor listened to: its rules may be in force elsewhere.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -16,11 +17,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::{
-    DirectWrite, Lineage, More, Note, RuleMark, RuleNews, RuleRecord, RuleStore, SharedRules, StoreError,
-    StoreFuture, Swap,
+    DirectWrite, Home, Lineage, More, Note, RuleMark, RuleNews, RuleRecord, RuleStore, SharedRules,
+    StoreError, StoreFuture, Swap,
 };
 use crate::{lifecycle::Lifecycle, prefix_key::PrefixKey};
 
@@ -49,6 +50,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub struct MirroredRules {
     durable: Arc<dyn SharedRules>,
     mirror: Arc<dyn SharedRules>,
+    /// Whose the mirror is.
+    home: watch::Receiver<Home>,
     /// Never held while anything is waited for.
     desk: Mutex<Desk>,
     /// There is something to do at the mirror.
@@ -103,15 +106,20 @@ impl Owed {
 type Pair = (Option<RuleRecord>, RuleRecord);
 
 impl MirroredRules {
-    /// The register `durable`, mirrored to `mirror` as long as [`Self::keep`] runs.
-    pub fn new(durable: Arc<dyn SharedRules>, mirror: Arc<dyn SharedRules>) -> Self {
+    /// The register `durable`, mirrored to `mirror` as long as [`Self::keep`] runs and `home` says that it is this data centre's own.
+    pub fn new(
+        durable: Arc<dyn SharedRules>,
+        mirror: Arc<dyn SharedRules>,
+        home: watch::Receiver<Home>,
+    ) -> Self {
         let desk = Desk { owed: Owed::Everything, direct: Vec::new(), misnamed: Vec::new() };
-        Self { durable, mirror, desk: Mutex::new(desk), work: Notify::new(), said: Notify::new() }
+        Self { durable, mirror, home, desk: Mutex::new(desk), work: Notify::new(), said: Notify::new() }
     }
 
     /// Keeps the mirror up to date, and looks at what operators wrote there, until the drain.
     pub async fn keep(self: Arc<Self>, lifecycle: Lifecycle) {
         let mut mark = RuleMark::default();
+        let mut home = self.home.clone();
         loop {
             let reflected = tokio::select! {
                 () = lifecycle.draining() => return,
@@ -127,8 +135,14 @@ impl MirroredRules {
                 () = tokio::time::sleep(pause) => {}
                 () = self.work.notified() => {}
                 () = self.mirror.called() => {}
+                Ok(()) = home.changed() => {}
             }
         }
+    }
+
+    /// Whether the mirror may be written.
+    fn check(&self, operation: &'static str) -> Result<(), StoreError> {
+        self.home.borrow().check(operation)
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
@@ -137,6 +151,12 @@ impl MirroredRules {
 
     /// Does what there is to do at the mirror; answers when to look again.
     async fn reflect(&self, mark: &mut RuleMark) -> Result<Duration, StoreError> {
+        if let Err(foreign) = self.check("follow") {
+            // What was written there is meant for others.
+            let mut desk = self.desk();
+            (desk.direct, desk.misnamed) = (Vec::new(), Vec::new());
+            return Err(foreign);
+        }
         let pause = self.look(mark).await?;
         // Taken before the register is read: what changes after that is owed anew.
         let owed = mem::replace(&mut self.desk().owed, Owed::nothing());
@@ -194,6 +214,7 @@ impl MirroredRules {
         for _ in 0..ATTEMPTS {
             let mut again = Vec::new();
             for part in pairs.chunks(BATCH) {
+                self.check("restore")?;
                 let swaps = self.mirror.restore(part.to_vec()).await?;
                 for ((_, record), swap) in part.iter().zip(swaps) {
                     if let Swap::Changed(present) = swap {
@@ -275,6 +296,9 @@ impl RuleStore for MirroredRules {
 
     fn direct_write<'a>(&'a self, key: &'a PrefixKey) -> StoreFuture<'a, Option<DirectWrite>> {
         Box::pin(async move {
+            if self.check("direct_write").is_err() {
+                return Ok(None);
+            }
             match self.mirror.direct_write(key).await {
                 Ok(write) => Ok(write),
                 // Nobody can write into what is away.
@@ -291,6 +315,7 @@ impl RuleStore for MirroredRules {
         new: RuleRecord,
     ) -> StoreFuture<'_, Swap> {
         Box::pin(async move {
+            self.check("swap_over")?;
             if let Some(known) = expected.as_ref().filter(|known| known.rule == new.rule) {
                 // Adopted before, and still on the list: the mirror is all that is behind.
                 let present = self.mirror.rule(&new.key).await?;
