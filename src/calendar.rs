@@ -83,6 +83,22 @@ impl Reset {
         date.filter(|date| self.period_of(*date, fiscal_year_start).as_str() == text)
     }
 
+    /// A day of the period with this text on which numbers can be issued: the first from `since` on, or from the first of [`YEARS`];
+    /// `None` where there is none.
+    pub fn day_of(
+        self,
+        text: &str,
+        fiscal_year_start: FiscalYearStart,
+        since: Option<NaiveDate>,
+    ) -> Option<NaiveDate> {
+        let earliest = since.or(NaiveDate::from_ymd_opt(*YEARS.start(), 1, 1));
+        let first = self.first_day_of(text, fiscal_year_start)?;
+        // A period that ends in 2000 may have begun in 1999.
+        let day = earliest.map_or(first, |day| day.max(first));
+        let is_of_it = self.period_of(day, fiscal_year_start).as_str() == text;
+        (YEARS.contains(&day.year()) && is_of_it).then_some(day)
+    }
+
     /// The first day of the period in which `date` lies; `None` for `never`, which has no beginning.
     pub fn period_start(self, date: NaiveDate, fiscal_year_start: FiscalYearStart) -> Option<NaiveDate> {
         match self {

@@ -34,6 +34,12 @@ impl PrefixKey {
     /// The longest key, in characters.
     pub const MAX_LEN: usize = 64;
 
+    /// What a prefix key is, in words.
+    pub const SHAPE: &str = "1 to 64 of A-Z a-z 0-9 _ . -, other than . and .. and decode";
+
+    /// Names that paths need.
+    const RESERVED: [&str; 3] = [".", "..", "decode"];
+
     /// Checks `text`.
     ///
     /// # Errors
@@ -47,7 +53,7 @@ impl PrefixKey {
         if text.is_empty() || text.len() > Self::MAX_LEN {
             return Err(InvalidPrefixKey::Length(text.len()));
         }
-        if matches!(text, "." | ".." | "decode") {
+        if Self::RESERVED.contains(&text) {
             return Err(InvalidPrefixKey::Reserved(text.to_owned()));
         }
         Ok(Self(text.into()))
@@ -116,7 +122,9 @@ mod tests {
     fn names_what_is_wrong() {
         assert_eq!(PrefixKey::parse(""), Err(InvalidPrefixKey::Length(0)));
         assert_eq!(PrefixKey::parse(&"x".repeat(65)), Err(InvalidPrefixKey::Length(65)));
+        let (_, others) = PrefixKey::SHAPE.split_once("other than ").expect("some are not");
         for reserved in [".", "..", "decode"] {
+            assert!(others.split(' ').any(|word| word == reserved), "{others}");
             assert_eq!(PrefixKey::parse(reserved), Err(InvalidPrefixKey::Reserved(reserved.into())));
         }
         let error = PrefixKey::parse("A/B").expect_err("a slash");

@@ -34,8 +34,8 @@ pub(super) async fn preview(parts: &Parts, request: &Incoming<'_>) -> Result<Res
     let mut object = request.object()?;
     let at = object.parsed("at", moment);
     let wanted = object.bounded("count", 1..=MAX_COUNT).and_then(|count| u32::try_from(count).ok());
-    // A rule that has fewer left is none the worse for it, unless somebody asked for so many.
-    let (count, at_least) = wanted.map_or((USUAL_COUNT, 1), |count| (count, count));
+    // A rule that has fewer left, or none, can be saved all the same: that is an error only where somebody asked for so many.
+    let (count, at_least) = wanted.map_or((USUAL_COUNT, 0), |count| (count, count));
     let draft = RuleDraft::from_json(&mut object);
     require_seq(&draft)?;
     object.finish()?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chrono::{Datelike, NaiveDate};
+use chrono::NaiveDate;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     auth::Scope,
     body::{self, Body},
-    calendar::{self, Period, Reset},
+    calendar::{Period, Reset},
     counter::{Counter, SequenceValue, ValueRange},
     json::{Message, Object},
     prefix_key::PrefixKey,
@@ -208,12 +208,7 @@ fn day_of(
     if reset == Reset::Never && text.is_empty() {
         return Some(today);
     }
-    // A period that ends in 2000 may have begun in 1999.
-    let earliest = rule.told_since().or(NaiveDate::from_ymd_opt(*calendar::YEARS.start(), 1, 1));
-    let first =
-        reset.first_day_of(text, fiscal_year_start).map(|first| earliest.map_or(first, |day| day.max(first)));
-    let day =
-        first.filter(|day| calendar::YEARS.contains(&day.year()) && rule.period_of(*day).as_str() == text);
+    let day = reset.day_of(text, fiscal_year_start, rule.told_since());
     if day.is_none() {
         let example = rule.period_of(today);
         let message = Message::new(

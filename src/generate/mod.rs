@@ -422,7 +422,8 @@ impl Engine {
     }
 
     /// What `count` numbers would look like, without drawing any: the first ones of a counter that begins now, or snowflakes
-    /// of the present millisecond. Where the limits do not allow that many, as many as they allow, but `at_least` so many.
+    /// of the present millisecond. Where the limits do not allow that many, as many as they allow, but `at_least` so many; that may be
+    /// none.
     ///
     /// # Errors
     ///
@@ -441,8 +442,12 @@ impl Engine {
         };
         let within = |count: u32| ValueRange::after(SequenceValue(first), count.into(), order.bounds.max);
         let range = (at_least..=order.count).rev().find_map(within);
-        let values =
-            Ranges::from(range.ok_or_else(|| overflow(&Order { count: at_least, ..order.clone() }))?);
+        let range = match range {
+            Some(range) => range,
+            None if at_least == 0 => return Ok(Vec::new()),
+            None => return Err(overflow(&Order { count: at_least, ..order.clone() })),
+        };
+        let values = Ranges::from(range);
         let stamp = self.stamp(order)?;
         let context = stamp.context(order.rule.prefix_key.as_str());
         let render = |value| {

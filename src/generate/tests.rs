@@ -218,6 +218,28 @@ async fn the_counter_ends_at_u64_max_and_consumes_nothing_beyond() {
     }
 }
 
+#[test]
+fn a_preview_shows_what_the_limits_leave() {
+    let engine = node(&memory(), 1);
+    for (mode, max_seq, shown) in [
+        (Mode::Continuous, 100, 3),
+        (Mode::Continuous, 2, 2),
+        (Mode::Continuous, 0, 0),
+        (Mode::Snowflake, 100, 0),
+    ] {
+        let mut client = Client::new(mode, "{SEQ:6}", 0);
+        client.rule.max_seq = SequenceValue(max_seq);
+        let order = client.order(3, None);
+        assert_eq!(
+            engine.preview(&order, 0).map(|numbers| numbers.len()).ok(),
+            Some(shown),
+            "{mode:?} {max_seq}"
+        );
+        let refused = matches!(engine.preview(&order, 3), Err(IssueError::Overflow { count: 3, .. }));
+        assert_eq!(refused, shown < 3, "{mode:?} {max_seq}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_key_gives_the_same_numbers_on_any_node_in_every_mode() {
     for (mode, format) in [

@@ -208,15 +208,6 @@ impl CompiledRule {
         }
     }
 
-    /// Whether every request will be refused for the width of its value.
-    pub(super) fn fits_nothing(&self) -> bool {
-        match (self.rule.overflow, self.rule.mode.counts()) {
-            (Overflow::Grow, _) => false,
-            (Overflow::Reject, true) => self.rule.initial_seq >= self.max(),
-            (Overflow::Reject, false) => !self.template.holds_snowflake(),
-        }
-    }
-
     /// Whether the latest printed date must be on record: only counters start afresh, and only a printed date tells
     /// their periods apart.
     pub(super) fn notes_dates(&self) -> bool {

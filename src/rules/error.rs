@@ -162,7 +162,7 @@ pub enum Warning {
     },
     /// Not a single value fits the width or the limit, so that every request will be refused.
     NothingFits,
-    /// Snowflakes fit the width only for some time.
+    /// Snowflakes fit the width or the limit only for some time.
     FitsUntil(UnixMillis),
 }
 
@@ -176,10 +176,10 @@ impl Localized for Warning {
                 format!("another prefix can yield the same text, for example {example}")
             }
             (Language::English, Self::NothingFits) => {
-                "no value fits the length under overflow: reject, so every request will be refused".into()
+                "no value fits max_seq, or the length under overflow: reject, so every request will be refused".into()
             }
             (Language::English, Self::FitsUntil(end)) => format!(
-                "snowflake IDs outgrow the length at {}: from then on, every request will be refused under overflow: reject",
+                "snowflake IDs outgrow max_seq, or the length under overflow: reject, at {}: from then on, every request will be refused",
                 end.to_rfc3339()
             ),
             (Language::Chinese, Self::SharedText { other: Some(other), example }) => {
@@ -189,10 +189,10 @@ impl Localized for Warning {
                 format!("另一个前缀可能产生相同的文本，例如 {example}")
             }
             (Language::Chinese, Self::NothingFits) => {
-                "在 overflow: reject 下没有任何值符合长度，所有请求都会被拒绝".into()
+                "没有任何值符合 max_seq 或 overflow: reject 下的长度，所有请求都会被拒绝".into()
             }
             (Language::Chinese, Self::FitsUntil(end)) => format!(
-                "雪花 ID 将于 {} 超出长度，此后在 overflow: reject 下所有请求都会被拒绝",
+                "雪花 ID 将于 {} 超出 max_seq 或 overflow: reject 下的长度，此后所有请求都会被拒绝",
                 end.to_rfc3339()
             ),
         }

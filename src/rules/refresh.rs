@@ -246,12 +246,7 @@ impl Follower {
             stream::iter(adopting).buffer_unordered(ADOPTED_AT_A_TIME).try_collect().await?;
         let progress = adopted.into_iter().fold(Progress::None, Progress::or);
         for name in &news.misnamed {
-            self.registry.refuse(
-                name,
-                Some(""),
-                0,
-                "not a prefix key: 1 to 64 of A-Z a-z 0-9 _ . -, other than . and ..",
-            );
+            self.registry.refuse(name, Some(""), 0, &format!("not a prefix key: {}", PrefixKey::SHAPE));
         }
         let direct = news.direct.iter().map(|write| write.key.as_str());
         let names: HashSet<_> = direct.chain(news.misnamed.iter().map(String::as_str)).collect();

@@ -21,7 +21,7 @@ use crate::{
     counter::SequenceValue,
     json::{Invalid, Message},
     prefix_key::PrefixKey,
-    rule::{Mode, Overflow, Rule, RuleDraft},
+    rule::{Mode, Rule, RuleDraft},
     snowflake::IdParts,
     store::{Author, DirectWrite, RuleRecord, StoreError, Swap},
     template::Template,
@@ -392,13 +392,13 @@ impl Registry {
         warnings
     }
 
-    /// Whether values do not fit their width, or will not for long: counters begin where they begin, snowflakes grow with time.
+    /// Whether values do not fit their width or limit, or will not for long: counters begin where they begin, snowflakes grow with time.
     fn narrowness(&self, rule: &CompiledRule) -> Option<Warning> {
-        if rule.rule().mode.counts() || rule.rule().overflow == Overflow::Grow {
-            return rule.fits_nothing().then_some(Warning::NothingFits);
+        let highest = rule.max();
+        if rule.rule().mode.counts() {
+            return (rule.rule().initial_seq >= highest).then_some(Warning::NothingFits);
         }
         let Settings { layout, epoch, origin, .. } = self.settings;
-        let highest = rule.max();
         let after_epoch = |moment: UnixMillis| u64::try_from(moment.0.saturating_sub(epoch.0)).unwrap_or(0);
         let timestamp = after_epoch(self.clock.now()).min(layout.max_timestamp());
         let lowest = IdParts { timestamp, datacenter: origin.datacenter, worker: 0, sequence: 0 };
@@ -406,7 +406,7 @@ impl Registry {
             return Some(Warning::NothingFits);
         }
         // Above 63 bits there is no ID that would not fit.
-        let last = layout.parts(highest.0).filter(|_| !rule.template().holds_snowflake())?;
+        let last = layout.parts(highest.0).filter(|_| highest.0 < u64::MAX >> 1)?;
         Some(Warning::FitsUntil(epoch.plus(Duration::from_millis(last.timestamp))))
     }
 }

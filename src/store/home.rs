@@ -1,6 +1,7 @@
 //! Whether the Redis of this node is the one that its data centre ID belongs to (profile *full*).
 //!
-//! Invariant: while it is not known to be, or is known to be another one, nothing is granted to it, and no worker window is confirmed.
+//! Invariant: while it is not known to be, or is known to be another one, nothing is granted to it, no worker window is confirmed, and
+//! no rule is written to it or adopted from it.
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 

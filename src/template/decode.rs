@@ -27,6 +27,8 @@ pub struct Decoded {
     pub check: Check,
     /// When it was issued, as far as it says.
     pub date: DecodedDate,
+    /// Where the first of its years stands, of whatever kind: the character, counted from 1.
+    pub year_position: Option<usize>,
     /// `{datacenter}`.
     pub datacenter: Option<u32>,
     /// `{worker}`.
@@ -191,6 +193,7 @@ struct Mismatch {
 struct Reading {
     check: Check,
     date: DateParts,
+    year_position: Option<usize>,
     datacenter: Option<u32>,
     worker: Option<u32>,
 }
@@ -259,7 +262,12 @@ impl Reading {
     fn add(&mut self, variable: Variable, number: u32, own: &str, left: &str) -> bool {
         match variable.source() {
             Source::Rule | Source::Seed => return true,
-            Source::Moment => return self.date.add(variable, number),
+            Source::Moment => {
+                if matches!(variable, Variable::Year(_) | Variable::IsoYear | Variable::FiscalYear(_)) {
+                    self.year_position.get_or_insert_with(|| position(left, left.len()));
+                }
+                return self.date.add(variable, number);
+            }
             Source::Origin | Source::Text => {}
         }
         if let Variable::Check(algorithm) = variable {
@@ -272,8 +280,8 @@ impl Reading {
     }
 
     fn finish(self, sequence: SequenceValue) -> Decoded {
-        let Self { check, date, datacenter, worker } = self;
-        Decoded { sequence, check, date: date.finish(), datacenter, worker }
+        let Self { check, date, year_position, datacenter, worker } = self;
+        Decoded { sequence, check, date: date.finish(), year_position, datacenter, worker }
     }
 }
 
@@ -339,6 +347,7 @@ mod tests {
         let number = decoded(format, "ORDERS-26326-00FF-31070ZZ").expect("fits");
         assert_eq!(number.sequence, SequenceValue(255));
         assert_eq!((number.datacenter, number.worker), (Some(31), Some(70)));
+        assert_eq!(number.year_position, Some(8));
         let date = DecodedDate { year: Some(2026), day_of_year: Some(326), ..DecodedDate::default() };
         assert_eq!(number.date, date);
         let period =

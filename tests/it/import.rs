@@ -82,6 +82,23 @@ fn counters_go_on_above_the_highest_of_each_period() {
 }
 
 #[test]
+fn nothing_is_changed_when_a_period_cannot_be() {
+    let server = TestServer::start();
+    server.caller().register("OLD", &json!({ "format": "OLD-{year}-{SEQ:4}", "reset": "yearly" }));
+    for year in [1998, 2100] {
+        let file = write(&server, &format!("OLD-2026-0600\nOLD-{year}-0300\n"));
+        for arguments in [&["OLD", file.as_str()][..], &["OLD", &file, "--dry-run"]] {
+            let (code, out, note) = run(&server, arguments);
+            assert_eq!((code, out.as_str()), (Some(1), ""), "{note}");
+            let said =
+                format!("numbers.txt, line 2, column 5: its period {year} does not lie in 2000 to 2099");
+            assert!(note.contains(&said), "{note}");
+        }
+    }
+    assert_eq!(server.caller().get("/sequences/OLD").expect(200).json()["counters"], json!([]));
+}
+
+#[test]
 fn nothing_is_changed_when_anything_does_not_fit() {
     let server = TestServer::start();
     server.caller().register("A", &json!({ "format": "A{year}-{SEQ:4}", "reset": "yearly" }));

@@ -49,7 +49,7 @@ impl Stores {
         let memory = ground.data_dir.path().join("redis-name");
         let keeper = Housekeeper::new(redis.clone(), grants, place, memory, Arc::clone(&home));
         background.spawn(keeper.keep(background.clone()));
-        let rules = Arc::new(MirroredRules::new(postgres.clone(), redis.clone()));
+        let rules = Arc::new(MirroredRules::new(postgres.clone(), redis.clone(), home.subscribe()));
         background.spawn(Arc::clone(&rules).keep(background.clone()));
         let datacenter = config.worker.datacenter_id;
         let marks = Marks::new(PostgresStore::clone(&postgres), datacenter, epoch, home.subscribe());

@@ -12,7 +12,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use super::lines::Line;
 use crate::{
-    calendar::Period,
+    calendar::{Period, Reset, YEARS},
     counter::SequenceValue,
     language::{Language, Localized},
     rule::{Overflow, RuleDraft},
@@ -57,9 +57,20 @@ impl Reader {
         if decoded.sequence > max {
             return Err(whole(&format!("its value {} is above {max}, the rule's limit", decoded.sequence)));
         }
-        let reset = self.rule.reset.unwrap_or(crate::calendar::Reset::Never);
-        let period = decoded.period(reset, self.rule.fiscal_year_start.unwrap_or_default());
-        Ok((period.ok_or_else(|| whole("its period cannot be read off it"))?, decoded.sequence))
+        let reset = self.rule.reset.unwrap_or_default();
+        let fiscal_year_start = self.rule.fiscal_year_start.unwrap_or_default();
+        let period = decoded
+            .period(reset, fiscal_year_start)
+            .ok_or_else(|| whole("its period cannot be read off it"))?;
+        // The service would refuse to move such a counter, when others have been moved already.
+        let is_movable =
+            reset == Reset::Never || reset.day_of(period.as_str(), fiscal_year_start, None).is_some();
+        if !is_movable {
+            let (first, last) = (YEARS.start(), YEARS.end());
+            let reason = format!("its period {period} does not lie in {first} to {last}");
+            return Err(Misfit { column: decoded.year_position, reason });
+        }
+        Ok((period, decoded.sequence))
     }
 }
 
@@ -154,7 +165,7 @@ impl Numbers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{calendar::Reset, json::Object};
+    use crate::json::Object;
 
     fn reader(rule: &str) -> Reader {
         let mut object = Object::parse(rule.as_bytes()).expect("an object");
@@ -203,6 +214,44 @@ mod tests {
         assert!(problems[3].starts_with("line 5, column 5: "), "{}", problems[3]);
         assert_eq!(problems[4], "line 6: the same number as on line 1");
         assert!(problems[5].starts_with("line 7: its "), "{}", problems[5]);
+    }
+
+    #[test]
+    fn a_period_that_no_counter_can_have_does_not_fit() {
+        let first = "its period 1998 does not lie in 2000 to 2099";
+        for (rule, fits, misfit, said) in [
+            (
+                r#"{"format":"OLD-{year}-{SEQ:4}","reset":"yearly"}"#,
+                ["OLD-2000-0500", "OLD-2099-0500"],
+                "OLD-1998-0300",
+                format!("line 3, column 5: {first}"),
+            ),
+            (
+                r#"{"format":"{SEQ:4}号{year}{month}","reset":"monthly"}"#,
+                ["0500号200001", "0500号209912"],
+                "0300号210001",
+                "line 3, column 6: its period 2100-01 does not lie in 2000 to 2099".to_owned(),
+            ),
+            // The week of New Year 2000 and the fiscal year before it begin in 1999.
+            (
+                r#"{"format":"{isoyear}{week}-{SEQ:4}","reset":"weekly"}"#,
+                ["199952-0500", "209953-0500"],
+                "199951-0300",
+                "line 3, column 1: its period 1999-W51 does not lie in 2000 to 2099".to_owned(),
+            ),
+            (
+                r#"{"format":"{fy}-{SEQ:4}","reset":"fiscal","fiscal_year_start":"04-01"}"#,
+                ["1999-0500", "2099-0500"],
+                "1998-0300",
+                "line 3, column 1: its period FY1998 does not lie in 2000 to 2099".to_owned(),
+            ),
+        ] {
+            let [one, other] = fits;
+            let (numbers, problems) = read(rule, &[one, other, misfit]);
+            assert_eq!((numbers.count(), problems), (2, vec![said]), "{rule}");
+        }
+        let (numbers, _) = read(r#"{"format":"OLD-{year}-{SEQ:4}"}"#, &["OLD-1998-0300"]);
+        assert_eq!(numbers.count(), 1, "the counter of all years");
     }
 
     #[test]

@@ -267,6 +267,8 @@ async fn a_rule_that_can_never_issue_is_warned_about() {
     for json in [
         r#"{"format":"A-{SEQ:4}","overflow":"reject","initial_seq":9999}"#,
         r#"{"format":"B-{SEQ:4}","overflow":"reject","mode":"snowflake"}"#,
+        r#"{"format":"B-{SEQ:6}","max_seq":100,"mode":"snowflake"}"#,
+        r#"{"format":"B-{SEQ:19}","max_seq":100,"overflow":"reject"}"#,
     ] {
         assert_eq!(desk.put("A", json).await.expect(json).warnings, [Warning::NothingFits]);
     }
@@ -284,6 +286,10 @@ async fn a_snowflake_that_fits_for_now_is_not_said_to_be_refused() {
         let json = format!(r#"{{"format":"{format}","overflow":"reject","mode":"snowflake"}}"#);
         assert_eq!(desk.put("A", &json).await.expect("saved").warnings, warnings, "{format}");
     }
+    // A limit of the rule is one just as well.
+    let until = Warning::FitsUntil(EPOCH.plus(Duration::from_millis(238_418_579_101)));
+    let json = r#"{"format":"A-{SEQ:19}","max_seq":999999999999999999}"#;
+    assert_eq!(desk.put("A", json).await.expect("saved").warnings, [until]);
     // The same in a time when that is over.
     let later =
         ManualClock::at("2031-08-01T00:00:00Z".parse::<DateTime<chrono::Utc>>().expect("a moment").into());

@@ -3,7 +3,15 @@
 use super::*;
 use crate::{
     clock::{ManualClock, UnixMillis},
+<<<<<<< HEAD
     store::memory::{Away, MemoryStore},
+=======
+    store::{
+        Foreign,
+        memory::{Away, MemoryStore},
+        postgres::grants::Redis,
+    },
+>>>>>>> fixE
 };
 
 /// A mirror that answers nobody while its door is closed, and writes nothing while it is read-only.
@@ -77,6 +85,10 @@ struct Desks {
     durable: Arc<MemoryStore>,
     mirror: Arc<Mirror>,
     rules: Arc<MirroredRules>,
+<<<<<<< HEAD
+=======
+    home: watch::Sender<Home>,
+>>>>>>> fixE
     lifecycle: Lifecycle,
 }
 
@@ -102,8 +114,14 @@ impl Desks {
         let durable = Arc::new(store());
         let (door, calls) = (tokio::sync::watch::Sender::new(door), 0.into());
         let mirror = Arc::new(Mirror { store: store(), door, calls });
+<<<<<<< HEAD
         let rules = Arc::new(MirroredRules::new(durable.clone(), mirror.clone()));
         Self { durable, mirror, rules, lifecycle: Lifecycle::new() }
+=======
+        let home = watch::Sender::new(Home::Own);
+        let rules = Arc::new(MirroredRules::new(durable.clone(), mirror.clone(), home.subscribe()));
+        Self { durable, mirror, rules, home, lifecycle: Lifecycle::new() }
+>>>>>>> fixE
     }
 
     /// Writes a record past this node, as another one does.
@@ -225,3 +243,36 @@ async fn what_an_operator_writes_is_heard_and_leaves_the_list() {
     let adopted = desks.durable.rule(&key(1)).await.expect("there").map(|record| record.revision);
     assert_eq!((adopted, desks.mirrored(1).await), (Some(1), Some(1)));
 }
+<<<<<<< HEAD
+=======
+
+#[tokio::test(start_paused = true)]
+async fn a_mirror_of_others_is_neither_written_nor_listened_to() {
+    let redis = |id: &str| Redis { id: id.to_owned(), place: format!("{id}:6379") };
+    let foreign = Foreign { datacenter: 0, owner: redis("ours"), own: redis("theirs") };
+    for home in [Home::Unknown, Home::Foreign(Arc::new(foreign))] {
+        let desks = Desks::kept(Door::Open);
+        a_while().await;
+        desks.mirror.store.write_directly(&key(9), Some(r#"{"format":"{SEQ:4}"}"#));
+        a_while().await;
+        let (mark, direct) = desks.follow(RuleMark::default()).await;
+        let [write] = direct.as_slice() else { panic!("{direct:?}") };
+        desks.home.send_replace(home);
+        desks.put(1, 1).await;
+        assert_eq!(desks.rules.swap_rule(None, record(2, 1)).await.expect("durable"), Swap::Done);
+        let adopted = desks.rules.swap_over(write.clone(), None, record(9, 1)).await;
+        assert!(matches!(adopted, Err(StoreError::Unavailable { .. })), "{adopted:?}");
+        assert_eq!(desks.rules.direct_write(&key(9)).await.expect("there"), None);
+        a_while().await;
+        assert_eq!(desks.follow(mark).await.1, [], "meant for others");
+        desks.mirror.store.forget_rules();
+        a_while().await;
+        assert_eq!((desks.mirrored(1).await, desks.mirrored(2).await), (None, None));
+        assert_eq!(desks.durable.rule(&key(9)).await.expect("there"), None);
+        desks.home.send_replace(Home::Own);
+        // Without a pause for the poll: it is heard.
+        tokio::time::sleep(POLL_EVERY / 2).await;
+        assert_eq!((desks.mirrored(1).await, desks.mirrored(2).await), (Some(1), Some(1)));
+    }
+}
+>>>>>>> fixE

@@ -251,9 +251,16 @@ fn a_redis_under_the_id_of_another_is_refused_and_both_are_named() {
         names.iter().all(|name| said.contains(name))
     });
     assert_eq!(foreign.readiness(0).0, 503, "no window");
+    // Its rules may be in force elsewhere: nothing is added to them, not even what is registered here.
+    foreign.register("NEW", &flaking());
+    let rules = || second.cli(&["HKEYS", "prefix_configs"]);
+    assert_eq!(rules().trim(), "", "no rule is written to a Redis of others");
     // Thirty seconds after the last node behind it the ID is free.
     own.stop(0);
     Stopwatch::wait_until(Duration::from_secs(50), "the ID passes on", || foreign.readiness(0).0 == 200);
+    Stopwatch::wait_until(NORMAL_WITHIN, "it has the rules now", || {
+        ["HOT", "NEW"].iter().all(|key| rules().contains(key))
+    });
     for _ in 0..20 {
         foreign.draw(0, "HOT", 1, &mut story);
     }

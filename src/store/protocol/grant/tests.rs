@@ -459,6 +459,19 @@ fn a_line_is_not_moved_over_what_another_data_centre_may_issue() {
     assert_eq!(fetch(&mut line, 2, 9, need(9, Some(1), 20_000, u64::MAX)), grants(&[(2, 20_001, 30_000)]));
 }
 
+/// What docs/operations.md says of `advance`.
+#[test]
+fn a_line_is_moved_below_what_another_data_centre_was_granted() {
+    let mut line = Line::default();
+    assert_eq!(fetch(&mut line, 1, 7, need(7, None, 0, u64::MAX)), grants(&[(1, 1, 10_000)]));
+    assert_eq!(fetch(&mut line, 2, 9, need(9, None, 0, u64::MAX)), grants(&[(2, 10_001, 20_000)]));
+    assert_eq!(line.raise(1, SequenceValue(10_000)), Raised::Done, "inside its own grant");
+    assert_eq!(line.raise(1, SequenceValue(10_001)), Raised::Held { datacenter: 2 });
+    assert_eq!(line.raise(2, SequenceValue(15_000)), Raised::Held { datacenter: 1 });
+    assert_eq!(fetch(&mut line, 1, 7, need(7, Some(1), 10_000, u64::MAX)), grants(&[(3, 20_001, 30_000)]));
+    assert_eq!(line.raise(2, SequenceValue(15_000)), Raised::Done, "the other has used it up");
+}
+
 #[test]
 fn runs_that_touch_are_one_and_a_gap_is_used_up_first() {
     let mut book = Book::default();
