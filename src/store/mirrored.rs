@@ -6,12 +6,8 @@
 //! - the mirror follows, by one task of its own ([`MirroredRules::keep`]): what changed is owed to it until it has it, and everything is
 //!   where it has forgotten. What it has is never replaced by an earlier revision, so the order in which it is told does not matter;
 //! - what an operator writes into the mirror is adopted by writing it to the register, and only then taken off the mirror's list. The
-<<<<<<< HEAD
-//!   list that [`SharedRules::follow`] answers is the one that the task saw last: adopting looks at the mirror itself.
-=======
 //!   list that [`SharedRules::follow`] answers is the one that the task saw last: adopting looks at the mirror itself;
 //! - a mirror that is not known to be this data centre's own is neither written nor listened to: its rules may be in force elsewhere.
->>>>>>> fixE
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -21,11 +17,7 @@ use std::{
     time::Duration,
 };
 
-<<<<<<< HEAD
-use tokio::sync::Notify;
-=======
 use tokio::sync::{Notify, watch};
->>>>>>> fixE
 
 use super::{
     DirectWrite, Home, Lineage, More, Note, RuleMark, RuleNews, RuleRecord, RuleStore, SharedRules,
@@ -58,11 +50,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub struct MirroredRules {
     durable: Arc<dyn SharedRules>,
     mirror: Arc<dyn SharedRules>,
-<<<<<<< HEAD
-=======
     /// Whose the mirror is.
     home: watch::Receiver<Home>,
->>>>>>> fixE
     /// Never held while anything is waited for.
     desk: Mutex<Desk>,
     /// There is something to do at the mirror.
@@ -117,12 +106,6 @@ impl Owed {
 type Pair = (Option<RuleRecord>, RuleRecord);
 
 impl MirroredRules {
-<<<<<<< HEAD
-    /// The register `durable`, mirrored to `mirror` as long as [`Self::keep`] runs.
-    pub fn new(durable: Arc<dyn SharedRules>, mirror: Arc<dyn SharedRules>) -> Self {
-        let desk = Desk { owed: Owed::Everything, direct: Vec::new(), misnamed: Vec::new() };
-        Self { durable, mirror, desk: Mutex::new(desk), work: Notify::new(), said: Notify::new() }
-=======
     /// The register `durable`, mirrored to `mirror` as long as [`Self::keep`] runs and `home` says that it is this data centre's own.
     pub fn new(
         durable: Arc<dyn SharedRules>,
@@ -131,16 +114,12 @@ impl MirroredRules {
     ) -> Self {
         let desk = Desk { owed: Owed::Everything, direct: Vec::new(), misnamed: Vec::new() };
         Self { durable, mirror, home, desk: Mutex::new(desk), work: Notify::new(), said: Notify::new() }
->>>>>>> fixE
     }
 
     /// Keeps the mirror up to date, and looks at what operators wrote there, until the drain.
     pub async fn keep(self: Arc<Self>, lifecycle: Lifecycle) {
         let mut mark = RuleMark::default();
-<<<<<<< HEAD
-=======
         let mut home = self.home.clone();
->>>>>>> fixE
         loop {
             let reflected = tokio::select! {
                 () = lifecycle.draining() => return,
@@ -156,37 +135,28 @@ impl MirroredRules {
                 () = tokio::time::sleep(pause) => {}
                 () = self.work.notified() => {}
                 () = self.mirror.called() => {}
-<<<<<<< HEAD
-=======
                 Ok(()) = home.changed() => {}
->>>>>>> fixE
             }
         }
     }
 
-<<<<<<< HEAD
-=======
     /// Whether the mirror may be written.
     fn check(&self, operation: &'static str) -> Result<(), StoreError> {
         self.home.borrow().check(operation)
     }
 
->>>>>>> fixE
     fn desk(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does what there is to do at the mirror; answers when to look again.
     async fn reflect(&self, mark: &mut RuleMark) -> Result<Duration, StoreError> {
-<<<<<<< HEAD
-=======
         if let Err(foreign) = self.check("follow") {
             // What was written there is meant for others.
             let mut desk = self.desk();
             (desk.direct, desk.misnamed) = (Vec::new(), Vec::new());
             return Err(foreign);
         }
->>>>>>> fixE
         let pause = self.look(mark).await?;
         // Taken before the register is read: what changes after that is owed anew.
         let owed = mem::replace(&mut self.desk().owed, Owed::nothing());
@@ -244,10 +214,7 @@ impl MirroredRules {
         for _ in 0..ATTEMPTS {
             let mut again = Vec::new();
             for part in pairs.chunks(BATCH) {
-<<<<<<< HEAD
-=======
                 self.check("restore")?;
->>>>>>> fixE
                 let swaps = self.mirror.restore(part.to_vec()).await?;
                 for ((_, record), swap) in part.iter().zip(swaps) {
                     if let Swap::Changed(present) = swap {

@@ -3,15 +3,11 @@
 use super::*;
 use crate::{
     clock::{ManualClock, UnixMillis},
-<<<<<<< HEAD
-    store::memory::{Away, MemoryStore},
-=======
     store::{
         Foreign,
         memory::{Away, MemoryStore},
         postgres::grants::Redis,
     },
->>>>>>> fixE
 };
 
 /// A mirror that answers nobody while its door is closed, and writes nothing while it is read-only.
@@ -85,10 +81,7 @@ struct Desks {
     durable: Arc<MemoryStore>,
     mirror: Arc<Mirror>,
     rules: Arc<MirroredRules>,
-<<<<<<< HEAD
-=======
     home: watch::Sender<Home>,
->>>>>>> fixE
     lifecycle: Lifecycle,
 }
 
@@ -114,14 +107,9 @@ impl Desks {
         let durable = Arc::new(store());
         let (door, calls) = (tokio::sync::watch::Sender::new(door), 0.into());
         let mirror = Arc::new(Mirror { store: store(), door, calls });
-<<<<<<< HEAD
-        let rules = Arc::new(MirroredRules::new(durable.clone(), mirror.clone()));
-        Self { durable, mirror, rules, lifecycle: Lifecycle::new() }
-=======
         let home = watch::Sender::new(Home::Own);
         let rules = Arc::new(MirroredRules::new(durable.clone(), mirror.clone(), home.subscribe()));
         Self { durable, mirror, rules, home, lifecycle: Lifecycle::new() }
->>>>>>> fixE
     }
 
     /// Writes a record past this node, as another one does.
@@ -243,8 +231,6 @@ async fn what_an_operator_writes_is_heard_and_leaves_the_list() {
     let adopted = desks.durable.rule(&key(1)).await.expect("there").map(|record| record.revision);
     assert_eq!((adopted, desks.mirrored(1).await), (Some(1), Some(1)));
 }
-<<<<<<< HEAD
-=======
 
 #[tokio::test(start_paused = true)]
 async fn a_mirror_of_others_is_neither_written_nor_listened_to() {
@@ -275,4 +261,3 @@ async fn a_mirror_of_others_is_neither_written_nor_listened_to() {
         assert_eq!((desks.mirrored(1).await, desks.mirrored(2).await), (Some(1), Some(1)));
     }
 }
->>>>>>> fixE
