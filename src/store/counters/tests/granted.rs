@@ -313,7 +313,7 @@ async fn an_advance_that_is_refused_leaves_the_line_where_it_was() {
 async fn counters_at_rest_are_drawn_from_one_after_the_other_once_the_store_was_emptied() {
     let (server, bank) = (Server::new(), Bank::new());
     let (node, _) = start(&server, &bank, 1).await;
-    let of = |number: u32| Counter { period: Period::new(&number.to_string()), ..counter() };
+    let of = |number: u32| Counter { period: Period::new(number.to_string()), ..counter() };
     for number in 0..8 {
         node.counters.take(of(number), FREE, vec![plain(1)]).await.expect("answered");
     }

@@ -6,7 +6,7 @@ use super::*;
 fn note(issued: &mut BTreeSet<u64>, taken: &[Taken]) -> Result<(), u64> {
     let values = taken.iter().filter_map(|taken| match taken {
         Taken::Fresh(values) | Taken::Segment(values) => Some(values),
-        _ => None,
+        Taken::Replayed(_) | Taken::Mismatch | Taken::Overflow | Taken::Away => None,
     });
     let mut values = values.flat_map(|values| values.values());
     values.try_for_each(|value| if issued.insert(value.0) { Ok(()) } else { Err(value.0) })
