@@ -111,6 +111,11 @@ impl PostgresStore {
 }
 
 impl PostgresStore {
+    /// How long after it began a call may still be committed, in ms; the server ends it then.
+    pub(super) fn longest_call_ms(&self) -> u64 {
+        u64::try_from(self.shared.timeout.as_millis() + IDLE_GRACE_MS).unwrap_or(u64::MAX)
+    }
+
     /// Whether the store is known not to be there.
     pub(super) fn is_away(&self) -> bool {
         self.shared.patience() < self.shared.timeout

@@ -6,12 +6,12 @@ use numgen::{
     store::{
         counters::AuthorityLink,
         postgres::counters::PostgresLink,
-        protocol::counter::{Generation, Outcome, Reply, Segment, Take},
+        protocol::counter::{Generation, Incarnation, Outcome, Reply, Segment, Take},
     },
 };
 
 use super::{SECOND, counter, keys::take, link};
-use crate::harness::{Postgres, Stopwatch, Timeline, wait_reachable};
+use crate::harness::{Database, Postgres, Stopwatch, Timeline, wait_reachable};
 
 /// The generation that is in force, once nothing settles any more.
 pub(super) async fn settled(link: &PostgresLink, on: &Counter, psql: impl Fn(&str) -> String) -> Generation {
@@ -61,6 +61,8 @@ async fn files_that_were_put_back_are_noticed(onto: Timeline) {
     let reply = link.take(&on, &take(2, 1, Some(generation), 1), 20 * SECOND).await.expect("answered");
     let Reply::Recover { generation: new, .. } = reply else { panic!("{onto:?}: {reply:?}") };
     assert_ne!(new, generation);
+    let lacks = server.psql("SELECT lacks_ms > 0 FROM numgen_counter_marker");
+    assert_eq!(lacks, "t", "a generation that ends so leaves what it knew of looks");
     // Somebody who was there reports, and the counter goes on above.
     let report = Take { seen: Some(SequenceValue(50)), ..take(1, 42, Some(new), 1) };
     let reply = link.take(&on, &report, 20 * SECOND).await.expect("answered");
@@ -78,6 +80,113 @@ async fn files_that_were_put_back_without_a_trace_are_noticed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_timeline_is_noticed() {
     files_that_were_put_back_are_noticed(Timeline::New).await;
+}
+
+/// A counter at 20,000 from which 10,000 values a second were drawn, a day ago, in a database that was just looked at.
+async fn at_rest_for_a_day(database: &Database, link: &PostgresLink) -> Counter {
+    let on = counter("REST", "");
+    let generation = settled(link, &on, |sql| database.psql(sql)).await;
+    for call in 1..=2 {
+        drawn(&link.take(&on, &take(1, call, Some(generation), 10_000), 20 * SECOND).await.expect("served"));
+    }
+    database.psql(
+        "UPDATE numgen_counters SET state = jsonb_set(state::jsonb, '{rate}', jsonb_build_object(
+             'second', (state -> 'rate' ->> 'second')::bigint - 86400, 'drawn', 10000, 'peak', 10000))::json",
+    );
+    link.look(&link.marker(&on), 20 * SECOND).await.expect("looked at");
+    on
+}
+
+/// The value that is drawn first once another server has taken the place of the one that was seen, as `report` tells, and somebody is silent.
+async fn drawn_after_a_promotion(
+    database: &Database,
+    link: &PostgresLink,
+    on: &Counter,
+    report: Take,
+) -> u64 {
+    database.psql("UPDATE numgen_counter_marker SET server = server + 1");
+    let generation = settled(link, on, |sql| database.psql(sql)).await;
+    // What it says first is its report, and what it says next is served.
+    let report = Take { generation: Some(generation), peers: vec![Incarnation(7)], ..report };
+    database.psql("UPDATE numgen_counter_marker SET settled = false");
+    let reply = link.take(on, &report, 20 * SECOND).await.expect("answered");
+    assert!(matches!(reply, Reply::Recover { .. }), "{reply:?}");
+    database.psql("UPDATE numgen_counter_marker SET settled = true");
+    let next = take(1, 3, Some(generation), 1);
+    drawn(&link.take(on, &next, 20 * SECOND).await.expect("served"))
+}
+
+/// The database may lack what was written since somebody last looked, and nothing of the day for which the counter was at rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_counter_that_was_at_rest_for_a_day_skips_no_day() {
+    let (database, lifecycle) = (Postgres::create_database(), Lifecycle::new());
+    let link = link(&database.url(), &lifecycle);
+    let on = at_rest_for_a_day(&database, &link).await;
+    let next = drawn_after_a_promotion(&database, &link, &on, take(1, 3, None, 0)).await;
+    assert!((30_000..1_000_000).contains(&next), "{next}");
+    lifecycle.drain();
+}
+
+/// A program of an earlier schema has begun the generation, and has said nothing of what may be lacking: any time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_marker_without_a_note_may_lack_a_day() {
+    let (database, lifecycle) = (Postgres::create_database(), Lifecycle::new());
+    let link = link(&database.url(), &lifecycle);
+    let on = at_rest_for_a_day(&database, &link).await;
+    database.psql("UPDATE numgen_counter_marker SET generation = generation + 1");
+    let next = drawn_after_a_promotion(&database, &link, &on, take(1, 3, None, 0)).await;
+    assert!(next > 86_400 * 10_000, "{next}");
+    lifecycle.drain();
+}
+
+/// What was drawn since somebody last looked may be lacking.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_passed_since_the_last_look_is_skipped() {
+    let (database, lifecycle) = (Postgres::create_database(), Lifecycle::new());
+    let link = link(&database.url(), &lifecycle);
+    let on = at_rest_for_a_day(&database, &link).await;
+    database.psql("UPDATE numgen_counter_marker SET looked_ms = looked_ms - 40000");
+    let next = drawn_after_a_promotion(&database, &link, &on, take(1, 3, None, 0)).await;
+    assert!(next > 20_000 + 40 * 10_000, "{next}");
+    lifecycle.drain();
+}
+
+/// Counters of an earlier schema lack nothing where they all stand in the present generation; else nobody knows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_knows_what_cannot_be_lacking() {
+    let (database, lifecycle) = (Postgres::create_database(), Lifecycle::new());
+    let on = at_rest_for_a_day(&database, &link(&database.url(), &lifecycle)).await;
+    let note = async || {
+        database.psql(
+            "ALTER TABLE numgen_counter_marker DROP COLUMN looked_for, DROP COLUMN looked_ms, DROP COLUMN lacks_ms;
+             ALTER TABLE numgen_counters DROP COLUMN horizon;
+             DELETE FROM numgen_schema WHERE version = 12",
+        );
+        let upgraded = link(&database.url(), &lifecycle);
+        upgraded.look(&upgraded.marker(&on), 20 * SECOND).await.expect("looked at");
+        database.psql("SELECT looked_for = generation, lacks_ms FROM numgen_counter_marker")
+    };
+    assert_eq!(note().await, "t|0");
+    database.psql("UPDATE numgen_counter_marker SET generation = generation + 1");
+    assert_eq!(note().await, format!("t|{}", u64::MAX));
+    lifecycle.drain();
+}
+
+/// How far others may have come is kept from the report until the counter goes on, in a column: a program of an earlier schema, which runs
+/// beside this one during an upgrade, would not understand a field of the state.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_horizon_is_kept_where_an_earlier_program_leaves_it_alone() {
+    let (database, lifecycle) = (Postgres::create_database(), Lifecycle::new());
+    let link = link(&database.url(), &lifecycle);
+    let on = at_rest_for_a_day(&database, &link).await;
+    let report = Take { horizon: SequenceValue(9_000_000), ..take(1, 3, None, 0) };
+    let next = drawn_after_a_promotion(&database, &link, &on, report).await;
+    assert!(next > 9_000_000, "{next}");
+    let fields = database.psql(
+        "SELECT string_agg(field, ' ' ORDER BY field), min(horizon) FROM numgen_counters, json_object_keys(state) AS field",
+    );
+    assert_eq!(fields, "ahead generation holes members rate scheme target|9000000");
+    lifecycle.drain();
 }
 
 /// The cost of a message does not grow with the holes, and each is found where it is spoken of.

@@ -237,7 +237,8 @@ mod tests {
             self.table.retain(|hole| !changes.gone.contains(hole));
             self.table.extend(changes.added.iter().cloned());
             let text = state::write(&counter, &changes.in_state).expect("JSON");
-            let marks = Marks { origin: counter.origin, base: counter.base, last: counter.cursor };
+            let Authority { origin, base, cursor: last, horizon, .. } = counter;
+            let marks = Marks { origin, base, last, horizon };
             self.row = Some((text, marks, changes.archived_to));
             reply
         }

@@ -7,7 +7,7 @@ use tokio::sync::{broadcast, watch};
 use super::{
     SWAP,
     calls::{Fence, GiveUp, MoveUp, Serve},
-    list::{self, Blessed, Close},
+    list::{self, Blessed, Close, Look},
     marker::Witness,
     step::{self, Call, Step},
 };
@@ -80,11 +80,15 @@ impl PostgresLink {
         }
     }
 
+    fn ask_marker(&self) -> Result<Look, StoreError> {
+        Ok(Look { fresh: fresh()?, seen: self.witness.furthest(), call_ms: self.store.longest_call_ms() })
+    }
+
     /// The generation that is in force; another one where the database may have forgotten.
     async fn observe(&self, deadline: Duration) -> Result<Generation, StoreError> {
-        let ask = (fresh()?, self.witness.furthest());
-        let blessed = self.store.transact_within(deadline, "bless", &ask, |connection, ask| {
-            Box::pin(list::bless(connection, ask))
+        let look = self.ask_marker()?;
+        let blessed = self.store.transact_within(deadline, "bless", &look, |connection, look| {
+            Box::pin(list::bless(connection, look))
         });
         let Blessed { instance, server } = blessed.await?;
         self.witness.note(instance.generation, &server);
@@ -148,7 +152,7 @@ impl AuthorityLink for PostgresLink {
 
     fn close<'a>(&'a self, key: &'a PrefixKey, scheme: u64, deadline: Duration) -> StoreFuture<'a, Closed> {
         Box::pin(async move {
-            let ask = Close { key, scheme, fresh: fresh()?, seen: self.witness.furthest() };
+            let ask = Close { key, scheme, look: self.ask_marker()? };
             self.store
                 .transact_within(deadline, "close", &ask, |connection, ask| {
                     Box::pin(list::close(connection, ask))

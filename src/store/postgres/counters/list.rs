@@ -54,8 +54,7 @@ pub(super) async fn enlist(
 pub(super) struct Close<'a> {
     pub(super) key: &'a PrefixKey,
     pub(super) scheme: u64,
-    pub(super) fresh: Generation,
-    pub(super) seen: Option<Sighting>,
+    pub(super) look: Look,
 }
 
 /// Closes the list to lower schemes; answers who is on it.
@@ -68,7 +67,7 @@ pub(super) async fn close(connection: &mut PgConnection, ask: &Close<'_>) -> Res
     .bind(Whole(ask.scheme))
     .execute(&mut *connection)
     .await?;
-    let Blessed { instance, .. } = bless(connection, &(ask.fresh, ask.seen)).await?;
+    let Blessed { instance, .. } = bless(connection, &ask.look).await?;
     if !instance.is_settled() {
         return Ok(Closed::Settling { wait_ms: instance.settling_ms });
     }
@@ -80,6 +79,17 @@ pub(super) async fn close(connection: &mut PgConnection, ask: &Close<'_>) -> Res
     Ok(Closed::Listed(rows.iter().map(counter).collect::<Result<_, Failure>>()?))
 }
 
+/// A look at the marker.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    /// The name of a generation, should one have to begin.
+    pub(super) fresh: Generation,
+    /// How far the log of the server was seen before.
+    pub(super) seen: Option<Sighting>,
+    /// How long a batch can be under way, in ms: what was drawn that long ago is committed.
+    pub(super) call_ms: u64,
+}
+
 /// The marker that is in force.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Blessed {
@@ -88,18 +98,20 @@ pub(super) struct Blessed {
     pub(super) server: Server,
 }
 
-/// Makes sure that there is a marker of this server.
+/// Makes sure that there is a marker of this server, and that it tells of looks.
 pub(super) async fn bless(
     connection: &mut PgConnection,
-    &(fresh, seen): &(Generation, Option<Sighting>),
+    &Look { fresh, seen, call_ms }: &Look,
 ) -> Result<Blessed, Failure> {
     let (found, server) = marker::look(connection).await?;
     let judge = |found| {
         let mut marker = found;
-        if Sighting::is_behind(found, &server, seen) {
-            marker = None;
+        marker::doubt(&mut marker, &server, seen, fresh);
+        let instance = Instance::look(&mut marker, server.instance, server.now_ms, fresh);
+        if let Some(marker) = &mut marker {
+            marker.note_look(server.now_ms.saturating_sub(call_ms));
         }
-        (Instance::look(&mut marker, server.instance, server.now_ms, fresh), marker)
+        (instance, marker)
     };
     let (mut instance, mut marker) = judge(found);
     if marker != found {
@@ -132,7 +144,7 @@ pub(super) async fn show(connection: &mut PgConnection, key: &&PrefixKey) -> Res
     // One moment for both tables.
     sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(&mut *connection).await?;
     let rows = sqlx::query(concat!(
-        "SELECT period, origin, base, last, state::text AS state, ",
+        "SELECT period, origin, base, last, horizon, state::text AS state, ",
         server!(),
         " FROM numgen_counters WHERE prefix_key = $1 AND state IS NOT NULL ORDER BY period"
     ))

@@ -4,13 +4,17 @@
 //! Two things tell. `numgen_server()` names the present server, its timeline and the tables; the marker was written under one, and
 //! another means a promotion, a recovery to a point in time, or a dump that was loaded. And the write-ahead log only grows: a process
 //! that has seen it further on under the same marker sees that a copy of the files was put back.
+//!
+//! How much may be lacking then: each look of a node is noted in the marker, and the log is one line, so that whatever was committed
+//! before the note is there wherever the note is. A batch that was under way may be committed after it; so a look is dated back by as
+//! long as a call lasts. The note says for which generation it is: a program that knows nothing of it begins others without.
 
 use std::sync::{Mutex, PoisonError};
 
 use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use super::super::{failure::Failure, values::Whole};
-use crate::store::protocol::counter::{Generation, Marker};
+use crate::store::protocol::counter::{Generation, Instance, Marker};
 
 /// Columns that say which server this is and where it stands: `present`, `wal`, `now_ms`. Of the log, what is on disk: the rest may go
 /// with a crash, and nothing was acknowledged of it.
@@ -59,6 +63,13 @@ impl Sighting {
     }
 }
 
+/// Ends the generation of a marker under which the log was seen further on.
+pub(super) fn doubt(marker: &mut Option<Marker>, server: &Server, seen: Option<Sighting>, fresh: Generation) {
+    if Sighting::is_behind(*marker, server, seen) {
+        Instance::distrust(marker, server.instance, server.now_ms, fresh);
+    }
+}
+
 /// The furthest that this process has seen. It is asked before a transaction begins: what that sees then lies at or beyond.
 #[derive(Debug, Default)]
 pub(super) struct Witness(Mutex<Option<Sighting>>);
@@ -78,12 +89,25 @@ impl Witness {
     }
 }
 
-/// Reads `generation, server, since_ms, settled`; all are NULL where there is no marker.
+/// The columns of the marker.
+macro_rules! columns {
+    () => {
+        "generation, server, since_ms, settled, looked_for, looked_ms, lacks_ms"
+    };
+}
+pub(super) use columns;
+
+/// Reads [`columns!`]; all are NULL where there is no marker.
 pub(super) fn read(row: &PgRow) -> Result<Option<Marker>, Failure> {
     let Some(generation) = row.try_get::<Option<Whole>, _>("generation")? else { return Ok(None) };
     let since = row.try_get::<Whole, _>("since_ms")?.0;
-    // Nobody notes here how old a backup is: it may lack any time.
-    let (alive, lacks_ms) = (since, u64::MAX);
+    let is_noted = row.try_get::<Option<Whole>, _>("looked_for")? == Some(generation);
+    // Without a note any time may be lacking.
+    let (alive, lacks_ms) = if is_noted {
+        (row.try_get::<Whole, _>("looked_ms")?.0, row.try_get::<Whole, _>("lacks_ms")?.0)
+    } else {
+        (since, u64::MAX)
+    };
     Ok(Some(Marker {
         generation: Generation(generation.0),
         replid: row.try_get::<i64, _>("server")?.cast_unsigned(),
@@ -97,7 +121,9 @@ pub(super) fn read(row: &PgRow) -> Result<Option<Marker>, Failure> {
 /// The marker as it is now.
 pub(super) async fn look(connection: &mut PgConnection) -> Result<(Option<Marker>, Server), Failure> {
     let row = sqlx::query(concat!(
-        "SELECT m.generation, m.server, m.since_ms, m.settled, ",
+        "SELECT ",
+        columns!(),
+        ", ",
         server!(),
         " FROM (SELECT 1) AS one LEFT JOIN numgen_counter_marker AS m ON m.singleton"
     ))
@@ -112,10 +138,11 @@ pub(super) async fn lock(
     server: &Server,
     fresh: Generation,
 ) -> Result<Marker, Failure> {
-    let row = sqlx::query(
-        "INSERT INTO numgen_counter_marker (generation, server, since_ms, settled) VALUES ($1, $2, $3, false)
-         ON CONFLICT (singleton) DO UPDATE SET singleton = true RETURNING generation, server, since_ms, settled",
-    )
+    let row = sqlx::query(concat!(
+        "INSERT INTO numgen_counter_marker (generation, server, since_ms, settled, looked_for, looked_ms, lacks_ms)
+         VALUES ($1, $2, $3, false, $1, $3, 0) ON CONFLICT (singleton) DO UPDATE SET singleton = true RETURNING ",
+        columns!()
+    ))
     .bind(Whole(fresh.0))
     .bind(server.instance.cast_signed())
     .bind(Whole(server.now_ms))
@@ -126,13 +153,18 @@ pub(super) async fn lock(
 
 /// Writes the marker, which is locked.
 pub(super) async fn write(connection: &mut PgConnection, marker: &Marker) -> Result<(), Failure> {
-    sqlx::query("UPDATE numgen_counter_marker SET generation = $1, server = $2, since_ms = $3, settled = $4")
-        .bind(Whole(marker.generation.0))
-        .bind(marker.replid.cast_signed())
-        .bind(Whole(marker.since))
-        .bind(marker.settled)
-        .execute(connection)
-        .await?;
+    sqlx::query(
+        "UPDATE numgen_counter_marker SET generation = $1, server = $2, since_ms = $3, settled = $4,
+             looked_for = $1, looked_ms = $5, lacks_ms = $6",
+    )
+    .bind(Whole(marker.generation.0))
+    .bind(marker.replid.cast_signed())
+    .bind(Whole(marker.since))
+    .bind(marker.settled)
+    .bind(Whole(marker.alive))
+    .bind(Whole(marker.lacks_ms))
+    .execute(connection)
+    .await?;
     Ok(())
 }
 

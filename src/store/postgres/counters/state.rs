@@ -1,8 +1,9 @@
-//! What the column `state` holds of a counter: everything but origin, base and cursor, which have columns, long past holes, which
-//! have a table, and idempotency records.
+//! What the column `state` holds of a counter: everything but origin, base, cursor and horizon, which have columns, long past holes,
+//! which have a table, and idempotency records.
 //!
-//! JSON, so that an operator can read it: ranges are `[first, last]`, incarnations and generations hexadecimal, times in ms. What a
-//! later program has added is not understood and refused, rather than lost with the next write.
+//! JSON, so that an operator can read it: ranges are `[first, last]`, incarnations and generations hexadecimal, times in ms. A field that
+//! is not known is refused, rather than lost with the next write. So what is added later gets a column of its own, which programs before
+//! it leave alone: during a rolling upgrade both run.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +33,8 @@ struct StateText {
     members: BTreeMap<String, MemberText>,
     ahead: Vec<AheadText>,
     target: u64,
-    #[serde(default)]
+    /// Where programs of schema 11 have it; it has a column since.
+    #[serde(default, skip_serializing)]
     horizon: u64,
     holes: Vec<HoleText>,
 }
@@ -93,12 +95,13 @@ pub(super) enum Misread {
     Word(&'static str),
 }
 
-/// The columns with their own names: origin, base, last.
+/// The columns with their own names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Marks {
     pub(super) origin: SequenceValue,
     pub(super) base: SequenceValue,
     pub(super) last: SequenceValue,
+    pub(super) horizon: SequenceValue,
 }
 
 /// The state of a counter with these holes.
@@ -111,7 +114,7 @@ pub(super) fn write(counter: &Authority, holes: &[Hole]) -> Result<String, Misre
         members: counter.members.iter().map(|(id, member)| (id.to_string(), member_text(member))).collect(),
         ahead: counter.ahead.iter().map(ahead_text).collect(),
         target: counter.target.0,
-        horizon: counter.horizon.0,
+        horizon: 0,
         holes: holes.iter().map(hole_text).collect(),
     };
     Ok(serde_json::to_string(&state)?)
@@ -132,7 +135,7 @@ pub(super) fn read(text: &str, marks: Marks) -> Result<Authority, Misread> {
         members: members.collect::<Result<_, Misread>>()?,
         ahead: state.ahead.into_iter().map(read_ahead).collect::<Result<_, _>>()?,
         target: SequenceValue(state.target),
-        horizon: SequenceValue(state.horizon),
+        horizon: marks.horizon.max(SequenceValue(state.horizon)),
         holes: state.holes.into_iter().map(read_hole).collect::<Result<_, _>>()?,
         records: BTreeMap::new(),
     })

@@ -139,10 +139,9 @@ impl Found {
     fn try_out<S: Step>(
         &self,
         call: &Call<'_, S>,
-        marker: Option<Marker>,
+        mut marker: Option<Marker>,
     ) -> (S::Answer, Option<Authority>, Option<Marker>) {
-        let is_behind = Sighting::is_behind(marker, &self.server, call.seen);
-        let mut marker = marker.filter(|_| !is_behind);
+        marker::doubt(&mut marker, &self.server, call.seen, call.fresh);
         let mut slot = self.slot.clone();
         let ground = Ground {
             slot: &mut slot,
@@ -159,11 +158,12 @@ impl Found {
 /// Locks the row of a counter and reads it; a counter that nobody has asked for gets one.
 async fn find(connection: &mut PgConnection, counter: &Counter) -> Result<Found, Failure> {
     const FIND: &str = concat!(
-        "SELECT c.origin, c.base, c.last, c.archived_to, c.state::text AS state,
-                m.generation, m.server, m.since_ms, m.settled, ",
+        "SELECT origin, base, last, horizon, archived_to, state::text AS state, ",
+        marker::columns!(),
+        ", ",
         server!(),
         " FROM numgen_counters AS c LEFT JOIN numgen_counter_marker AS m ON m.singleton
-         WHERE c.prefix_key = $1 AND c.period = $2 FOR UPDATE OF c"
+         WHERE prefix_key = $1 AND period = $2 FOR UPDATE OF c"
     );
     loop {
         let query = sqlx::query(FIND).bind(counter.key.as_str()).bind(counter.period.as_str());
@@ -186,13 +186,14 @@ async fn find(connection: &mut PgConnection, counter: &Counter) -> Result<Found,
     }
 }
 
-/// Reads `origin, base, last, state`; `None` for a counter of which nothing is known.
+/// Reads `origin, base, last, horizon, state`; `None` for a counter of which nothing is known.
 pub(in crate::store::postgres) fn read(row: &PgRow) -> Result<Option<Authority>, Failure> {
     let Some(text) = row.try_get::<Option<&str>, _>("state")? else { return Ok(None) };
     let marks = Marks {
         origin: sequence(row, "origin")?,
         base: sequence(row, "base")?,
         last: sequence(row, "last")?,
+        horizon: row.try_get::<Option<Whole>, _>("horizon")?.map(SequenceValue::from).unwrap_or_default(),
     };
     state::read(text, marks).map(Some).map_err(|misread| Failure::corrupt(misread.to_string()))
 }
@@ -207,7 +208,7 @@ async fn write(
     let state = state::write(counter, &changes.in_state);
     let state = state.map_err(|misread| Failure::corrupt(misread.to_string()))?;
     sqlx::query(
-        "UPDATE numgen_counters SET origin = $3, base = $4, last = $5, archived_to = $6, state = $7::json
+        "UPDATE numgen_counters SET origin = $3, base = $4, last = $5, horizon = $6, archived_to = $7, state = $8::json
          WHERE prefix_key = $1 AND period = $2",
     )
     .bind(of.key.as_str())
@@ -215,6 +216,7 @@ async fn write(
     .bind(Whole::from(counter.origin))
     .bind(Whole::from(counter.base))
     .bind(Whole::from(counter.cursor))
+    .bind(Whole::from(counter.horizon))
     .bind(changes.archived_to.map(Whole::from))
     .bind(state)
     .execute(&mut *connection)
