@@ -89,14 +89,17 @@ fn list_left(state: &mut CounterState, lot: &Lot) {
 
 /// What lies ahead of the cursor, by node.
 fn segments(counter: &Authority, now_ms: u64) -> Vec<NodeSegment> {
-    let spoken: RangeSet = counter.ahead.iter().map(|ahead| ahead.range).collect();
-    let used = counter.ahead.iter().filter(|ahead| !ahead.abandoned).map(|ahead| NodeSegment {
-        node: ahead.node.clone(),
-        from: ahead.range.from,
-        to: ahead.range.to,
-        state: SegmentState::Used,
-    });
-    let mut segments: Vec<NodeSegment> = used.collect();
+    let spoken: RangeSet =
+        counter.ahead.iter().map(|ahead| ahead.range).chain(counter.returned.iter()).collect();
+    let mut segments = Vec::new();
+    for ahead in counter.ahead.iter().filter(|ahead| !ahead.abandoned) {
+        segments.extend(counter.returned.missing(ahead.range).iter().map(|range| NodeSegment {
+            node: ahead.node.clone(),
+            from: range.from,
+            to: range.to,
+            state: SegmentState::Used,
+        }));
+    }
     for member in counter.members.values() {
         let state = if member.is_alive(now_ms) { SegmentState::Held } else { SegmentState::Pending };
         for segment in member.segments() {

@@ -22,6 +22,7 @@ use crate::{
 mod granted;
 mod losses;
 mod resting;
+mod returned;
 mod schemes;
 
 const SIZE: u64 = 10;

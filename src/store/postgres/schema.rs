@@ -35,7 +35,7 @@ const STEPS: &[Step] = &[
     step!(9, "0009_generations_in_force"),
     step!(10, "0010_ledger_heard"),
     step!(11, "0011_ledger_counters_stay"),
-    step!(12, "0012_what_may_be_lacking"),
+    step!(12, "0012_counter_notes"),
 ];
 
 /// The lock of the runner: "numgen" in ASCII.

@@ -159,7 +159,7 @@ async fn an_upgrade_knows_what_cannot_be_lacking() {
     let note = async || {
         database.psql(
             "ALTER TABLE numgen_counter_marker DROP COLUMN looked_for, DROP COLUMN looked_ms, DROP COLUMN lacks_ms;
-             ALTER TABLE numgen_counters DROP COLUMN horizon;
+             ALTER TABLE numgen_counters DROP COLUMN horizon, DROP COLUMN returned;
              DELETE FROM numgen_schema WHERE version = 12",
         );
         let upgraded = link(&database.url(), &lifecycle);

@@ -48,6 +48,7 @@ impl World {
             Fault::Crash => self.processes[node].restart(node),
             Fault::Leave | Fault::LeaveUnheard => {
                 let process = &mut self.processes[node];
+                process.hand_back();
                 process.write();
                 let state = process.node.give_up();
                 process.disk = state.clone();
@@ -56,6 +57,10 @@ impl World {
                     self.exchange(model, node, 0, true)?;
                 }
                 self.processes[node].restart(node);
+            }
+            Fault::Unanswered => {
+                let range = self.draw_locally(node)?;
+                self.processes[node].unanswered.insert(range);
             }
             Fault::Flush => self.stores[0] = nothing,
             Fault::Restart => self.replace(whole),
@@ -79,6 +84,7 @@ impl World {
                 | Fault::Insist
                 | Fault::Leave
                 | Fault::LeaveUnheard
+                | Fault::Unanswered
         );
         Some(())
     }
@@ -87,12 +93,17 @@ impl World {
     pub(super) fn heal(&mut self, model: &Counter) -> Option<()> {
         self.reunite(1);
         self.flights.clear();
+        self.processes.iter_mut().for_each(super::Process::hand_back);
         for _ in 0..4 {
             for turn in 0..2 * NODES {
                 self.converse(model, turn % NODES, 0, false, true)?;
             }
             self.pass_time(SETTLING_MS);
             self.normalise(model.question);
+        }
+        // What was handed back of a segment is listed once it has been passed.
+        if model.kinds.contains(&Fault::Unanswered) {
+            (0..3 * NODES).try_for_each(|turn| self.exchange(model, turn % NODES, 1, false).map(drop))?;
         }
         (0..NODES).try_for_each(|node| self.exchange(model, node, 0, false).map(drop))
     }

@@ -99,6 +99,8 @@ enum Fault {
     Leave,
     /// It leaves, and nobody hears of it.
     LeaveUnheard,
+    /// A node draws from its segment for somebody who has gone: sooner or later the value is handed back.
+    Unanswered,
     /// The store is emptied under way.
     Flush,
     /// The store restarts with all that it had, without anything, or with what was saved.
@@ -153,6 +155,8 @@ struct Process {
     awaited: bool,
     /// A segment was in the way of the last call.
     blocked: bool,
+    /// Drawn from the segment for somebody who has gone.
+    unanswered: RangeSet,
     /// The last process on this disk to which a store has given anything.
     involved: Option<Incarnation>,
     /// As the node has them, which it does not show.
@@ -179,6 +183,8 @@ enum Action {
     Local(usize),
     /// Writes an offered segment down before it has anything to say.
     Write(usize),
+    /// Hands back what nobody has waited for.
+    HandBack(usize),
     /// A message of another counter comes first.
     Look(usize),
     /// A node turns to the other store.
@@ -224,6 +230,7 @@ impl Process {
             ancestors,
             awaited: false,
             blocked: false,
+            unanswered: RangeSet::new(),
             involved: None,
             extra_calls: 0,
         }
@@ -241,6 +248,10 @@ impl Process {
             self.disk = self.node.with_segment(segment).unwrap_or_else(|| self.node.state().clone());
             self.node.adopt(self.disk.clone());
         }
+    }
+
+    fn hand_back(&mut self) {
+        self.node.hand_back(std::mem::take(&mut self.unanswered).iter());
     }
 
     fn ask(&mut self, count: u64, size: u64, leaves: bool, insists: bool) -> Take {
@@ -396,7 +407,9 @@ impl World {
         model.doctor(process, &mut take, &mut reply);
         let Heard::Served { outcome, write, .. } = process.node.hear(&take, reply) else { return };
         take.used.iter().for_each(|range| process.untold.remove(*range));
-        take.surplus.iter().for_each(|range| process.handed_back.insert(*range));
+        let mut told: RangeSet = take.surplus.iter().copied().collect();
+        take.used.iter().for_each(|range| told.remove(*range));
+        told.iter().for_each(|range| process.handed_back.insert(range));
         process.offer = write.as_ref().map(|state| state.segment);
         if let Some(state) = write.filter(|_| model.without == Some(Guard::WrittenBeforeAdopted)) {
             process.node.adopt(state);
@@ -428,13 +441,19 @@ impl World {
         }
     }
 
-    /// Issues from the segment; on disk before it is answered. Requests that wait for a call are served like this too.
-    fn issue_locally(&mut self, node: usize) -> Option<()> {
+    /// Draws from the segment; on disk before anybody is answered.
+    fn draw_locally(&mut self, node: usize) -> Option<ValueRange> {
         let process = &mut self.processes[node];
         let range = process.node.issue_locally(1, LIMITS.max)?;
         process.disk = process.node.state().clone();
         process.untold.insert(range);
-        process.awaited = false;
+        Some(range)
+    }
+
+    /// Issues from the segment. Requests that wait for a call are served like this too.
+    fn issue_locally(&mut self, node: usize) -> Option<()> {
+        let range = self.draw_locally(node)?;
+        self.processes[node].awaited = false;
         self.issue(range);
         Some(())
     }

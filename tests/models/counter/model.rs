@@ -30,6 +30,10 @@ impl Counter {
                     let has_begun = |node: &usize| world.processes[*node].involved.is_some();
                     actions.extend((0..NODES).filter(has_begun).map(|node| Action::Fail(fault, node)));
                 }
+                Fault::Unanswered => {
+                    let holds = |node: &usize| world.processes[*node].node.state().remaining() > 0;
+                    actions.extend((0..NODES).filter(holds).map(|node| Action::Fail(fault, node)));
+                }
                 Fault::Insist => {
                     let is_out = |node: &usize| world.processes[*node].node.refused().is_some();
                     actions.extend((0..NODES).filter(is_out).map(|node| Action::Fail(fault, node)));
@@ -94,6 +98,9 @@ impl Model for Counter {
             if process.offer.is_some() && self.kinds.contains(&Fault::Crash) {
                 actions.push(Action::Write(node));
             }
+            if !process.unanswered.is_empty() {
+                actions.push(Action::HandBack(node));
+            }
             if world.stores.len() > 1 {
                 actions.push(Action::GoOver(node));
             }
@@ -139,6 +146,7 @@ impl Model for Counter {
                 world.issue_locally(node)?;
             }
             Action::Write(node) => world.processes[node].write(),
+            Action::HandBack(node) => world.processes[node].hand_back(),
             Action::Look(at) => {
                 let fresh = world.fresh(self, at);
                 let store = &mut world.stores[at];

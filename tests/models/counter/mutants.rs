@@ -16,6 +16,7 @@ pub(super) enum Guard {
     Holds,
     Used,
     SurplusListed,
+    SurplusAhead,
     Replid,
     RandomGeneration,
     Settling,
@@ -38,6 +39,7 @@ impl Counter {
             Guard::Seen => take.seen = None,
             Guard::Holds => take.holds = None,
             Guard::Used => take.used.clear(),
+            Guard::SurplusAhead => take.surplus.retain(|range| take.seen >= Some(range.to)),
             Guard::RetiredAreDead => take.retires.push(name(usize::from(take.incarnation.0 < 200), 0)),
             Guard::Replid => {
                 if let Some(marker) = &mut store.marker {

@@ -105,7 +105,7 @@ impl Hash for World {
             (store.marker, store.replid).hash(hasher);
             let Some(counter) = &store.counter else { continue };
             (counter.base, counter.cursor, counter.generation, &counter.recovery).hash(hasher);
-            (&counter.ahead, &counter.holes, counter.target).hash(hasher);
+            (&counter.ahead, &counter.returned, &counter.holes, counter.target).hash(hasher);
             for (id, member) in &counter.members {
                 let Member { node: _, call, drawn, held, offered, beat, next_beat_ms: _ } = member;
                 let offered = offered.map(|(segment, call)| (segment, ago(id, call)));
@@ -114,14 +114,25 @@ impl Hash for World {
         }
         let in_sight = self.generations_in_sight();
         for process in &self.processes {
-            let Process { node, disk, offer, awaited, blocked, involved, untold, handed_back, .. } = process;
+            let Process {
+                node,
+                disk,
+                offer,
+                awaited,
+                blocked,
+                unanswered,
+                involved,
+                untold,
+                handed_back,
+                ..
+            } = process;
             // Of what was left only that counts which can be met again.
             let left = node.generations().left().iter().filter(|left| in_sight.contains(left));
             left.for_each(|left| left.hash(hasher));
             let next = Take { call: 0, ..process.clone().ask(0, 1, false, true) };
             ago(&node.incarnation(), process.call() + process.extra_calls).hash(hasher);
             (next, node.has_pending_call(), node.state() == disk, disk, offer).hash(hasher);
-            (awaited, blocked, involved, untold, handed_back).hash(hasher);
+            (awaited, blocked, unanswered, involved, untold, handed_back).hash(hasher);
         }
         for Flight { node, store, take, reply } in &self.flights {
             let ago = ago(&take.incarnation, take.call);

@@ -7,7 +7,7 @@ use super::{
     Counter, Fault,
     Fault::{
         Crash, Doubled, Empty, Flush, Insist, Leave, LeaveUnheard, Restart, Rollback, Slow, SlowBeat, Split,
-        SplitLagging,
+        SplitLagging, Unanswered,
     },
     Guard, Question, Time,
     model::{GOT_PAST, LISTED, NEEDLESS, RECOVERED, SWAPPED, TWICE},
@@ -97,6 +97,17 @@ fn processes_may_end() {
     let kinds = &[Crash, Leave, LeaveUnheard];
     everything_is_listed(&[(1, 1, kinds), (2, 1, kinds)]);
     nothing_is_issued_twice(&[(3, 1, kinds)]);
+}
+
+#[test]
+fn callers_may_go_away() {
+    everything_is_listed(&[
+        (1, 2, &[Unanswered, Leave]),
+        (0, 3, &[Unanswered, Leave]),
+        (1, 2, &[Unanswered, Slow, SlowBeat, Doubled]),
+        (0, 2, &[Unanswered, Flush, Restart, Empty]),
+        (0, 2, &[Unanswered, Rollback]),
+    ]);
 }
 
 #[test]
@@ -202,6 +213,7 @@ fn each_guard_carries_something() {
         (Guard::Holds, TWICE, without(4, 1, &[Flush], Settles)),
         (Guard::Used, TWICE, without(4, 0, &[], Stands)),
         (Guard::SurplusListed, LISTED, without(2, 1, &[Slow], Stands)),
+        (Guard::SurplusAhead, LISTED, without(1, 2, &[Unanswered, Leave], Stands)),
         (Guard::Replid, TWICE, without(2, 1, &[Rollback], Settles)),
         (Guard::RandomGeneration, TWICE, without(2, 2, &[Slow, Empty], Settles)),
         (Guard::Settling, TWICE, without(2, 1, &[Empty], Stands)),

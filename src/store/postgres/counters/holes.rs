@@ -222,7 +222,7 @@ mod tests {
         fn serve(&mut self, take: &Take, now: u64) -> Reply {
             let (mut slot, mut archive) = (None, Archive::default());
             if let Some((text, marks, archived_to)) = &self.row {
-                let mut counter = state::read(text, *marks).expect("as it was written");
+                let mut counter = state::read(text, marks.clone()).expect("as it was written");
                 archive = Archive::up_to(*archived_to);
                 let asked = archive.reachable(spoken_of(&counter, take, now));
                 let meets = |hole: &&Hole| {
@@ -237,15 +237,15 @@ mod tests {
             self.table.retain(|hole| !changes.gone.contains(hole));
             self.table.extend(changes.added.iter().cloned());
             let text = state::write(&counter, &changes.in_state).expect("JSON");
-            let Authority { origin, base, cursor: last, horizon, .. } = counter;
-            let marks = Marks { origin, base, last, horizon };
+            let Authority { origin, base, cursor: last, horizon, returned, .. } = counter;
+            let marks = Marks { origin, base, last, horizon, returned };
             self.row = Some((text, marks, changes.archived_to));
             reply
         }
 
         fn holes(&self) -> BTreeMap<u64, (HoleReason, Option<Incarnation>)> {
             let (text, marks, _) = self.row.as_ref().expect("served");
-            let counter = state::read(text, *marks).expect("as it was written");
+            let counter = state::read(text, marks.clone()).expect("as it was written");
             assert!(counter.holes.iter().filter(|hole| hole.holder.is_none()).count() <= MOST_IN_STATE);
             by_value(counter.holes.iter().chain(&self.table))
         }

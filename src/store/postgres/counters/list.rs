@@ -144,7 +144,7 @@ pub(super) async fn show(connection: &mut PgConnection, key: &&PrefixKey) -> Res
     // One moment for both tables.
     sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(&mut *connection).await?;
     let rows = sqlx::query(concat!(
-        "SELECT period, origin, base, last, horizon, state::text AS state, ",
+        "SELECT period, origin, base, last, horizon, returned::text AS returned, state::text AS state, ",
         server!(),
         " FROM numgen_counters WHERE prefix_key = $1 AND state IS NOT NULL ORDER BY period"
     ))

@@ -1,5 +1,5 @@
-//! What the column `state` holds of a counter: everything but origin, base, cursor and horizon, which have columns, long past holes,
-//! which have a table, and idempotency records.
+//! What the column `state` holds of a counter: everything but what is in [`Marks`], which has columns, long past holes, which
+//! have a table, and idempotency records.
 //!
 //! JSON, so that an operator can read it: ranges are `[first, last]`, incarnations and generations hexadecimal, times in ms. A field that
 //! is not known is refused, rather than lost with the next write. So what is added later gets a column of its own, which programs before
@@ -14,7 +14,7 @@ use crate::{
     store::{
         HoleReason,
         protocol::counter::{
-            Ahead, Authority, Generation, Hole, Incarnation, Member, Rate, Recovery, Segment,
+            Ahead, Authority, Generation, Hole, Incarnation, Member, RangeSet, Rate, Recovery, Segment,
         },
     },
 };
@@ -96,12 +96,26 @@ pub(super) enum Misread {
 }
 
 /// The columns with their own names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Marks {
     pub(super) origin: SequenceValue,
     pub(super) base: SequenceValue,
     pub(super) last: SequenceValue,
     pub(super) horizon: SequenceValue,
+    pub(super) returned: RangeSet,
+}
+
+/// The column `returned`, empty where there is nothing.
+pub(super) fn write_returned(counter: &Authority) -> Result<Option<String>, Misread> {
+    let returned: Vec<_> = counter.returned.iter().map(pair).collect();
+    if returned.is_empty() { Ok(None) } else { Ok(Some(serde_json::to_string(&returned)?)) }
+}
+
+/// Reads it.
+pub(super) fn read_returned(text: Option<&str>) -> Result<RangeSet, Misread> {
+    let Some(text) = text else { return Ok(RangeSet::new()) };
+    let pairs: Vec<Pair> = serde_json::from_str(text)?;
+    pairs.into_iter().map(range).collect()
 }
 
 /// The state of a counter with these holes.
@@ -134,6 +148,7 @@ pub(super) fn read(text: &str, marks: Marks) -> Result<Authority, Misread> {
         rate: Rate { second: state.rate.second, drawn: state.rate.drawn, peak: state.rate.peak },
         members: members.collect::<Result<_, Misread>>()?,
         ahead: state.ahead.into_iter().map(read_ahead).collect::<Result<_, _>>()?,
+        returned: marks.returned,
         target: SequenceValue(state.target),
         horizon: marks.horizon.max(SequenceValue(state.horizon)),
         holes: state.holes.into_iter().map(read_hole).collect::<Result<_, _>>()?,
@@ -154,6 +169,7 @@ pub(super) fn blank() -> Authority {
         rate: Rate::default(),
         members: BTreeMap::new(),
         ahead: Vec::new(),
+        returned: RangeSet::new(),
         target: start,
         horizon: start,
         holes: Vec::new(),

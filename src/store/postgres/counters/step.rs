@@ -17,7 +17,7 @@ use super::{
     holes::{self, Archive},
     marker::{self, Server, Sighting, server},
     records,
-    state::{self, Marks},
+    state::{self, Marks, Misread},
 };
 use crate::{
     counter::{Counter, SequenceValue, ValueRange},
@@ -95,6 +95,7 @@ pub(super) async fn run<S: Step>(
     }
     if let Some(counter) = &mut found.slot {
         let mut ranges = call.step.spoken_of(counter, found.server.now_ms);
+        ranges.extend(counter.returned.iter());
         if !is_usual {
             // A counter that goes on after a loss lists what the last calls were answered.
             ranges.extend(counter.members.values().flat_map(|member| member.drawn.iter().copied()));
@@ -158,7 +159,7 @@ impl Found {
 /// Locks the row of a counter and reads it; a counter that nobody has asked for gets one.
 async fn find(connection: &mut PgConnection, counter: &Counter) -> Result<Found, Failure> {
     const FIND: &str = concat!(
-        "SELECT origin, base, last, horizon, archived_to, state::text AS state, ",
+        "SELECT origin, base, last, horizon, returned::text AS returned, archived_to, state::text AS state, ",
         marker::columns!(),
         ", ",
         server!(),
@@ -186,16 +187,18 @@ async fn find(connection: &mut PgConnection, counter: &Counter) -> Result<Found,
     }
 }
 
-/// Reads `origin, base, last, horizon, state`; `None` for a counter of which nothing is known.
+/// Reads `origin, base, last, horizon, returned, state`; `None` for a counter of which nothing is known.
 pub(in crate::store::postgres) fn read(row: &PgRow) -> Result<Option<Authority>, Failure> {
     let Some(text) = row.try_get::<Option<&str>, _>("state")? else { return Ok(None) };
+    let corrupt = |misread: Misread| Failure::corrupt(misread.to_string());
     let marks = Marks {
         origin: sequence(row, "origin")?,
         base: sequence(row, "base")?,
         last: sequence(row, "last")?,
         horizon: row.try_get::<Option<Whole>, _>("horizon")?.map(SequenceValue::from).unwrap_or_default(),
+        returned: state::read_returned(row.try_get("returned")?).map_err(corrupt)?,
     };
-    state::read(text, marks).map(Some).map_err(|misread| Failure::corrupt(misread.to_string()))
+    state::read(text, marks).map(Some).map_err(corrupt)
 }
 
 async fn write(
@@ -205,10 +208,12 @@ async fn write(
     archive: &Archive,
 ) -> Result<(), Failure> {
     let changes = archive.changes(counter);
-    let state = state::write(counter, &changes.in_state);
-    let state = state.map_err(|misread| Failure::corrupt(misread.to_string()))?;
+    let corrupt = |misread: Misread| Failure::corrupt(misread.to_string());
+    let state = state::write(counter, &changes.in_state).map_err(corrupt)?;
+    let returned = state::write_returned(counter).map_err(corrupt)?;
     sqlx::query(
-        "UPDATE numgen_counters SET origin = $3, base = $4, last = $5, horizon = $6, archived_to = $7, state = $8::json
+        "UPDATE numgen_counters SET origin = $3, base = $4, last = $5, horizon = $6, returned = $7::json,
+             archived_to = $8, state = $9::json
          WHERE prefix_key = $1 AND period = $2",
     )
     .bind(of.key.as_str())
@@ -217,6 +222,7 @@ async fn write(
     .bind(Whole::from(counter.base))
     .bind(Whole::from(counter.cursor))
     .bind(Whole::from(counter.horizon))
+    .bind(returned)
     .bind(changes.archived_to.map(Whole::from))
     .bind(state)
     .execute(&mut *connection)

@@ -60,7 +60,7 @@ const DRAWN: &str = "SELECT first, last FROM numgen_draws WHERE request = $1";
 const DRAW: &str = "
     INSERT INTO numgen_draws (request, prefix_key, period, first, last, since_ms) VALUES ($1, $2, $3, $4, $5, $6)";
 const BEFORE: &str = "
-    SELECT origin, base, last, horizon, state::text AS state FROM numgen_counters
+    SELECT origin, base, last, horizon, returned::text AS returned, state::text AS state FROM numgen_counters
     WHERE prefix_key = $1 AND period = $2";
 
 /// A line that is locked.

@@ -117,6 +117,7 @@ pub struct Node {
     pending: Option<u64>,
     seen: Option<SequenceValue>,
     state: NodeState,
+    /// What is to be handed back. From a segment it is told as used, too, until the cursor has passed it: nobody is to draw it.
     surplus: RangeSet,
     /// What was handed back, and told: a store that has forgotten is told again.
     handed_back: RangeSet,
@@ -222,8 +223,6 @@ impl Node {
             self.call += 1;
             self.pending = Some(ask.count);
         }
-        // What was issued to nobody after all is used, as far as others are concerned, until the cursor has passed it.
-        let surplus = self.passed(&self.surplus);
         let used: RangeSet = self.ahead(&self.used()).iter().chain(self.untold.iter()).collect();
         Take {
             incarnation: self.incarnation,
@@ -237,7 +236,7 @@ impl Node {
             seen: self.seen,
             holds: self.state.segment,
             used: used.iter().collect(),
-            surplus: surplus.iter().collect(),
+            surplus: self.surplus.iter().collect(),
             wants: ask.wants,
             retires: self.retires.clone(),
             covers: self.covers.clone(),
@@ -265,7 +264,7 @@ impl Node {
                 match followed {
                     Followed::Present => Heard::Recover { wait_ms },
                     Followed::Newly => {
-                        self.hand_back(self.handed_back.clone().iter());
+                        self.surplus = self.surplus.iter().chain(self.handed_back.iter()).collect();
                         // What lies below the cursor, too: who knows of the segment alone would list all of it.
                         self.untold = self.untold.iter().chain(self.used().iter()).collect();
                         Heard::Recover { wait_ms: 0 }
@@ -283,9 +282,12 @@ impl Node {
                 self.horizon = self.horizon.max(horizon).max(unheard(take, cursor, peak, &peers));
                 self.peers = peers;
                 self.covers.append(&mut self.retires);
-                for range in &take.surplus {
-                    self.surplus.remove(*range);
-                    self.handed_back.insert(*range);
+                // What was told as used is told again: a copy of such a message, arriving late, takes it off the list.
+                let mut told: RangeSet = take.surplus.iter().copied().collect();
+                take.used.iter().for_each(|range| told.remove(*range));
+                for range in told.iter() {
+                    self.surplus.remove(range);
+                    self.handed_back.insert(range);
                 }
                 // What was handed back last lies highest, and is what a store forgets.
                 while self.handed_back.iter().count() > HANDED_BACK_KEPT {
@@ -314,7 +316,9 @@ impl Node {
         if segment == self.state.segment {
             return None;
         }
-        let used = self.ahead(&self.used()).iter().chain(self.untold.iter()).collect();
+        let mut used: RangeSet = self.ahead(&self.used()).iter().chain(self.untold.iter()).collect();
+        // A process after this one knows only what is on disk, and would say that it was issued.
+        self.surplus.iter().chain(self.handed_back.iter()).for_each(|range| used.remove(range));
         Some(NodeState { segment, issued: 0, used, seen: self.seen })
     }
 

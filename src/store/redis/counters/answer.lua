@@ -44,14 +44,12 @@ local function note_used()
   sort_ahead()
 end
 
--- What was drawn and issued to nobody.
+-- What was drawn, or taken from a segment, and issued to nobody.
 local function note_surplus()
   for _, range in ipairs(surplus) do
-    local passed = overlap(range, { ZERO, counter.cursor })
-    for _, part in ipairs(passed and unlisted(passed) or {}) do
-      list(part, 'returned', number(now), '-')
-    end
+    counter.returned = with(counter.returned, range)
   end
+  list_returned()
 end
 
 -- What it was answered last may have been passed on, or not.
@@ -135,6 +133,7 @@ local function hear_report(speaks_of_it)
   -- An offer of the earlier generation is in a reply that the node throws away.
   reserve(me, holds, nil, nil)
   note_used()
+  note_surplus()
 end
 
 -- More than can be lost at once: what is drawn in the time that was lost, and what lay ahead. That time is not longer than what the

@@ -25,6 +25,22 @@ local function without(ranges, range)
   return rest
 end
 
+-- Adds a range to a list of ascending ranges that do not touch.
+local function with(ranges, range)
+  local from, to, rest = range[1], range[2], {}
+  for _, part in ipairs(ranges) do
+    local after, next = plus(part[2], 1), plus(to, 1)
+    if after and after < from or next and next < part[1] then
+      rest[#rest + 1] = part
+    else
+      from, to = part[1] < from and part[1] or from, part[2] > to and part[2] or to
+    end
+  end
+  rest[#rest + 1] = { from, to }
+  table.sort(rest, function(a, b) return a[1] < b[1] end)
+  return rest
+end
+
 local function write_ranges(ranges)
   local texts = {}
   for i, range in ipairs(ranges) do
@@ -147,6 +163,7 @@ local function load()
         { range = read_range(range), abandoned = kind == 'a', node = node }
     end
   end
+  counter.returned = read_ranges(found.returned or '')
   counter.recovery = found.recovery and read_recovery(found.recovery)
   counter.horizon = found.horizon or furthest()
   return nil
@@ -306,6 +323,9 @@ local function obstacle_from(value)
   for _, ahead in ipairs(counter.ahead) do
     look(ahead.range, nil)
   end
+  for _, returned in ipairs(counter.returned) do
+    look(returned, nil)
+  end
   for _, id in ipairs(members()) do
     for _, segment in ipairs(segments(counter.members[id])) do
       look(segment, id)
@@ -376,14 +396,27 @@ local function list_passed(part, reason)
   end
 end
 
+-- Lists what was handed back and has been passed.
+local function list_returned()
+  for _, range in ipairs(counter.returned) do
+    local passed = overlap(range, { ZERO, counter.cursor })
+    for _, part in ipairs(passed and unlisted(passed) or {}) do
+      list(part, 'returned', number(now), '-')
+    end
+  end
+  counter.returned = without(counter.returned, { ZERO, counter.cursor })
+end
+
 -- Moves the cursor, and lists what it passes that is not drawn.
 local function pass_to(to, drawn, reason)
   if to <= counter.cursor then
     return
   end
   local missing = { { plus(counter.cursor, 1), to } }
-  for _, range in ipairs(drawn) do
-    missing = without(missing, range)
+  for _, known in ipairs({ drawn, counter.returned }) do
+    for _, range in ipairs(known) do
+      missing = without(missing, range)
+    end
   end
   for _, part in ipairs(missing) do
     list_passed(part, reason)
@@ -397,6 +430,7 @@ local function pass_to(to, drawn, reason)
     end
   end
   counter.ahead = ahead
+  list_returned()
 end
 
 local function peak()
@@ -435,6 +469,7 @@ local function save()
     ahead[i] = known.range[1] .. known.range[2] .. (known.abandoned and 'a' or 'u') .. known.node .. '\n'
   end
   write('ahead', #ahead > 0 and table.concat(ahead) or nil)
+  write('returned', #counter.returned > 0 and write_ranges(counter.returned) or nil)
   write('recovery', counter.recovery and write_recovery(counter.recovery) or nil)
   write('roster', table.concat(members()))
   write('horizon', counter.horizon)

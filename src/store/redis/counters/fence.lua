@@ -6,7 +6,7 @@ if unreadable then
 end
 if not counter then
   counter = { origin = ZERO, base = ZERO, cursor = ZERO, generation = '-', scheme = 0, target = ZERO, horizon = ZERO, second = 0, drawn = 0,
-    peak = 0, members = {}, ahead = {} }
+    peak = 0, members = {}, ahead = {}, returned = {} }
 end
 counter.scheme = math.max(counter.scheme, tonumber(ARGV[2]))
 save()

@@ -54,7 +54,7 @@ local function somebody_lapsed(roster)
 end
 
 local function serve_healthy()
-  local fields = { 'core', ARGV[2], 'roster', 'horizon', 'ahead' }
+  local fields = { 'core', ARGV[2], 'roster', 'horizon', 'ahead', 'returned' }
   for i = 1, #ARGV[16], 32 do
     fields[#fields + 1] = sub(ARGV[16], i, i + 31)
   end

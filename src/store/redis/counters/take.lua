@@ -32,7 +32,7 @@ if not counter and settled() and not speaks_of_it then
 end
 if not counter then
   counter = { origin = limits.base, base = limits.base, cursor = limits.base, generation = '-',
-    scheme = fence, target = ZERO, horizon = ZERO, second = 0, drawn = 0, peak = 0, members = {}, ahead = {} }
+    scheme = fence, target = ZERO, horizon = ZERO, second = 0, drawn = 0, peak = 0, members = {}, ahead = {}, returned = {} }
   if settled() then
     counter.base = later(limits.base, limits.floor)
     counter.cursor, counter.generation = counter.base, generation

@@ -276,6 +276,7 @@ pub(super) fn read_state(reply: &[Vec<Text>]) -> Option<(u64, Authority)> {
     let _roster = fields.remove("roster");
     let horizon = fields.remove("horizon").map_or(Some(SequenceValue(0)), value)?;
     let ahead = fields.remove("ahead").unwrap_or_default();
+    let returned = fields.remove("returned").map_or(Some(Vec::new()), read_ranges)?;
     let recovery = fields.remove("recovery").map_or(Some(None), |text| read_recovery(text).map(Some))?;
     let counter = Authority {
         origin: value(origin)?,
@@ -290,6 +291,7 @@ pub(super) fn read_state(reply: &[Vec<Text>]) -> Option<(u64, Authority)> {
             .map(|(id, member)| Some((read_incarnation(id)?, read_member(member)?)))
             .collect::<Option<_>>()?,
         ahead: ahead.lines().map(read_ahead).collect::<Option<_>>()?,
+        returned: returned.into_iter().collect(),
         target: value(target)?,
         horizon,
         holes: holes.iter().map(|hole| read_hole(hole)).collect::<Option<_>>()?,

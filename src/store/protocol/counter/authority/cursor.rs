@@ -33,7 +33,9 @@ impl Authority {
             return;
         }
         let passed = ValueRange { from: SequenceValue(self.cursor.0 + 1), to };
-        for part in drawn.missing(passed).iter() {
+        let mut missing = drawn.missing(passed);
+        self.returned.iter().for_each(|range| missing.remove(range));
+        for part in missing.iter() {
             self.list_passed(part, reason, now);
         }
         self.cursor = to;
@@ -41,6 +43,7 @@ impl Authority {
             ahead.range.from = ahead.range.from.max(SequenceValue(to.0.saturating_add(1)));
             ahead.range.to > to
         });
+        self.list_returned(now);
     }
 
     fn list_passed(&mut self, part: ValueRange, reason: HoleReason, now: u64) {

@@ -15,7 +15,10 @@ mod segments;
 
 use std::collections::BTreeMap;
 
-use super::message::{Generation, Incarnation, Instance, Limits, Marker, Reply, Segment, Take};
+use super::{
+    message::{Generation, Incarnation, Instance, Limits, Marker, Reply, Segment, Take},
+    range_set::RangeSet,
+};
 use crate::{
     counter::{SequenceValue, ValueRange},
     store::HoleReason,
@@ -51,6 +54,8 @@ pub struct Authority {
     pub members: BTreeMap<Incarnation, Member>,
     /// What is issued or given up ahead of the cursor.
     pub ahead: Vec<Ahead>,
+    /// What was handed back ahead of the cursor: issued to nobody, and listed once the cursor has passed it.
+    pub returned: RangeSet,
     /// Where an operator wants the cursor: segments are placed above.
     pub target: SequenceValue,
     /// No segment that was ever placed ends above it, nor anything that a node could tell of after a loss.
@@ -141,6 +146,7 @@ impl Authority {
             rate: Rate::default(),
             members: BTreeMap::new(),
             ahead: Vec::new(),
+            returned: RangeSet::new(),
             target: SequenceValue(0),
             horizon: SequenceValue(0),
             holes: Vec::new(),

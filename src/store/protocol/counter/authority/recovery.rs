@@ -58,6 +58,7 @@ impl Authority {
         // An offer of the earlier generation is in a reply that the node throws away.
         self.reserve(take.incarnation, take.holds, None);
         self.note_used(&take.used, &take.node);
+        self.note_surplus(&take.surplus, now);
     }
 
     /// Begins the generation: above everything that was reported, and above more than could have been lost where somebody

@@ -54,10 +54,15 @@ impl Authority {
         self.ahead.sort_by_key(|ahead| ahead.range.from);
     }
 
-    /// What was drawn and issued to nobody.
+    /// What was drawn, or taken from a segment, and issued to nobody.
     pub(super) fn note_surplus(&mut self, surplus: &[ValueRange], now: u64) {
-        let drawable = ValueRange { from: SequenceValue(0), to: self.cursor };
-        for range in surplus.iter().filter_map(|range| overlap(*range, drawable)) {
+        self.returned = self.returned.iter().chain(surplus.iter().copied()).collect();
+        self.list_returned(now);
+    }
+
+    /// Lists what was handed back and has been passed.
+    pub(super) fn list_returned(&mut self, now: u64) {
+        for range in self.returned.split_off_below(self.cursor).iter() {
             let listed: RangeSet = self.holes.iter().map(|hole| hole.range).collect();
             for range in listed.missing(range).iter() {
                 self.list(Hole { range, reason: HoleReason::Returned, since: now, holder: None });

@@ -30,13 +30,14 @@ impl Obstacle {
 impl Authority {
     /// The first thing that is in the way at or above a value.
     pub(super) fn obstacle_from(&self, value: SequenceValue) -> Option<Obstacle> {
-        let spoken = self.ahead.iter().map(|ahead| Obstacle::Spoken(ahead.range));
+        let spoken = self.ahead.iter().map(|ahead| ahead.range).chain(self.returned.iter());
         let segments = self
             .members
             .iter()
             .flat_map(|(id, member)| member.segments().map(|segment| Obstacle::Segment(segment.0, *id)));
         // What was used of a segment lies ahead too, and is seen first.
         spoken
+            .map(Obstacle::Spoken)
             .chain(segments)
             .filter(|obstacle| obstacle.range().to >= value)
             .min_by_key(|obstacle| obstacle.range().from.max(value))

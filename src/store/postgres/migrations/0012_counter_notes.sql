@@ -1,8 +1,10 @@
--- Two notes that bound how far continuous counters skip once this database has lost something. Columns, not fields of the state: programs
--- before this step refuse a state in which they find a field that they do not know, and leave columns alone.
+-- More about continuous counters, and two notes that bound how far they skip once this database has lost something. Columns, not fields of
+-- the state: programs before this step refuse a state in which they find a field that they do not know, and leave columns alone.
 
--- How far segments reach; NULL: nobody has said.
-ALTER TABLE numgen_counters ADD COLUMN horizon numeric(20);
+-- How far segments reach; NULL: nobody has said. What was handed back ahead of the cursor, [[first, last], ...]; NULL: nothing.
+ALTER TABLE numgen_counters
+    ADD COLUMN horizon  numeric(20),
+    ADD COLUMN returned json;
 
 -- What was written until looked_ms is there wherever the marker is found so; lacks_ms is how much time may be lacking from what the
 -- database holds, of losses before. Both hold for this generation only: a program before this step begins another one without them.
