@@ -216,8 +216,8 @@ impl PostgresStore {
         let page = self.books().page(&order.counter);
         let mut turn = timeout_at(until, page.lock()).await.map_err(|_elapsed| unknown(OPERATION))?;
         loop {
-            self.may_draw(until).await?;
-            match issue::issue(self, &order, &page, &mut turn, until).await {
+            let covered = self.may_draw(until).await?;
+            match issue::issue(self, &order, &page, &mut turn, covered).await {
                 // The server was exchanged this moment.
                 Err(StoreError::Suspended { .. }) if Instant::now() < until => self.must_look_again(),
                 other => return other,
