@@ -54,4 +54,4 @@ pub use temporary::{
     Action, Decision, Fate, Instance, Journal, Making, Pending, RowSwap, Stamp, Status, TemporaryNumber,
     TemporaryQuery, TemporaryRow, TemporaryStore, Verdict,
 };
-pub use verification::{LedgerFault, Verification};
+pub use verification::{LedgerFault, Stray, Verification};

@@ -72,7 +72,7 @@ use crate::{
     prefix_key::PrefixKey,
     store::{
         Bounds, Certificate, Drawn, IssueRequest, LedgerQuery, LedgerRow, LedgerStep, LedgerStore,
-        RenderNumber, Reservations, StoreError, StoreFuture, Taken, Transitioned, Verification,
+        RenderNumber, Reservations, StoreError, StoreFuture, Stray, Taken, Transitioned, Verification,
     },
 };
 
@@ -208,6 +208,15 @@ impl Page {
 impl PostgresStore {
     fn books(&self) -> &Books {
         &self.shared.books
+    }
+
+    /// Rows of a prefix key that no counter leads to, and those of which nobody can say whose they are: no other look shows them.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be read.
+    pub async fn strays(&self, key: &PrefixKey) -> Result<Vec<Stray>, StoreError> {
+        self.transact_within(AUDIT_TIMEOUT, "strays", key, reading::strays).await
     }
 
     async fn draw_in_turn(&self, order: Order) -> Result<Drawn, StoreError> {
