@@ -40,7 +40,7 @@ pub use contract::{
     Transitioned, WorkerStore,
 };
 pub use copied::CopiedRules;
-pub use home::{Foreign, Home, Housekeeper};
+pub use home::{Foreign, Home, Housekeeper, remembered_name};
 pub use mirrored::MirroredRules;
 pub use protocol::counter::{Abandon, Abandoned};
 pub use protocol::window::{
