@@ -36,6 +36,12 @@ pub enum CliError {
     /// `--scope` is empty.
     #[error("flag --scope: a token without a scope may do nothing: name one or more, such as numbers:issue")]
     NoScope,
+    /// `--prefixes` is empty.
+    #[error(
+        "flag --prefixes: a token for no prefix key may do nothing: name one or more patterns, such as \"A*,B*\", or leave the flag out, for \
+         all"
+    )]
+    NoPrefixes,
     /// The token could not be made.
     #[error(transparent)]
     Mint(#[from] MintError),
@@ -199,6 +205,7 @@ impl CliError {
             | Self::NoSigningKey { .. }
             | Self::Scope(_)
             | Self::NoScope
+            | Self::NoPrefixes
             | Self::Mint(_)
             | Self::NoLedger { .. }
             | Self::Unreadable { .. } => 2,

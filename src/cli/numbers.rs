@@ -1,6 +1,6 @@
 //! `numgen next` and `numgen preview`.
 
-use clap::Args;
+use clap::{Args, value_parser};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -25,7 +25,7 @@ pub(super) struct NextOptions {
     #[arg(value_name = "PREFIX")]
     prefix_key: String,
     /// How many numbers, up to 10000: all of them or none.
-    #[arg(long, short = 'n', default_value_t = 1)]
+    #[arg(long, short = 'n', default_value_t = 1, value_parser = value_parser!(u32).range(1..=10_000))]
     count: u32,
 }
 
@@ -42,8 +42,8 @@ pub(super) struct PreviewOptions {
     /// The format, such as 'ORD-{year}-{SEQ:6}'.
     #[arg(value_name = "FORMAT")]
     format: String,
-    /// How many numbers.
-    #[arg(long, short = 'n')]
+    /// How many numbers, up to 100.
+    #[arg(long, short = 'n', value_parser = value_parser!(u32).range(1..=100))]
     count: Option<u32>,
     /// As if it were this time (RFC 3339).
     #[arg(long, value_name = "TIME")]

@@ -62,7 +62,7 @@ impl Remote {
                 ConfigError::from(Mistake::Unfitting { origin: values.origin("NUMGEN_TOKEN"), problem })
             })?;
         authorization.set_sensitive(true);
-        let url = config.client.url.trim_end_matches('/').to_owned();
+        let url = base(&config.client.url).to_owned();
         let client = Client::for_url(&url).map_err(|source| CliError::Client { url: url.clone(), source })?;
         Ok(Self { client, url, authorization })
     }
@@ -96,6 +96,14 @@ impl Remote {
         let answer = answer.map_err(|source| CliError::Client { url: self.url.clone(), source })?;
         understand(&self.url, answer.status(), answer.body())
     }
+}
+
+/// What `/api` and a path are appended to: the URL, whether it names the service or, as its callers use it, the API.
+fn base(url: &str) -> &str {
+    let url = url.trim_end_matches('/');
+    // `api` may be a host, too.
+    let service = url.strip_suffix("/api").filter(|service| service.contains("://"));
+    service.map_or(url, |service| service.trim_end_matches('/'))
 }
 
 /// The result in `body`, or what the problem document in it says.
@@ -162,6 +170,22 @@ mod tests {
         );
         let body = r#"{"title":"Validation","code":"Validation","errors":[{"field":"count","message":"1 to 10000"}]}"#;
         assert_eq!(refusal(StatusCode::BAD_REQUEST, body), "Validation (Validation)\n  count: 1 to 10000");
+    }
+
+    #[test]
+    fn the_url_may_be_that_of_the_api() {
+        for (url, expected) in [
+            ("http://h:1", "http://h:1"),
+            ("http://h:1/", "http://h:1"),
+            ("http://h:1/api", "http://h:1"),
+            ("http://h:1/api/", "http://h:1"),
+            ("https://gateway/numgen", "https://gateway/numgen"),
+            ("https://gateway/numgen/api", "https://gateway/numgen"),
+            ("http://api", "http://api"),
+            ("http://api/api", "http://api"),
+        ] {
+            assert_eq!(base(url), expected, "{url}");
+        }
     }
 
     #[test]

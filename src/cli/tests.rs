@@ -101,6 +101,9 @@ fn mistakes_are_usage_errors_that_name_the_nearest() {
         (&["token", "--scope", "admin", "--sub", " "], ErrorKind::ValueValidation, "needs a subject"),
         (&["next"], ErrorKind::MissingRequiredArgument, "<PREFIX>"),
         (&["next", "A", "--count", "x"], ErrorKind::ValueValidation, "--count"),
+        (&["next", "A", "--count", "0"], ErrorKind::ValueValidation, "0 is not in 1..=10000"),
+        (&["next", "A", "-n", "10001"], ErrorKind::ValueValidation, "10001 is not in 1..=10000"),
+        (&["preview", "{SEQ}", "--count", "0"], ErrorKind::ValueValidation, "0 is not in 1..=100"),
         (&["temporary", "resolve", "TMP~A~n~1"], ErrorKind::MissingRequiredArgument, "--assign"),
         (&["temporary", "resolve", "T", "--assign", "--void", "x"], ErrorKind::ArgumentConflict, "--void"),
         (&["check", "--url", "http://x"], ErrorKind::UnknownArgument, "--url"),
@@ -201,6 +204,22 @@ fn token_says_why_it_cannot() {
         let error = done.unwrap_err();
         assert_eq!((error.exit_code(), out.as_str()), (2, ""), "{error}");
         assert!(error.to_string().contains(said) && !error.to_string().contains("canary"), "{error}");
+    }
+}
+
+#[test]
+fn a_token_for_no_prefix_key_is_refused() {
+    let source = FixedSource::new().variable("NUMGEN_JWT_SECRET", SECRET);
+    for (list, expected) in [("", None), (" ,", None), ("A*", Some("A*")), ("A*,", Some("A*"))] {
+        let (done, out) = run(&["token", "--scope", "admin", "--prefixes", list], &source, NOW);
+        match (done, expected) {
+            (Ok(()), Some(pattern)) => assert_eq!(claims(&out)["prefixes"][0], pattern),
+            (Err(error), None) => {
+                assert_eq!((error.exit_code(), out.as_str()), (2, ""), "{error}");
+                assert!(error.to_string().starts_with("flag --prefixes: "), "{error}");
+            }
+            (done, _) => panic!("{list:?}: {done:?}"),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{CliError, ForToken, SettingFlags, Terminal, signing};
 use crate::{
-    auth::{Grant, Scopes},
+    auth::{Grant, Prefixes, Scopes},
     clock::Clock,
     config::{ClientConfig, Flags, Source, Values, parse_duration},
 };
@@ -57,6 +57,11 @@ pub(super) fn run(
     let scopes = Scopes::parse(&options.scope).map_err(CliError::Scope)?;
     if scopes == Scopes::NONE {
         return Err(CliError::NoScope);
+    }
+    if let Some(patterns) = &options.prefixes
+        && Prefixes::new(patterns.iter().map(String::as_str)).iter().next().is_none()
+    {
+        return Err(CliError::NoPrefixes);
     }
     let grant =
         Grant { prefixes: options.prefixes.as_deref(), ..signing::grant(&options.sub, scopes, options.ttl) };

@@ -16,7 +16,7 @@ use crate::{
     lifecycle::Lifecycle,
     prefix_key::PrefixKey,
     store::{
-        Certificate, CounterStore, LedgerQuery, LedgerStore, StoreError, Verification,
+        Certificate, CounterStore, LedgerQuery, LedgerStore, StoreError, Stray, Verification,
         postgres::{self, PostgresStore, SchemaState},
         sqlite::LedgerFile,
     },
@@ -64,7 +64,7 @@ pub(super) async fn run(
     outcome
 }
 
-/// Every period of a key, each with a line for what it is and one for each fault.
+/// Every period of a key, each with a line for what it is and one for each fault; then the rows that no period shows.
 async fn verify(ledgers: &Ledgers, key: &PrefixKey, terminal: &mut Terminal<'_>) -> Result<(), CliError> {
     let (mut found, mut broken) = (0, 0);
     for period in ledgers.periods(key).await? {
@@ -75,6 +75,12 @@ async fn verify(ledgers: &Ledgers, key: &PrefixKey, terminal: &mut Terminal<'_>)
         found += 1;
         broken += usize::from(!report.faults.is_empty());
         report.write(&counter, terminal)?;
+    }
+    for stray in ledgers.strays(key).await? {
+        found += 1;
+        broken += 1;
+        let whose = stray.key.as_ref().map_or("(unknown)", PrefixKey::as_str);
+        writeln!(terminal.out, "{whose}\tBROKEN\t{stray}")?;
     }
     match (found, broken) {
         (0, _) => Err(CliError::NoLedger { key: key.clone(), place: ledgers.place() }),
@@ -191,6 +197,14 @@ impl Ledgers {
         }
     }
 
+    /// In the data directory a row carries its prefix key and period itself.
+    async fn strays(&self, key: &PrefixKey) -> Result<Vec<Stray>, StoreError> {
+        match self {
+            Self::File(_) => Ok(Vec::new()),
+            Self::Postgres(store) => store.strays(key).await,
+        }
+    }
+
     async fn verify(&self, counter: &Counter) -> Result<Verification, StoreError> {
         match self {
             Self::File(file) => file.verify(counter),
@@ -206,7 +220,7 @@ impl Ledgers {
     }
 }
 
-/// The periods of every counter, and of every row, should its counter be gone: one row of each is read.
+/// The periods of every counter, and of every row: one row of each is read.
 async fn periods(
     store: &(impl LedgerStore + CounterStore),
     key: &PrefixKey,

@@ -3,7 +3,7 @@
 use super::{
     error::ConfigError,
     jwt::Jwt,
-    parse::{open_url, text},
+    parse::{base_url, text},
     section::{Default, Unset, section},
     storage::Storage,
     values::Values,
@@ -13,8 +13,8 @@ use crate::secret::Secret;
 section! {
     /// Where the service is, and who asks.
     Client, "Commands";
-    /// The service that next, preview, temporary and import talk to.
-    url: String = "NUMGEN_URL", Default("http://127.0.0.1:8080"), open_url(&["http", "https"], "http://127.0.0.1:8080");
+    /// The service that next, preview, temporary and import talk to, with or without /api at the end.
+    url: String = "NUMGEN_URL", Default("http://127.0.0.1:8080"), base_url(&["http", "https"], "http://127.0.0.1:8080");
     /// The token that they show.
     token: Option<Secret<String>> = "NUMGEN_TOKEN", Unset("one signed with the configured secret"), text().secret();
 }

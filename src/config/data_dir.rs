@@ -126,11 +126,7 @@ impl DataDir {
     /// It cannot be written or read, or was changed.
     pub fn identity(&self) -> Result<[u8; 16], DataDirError> {
         let text = self.keep(IDENTITY_FILE, || Ok(hex(&random::<16>()?)))?;
-        let number = u128::from_str_radix(&text, 16).map_err(|_| DataDirError::Spoiled {
-            path: self.path.join(IDENTITY_FILE),
-            problem: "holds no 32 hexadecimal digits: remove it to get new ones",
-        })?;
-        Ok(number.to_be_bytes())
+        identity_in(&self.path, &text)
     }
 
     /// The node name; made of the host name and a random suffix at the first call ever, so that a renamed host keeps
@@ -206,6 +202,23 @@ pub fn existing_signing_secret(directory: &Path) -> Result<Secret<String>, DataD
         return Err(DataDirError::Spoiled { path, problem });
     }
     Ok(Secret::new(text))
+}
+
+/// The name under which a data directory claims a fixed worker ID; `None`: it never has. Makes nothing.
+///
+/// # Errors
+///
+/// It cannot be read, or was changed.
+pub fn existing_identity(directory: &Path) -> Result<Option<[u8; 16]>, DataDirError> {
+    read(&directory.join(IDENTITY_FILE))?.map(|text| identity_in(directory, &text)).transpose()
+}
+
+fn identity_in(directory: &Path, text: &str) -> Result<[u8; 16], DataDirError> {
+    let number = u128::from_str_radix(text, 16).map_err(|_| DataDirError::Spoiled {
+        path: directory.join(IDENTITY_FILE),
+        problem: "holds no 32 hexadecimal digits: remove it to get new ones",
+    })?;
+    Ok(number.to_be_bytes())
 }
 
 fn failure(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataDirError {

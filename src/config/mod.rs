@@ -41,7 +41,7 @@ use std::sync::LazyLock;
 pub use self::{
     cidr::Cidr,
     client::{Client, ClientConfig},
-    data_dir::{DataDir, DataDirError, existing_signing_secret},
+    data_dir::{DataDir, DataDirError, existing_identity, existing_signing_secret},
     database_url::{DatabaseHost, DatabaseUrl, InvalidDatabaseUrl, Verification},
     duration::parse_duration,
     error::{ConfigError, Mistake, Origin, Warning},

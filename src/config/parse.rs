@@ -121,6 +121,19 @@ pub(super) fn open_url(schemes: &'static [&'static str], example: &'static str) 
     })
 }
 
+/// The same for what a path is appended to.
+pub(super) fn base_url(schemes: &'static [&'static str], example: &'static str) -> Parser<String> {
+    let open = open_url(schemes, example);
+    Parser::explaining(open.expects.clone(), move |text| {
+        let url = open.parse(text)?;
+        if url.contains(['?', '#']) {
+            Err(Fault(Some("without query and fragment".to_owned())))
+        } else {
+            Ok(url)
+        }
+    })
+}
+
 /// A URL with one of these schemes and a host.
 pub(super) fn url(schemes: &'static [&'static str], example: &'static str) -> Parser<String> {
     Parser::new(format!("URL such as {example}"), move |text| {

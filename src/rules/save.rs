@@ -317,11 +317,12 @@ impl Registry {
             let count = self.settings.datacenters;
             let message = Message::new(
                 format!(
-                    "needs {{datacenter}}: each of the {count} data centres (NUMGEN_DATACENTERS) has counters of its own, \
-                     which would give the same numbers"
+                    "needs {{datacenter}}: there are {count} data centres (NUMGEN_DATACENTERS), and only profile full (NUMGEN_REDIS_URL and \
+                     NUMGEN_DATABASE_URL) sees to it that their counters do not give the same numbers"
                 ),
                 format!(
-                    "须包含 {{datacenter}}：{count} 个数据中心（NUMGEN_DATACENTERS）各有自己的计数器，否则会产生相同的号码"
+                    "须包含 {{datacenter}}：共有 {count} 个数据中心（NUMGEN_DATACENTERS），只有 full 模式（NUMGEN_REDIS_URL 和 \
+                     NUMGEN_DATABASE_URL）才能保证它们的计数器不产生相同的号码"
                 ),
             );
             return Err(Invalid::of("format", message).into());

@@ -3,7 +3,12 @@
 //! Invariant: while it is not known to be, or is known to be another one, nothing is granted to it, no worker window is confirmed, and
 //! no rule is written to it or adopted from it.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{sync::watch, time::sleep};
 
@@ -51,6 +56,17 @@ pub struct Foreign {
 }
 
 impl Home {
+    /// How the Redis at `place` stands that is called `name`, if it has one, with an ID that `owner` holds, if anybody does.
+    pub fn seen(datacenter: u32, owner: Option<Redis>, name: Option<String>, place: String) -> Self {
+        match owner {
+            Some(owner) if name.as_ref() != Some(&owner.id) => {
+                let own = Redis { id: name.unwrap_or_else(|| NAMELESS.to_owned()), place };
+                Self::Foreign(Arc::new(Foreign { datacenter, owner, own }))
+            }
+            Some(_) | None => Self::Own,
+        }
+    }
+
     /// Whether anything may be asked for in the name of the data centre.
     ///
     /// # Errors
@@ -81,13 +97,22 @@ impl fmt::Display for Home {
     }
 }
 
+/// Where a data directory remembers the name of its Redis: one that is emptied gets it back.
+fn memory(data_dir: &Path) -> PathBuf {
+    data_dir.join("redis-name")
+}
+
+/// The name of the Redis that a node on this data directory has used.
+pub fn remembered_name(data_dir: &Path) -> Option<String> {
+    std::fs::read_to_string(memory(data_dir)).ok().filter(|name| !name.is_empty())
+}
+
 /// Holds the ID of a data centre for the Redis of this node.
 pub struct Housekeeper {
     redis: Arc<RedisStore>,
     grants: Grants,
     place: String,
-    /// Where its name is remembered: a Redis that is emptied gets it back.
-    memory: PathBuf,
+    data_dir: PathBuf,
     state: Arc<watch::Sender<Home>>,
 }
 
@@ -97,15 +122,15 @@ impl Housekeeper {
         redis: Arc<RedisStore>,
         grants: Grants,
         place: String,
-        memory: PathBuf,
+        data_dir: PathBuf,
         state: Arc<watch::Sender<Home>>,
     ) -> Self {
-        Self { redis, grants, place, memory, state }
+        Self { redis, grants, place, data_dir, state }
     }
 
     /// Holds it until the drain.
     pub async fn keep(self, lifecycle: Lifecycle) {
-        let mut known = std::fs::read_to_string(&self.memory).ok().filter(|name| !name.is_empty());
+        let mut known = remembered_name(&self.data_dir);
         loop {
             match self.hold(&mut known).await {
                 Ok(home) => self.say(home),
@@ -127,28 +152,24 @@ impl Housekeeper {
             Some(id) => Some(id),
             // It is new, or was emptied. In the latter case others remember its name: they have as long as they hold the ID.
             None => match self.grants.home_holder().await? {
-                Some(owner) => return Ok(self.foreign(owner, NAMELESS.to_owned())),
+                Some(owner) => return Ok(self.seen(owner, None)),
                 None => self.redis.identity(Some(&fresh())).await?,
             },
         };
         let Some(id) = named else { return Ok(Home::Unknown) };
         let own = Redis { id, place: self.place.clone() };
-        let owner = self.grants.hold_home(&own).await?;
-        if owner.id != own.id {
-            return Ok(self.foreign(owner, own.id));
-        }
-        if known.as_ref() != Some(&own.id) {
-            if let Err(error) = std::fs::write(&self.memory, &own.id) {
+        let home = self.seen(self.grants.hold_home(&own).await?, Some(own.id.clone()));
+        if home == Home::Own && known.as_ref() != Some(&own.id) {
+            if let Err(error) = std::fs::write(memory(&self.data_dir), &own.id) {
                 tracing::debug!(%error, "the name of the Redis is not remembered on disk");
             }
             *known = Some(own.id);
         }
-        Ok(Home::Own)
+        Ok(home)
     }
 
-    fn foreign(&self, owner: Redis, id: String) -> Home {
-        let own = Redis { id, place: self.place.clone() };
-        Home::Foreign(Arc::new(Foreign { datacenter: self.grants.datacenter(), owner, own }))
+    fn seen(&self, owner: Redis, name: Option<String>) -> Home {
+        Home::seen(self.grants.datacenter(), Some(owner), name, self.place.clone())
     }
 
     fn say(&self, home: Home) {

@@ -40,7 +40,7 @@ pub use contract::{
     Transitioned, WorkerStore,
 };
 pub use copied::CopiedRules;
-pub use home::{Foreign, Home, Housekeeper};
+pub use home::{Foreign, Home, Housekeeper, remembered_name};
 pub use mirrored::MirroredRules;
 pub use protocol::counter::{Abandon, Abandoned};
 pub use protocol::window::{
@@ -54,4 +54,4 @@ pub use temporary::{
     Action, Decision, Fate, Instance, Journal, Making, Pending, RowSwap, Stamp, Status, TemporaryNumber,
     TemporaryQuery, TemporaryRow, TemporaryStore, Verdict,
 };
-pub use verification::{LedgerFault, Verification};
+pub use verification::{LedgerFault, Stray, Verification};

@@ -3,13 +3,16 @@
 //! Invariant: no edit of a row, an event or the account of the counter goes unnoticed as long as one of the three is left alone;
 //! a head of the chain that was kept elsewhere (in a certificate) shows even an edit of all three.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt};
 
 use super::{
     LedgerRow, LedgerState,
     ledger::{Account, Change, Event, event_hash, row_hash},
 };
-use crate::counter::{Counter, SequenceValue};
+use crate::{
+    counter::{Counter, SequenceValue},
+    prefix_key::PrefixKey,
+};
 
 /// What is wrong with a ledger.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +46,30 @@ pub struct Verification {
     pub events: u64,
     /// The first faults; none for a ledger that nobody touched.
     pub faults: Vec<LedgerFault>,
+}
+
+/// Rows that no counter leads to: theirs is gone, or its prefix key is. No period shows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stray {
+    /// Of which prefix key they are; `None`: that is gone, too.
+    pub key: Option<PrefixKey>,
+    /// The first one.
+    pub first: SequenceValue,
+    /// The last one.
+    pub last: SequenceValue,
+    /// What the first one says; empty where no text was ever made.
+    pub number: String,
+}
+
+impl fmt::Display for Stray {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, first, last, number } = self;
+        write!(f, "rows {first} to {last}")?;
+        if !number.is_empty() {
+            write!(f, ", the first of them {number},")?;
+        }
+        f.write_str(if key.is_some() { " have lost their counter" } else { " have lost their prefix key" })
+    }
 }
 
 /// How many faults are worth listing: after the first, a chain tells little.

@@ -5,7 +5,7 @@ use std::{thread, time::Duration};
 
 use serde_json::json;
 
-use crate::harness::{Redis, RedisCluster, Site, Stopwatch};
+use crate::harness::{Postgres, Redis, RedisCluster, Site, Stopwatch};
 
 /// What it says, and its exit code.
 fn check(site: &Site, arguments: &[&str]) -> (Option<i32>, String) {
@@ -60,6 +60,69 @@ fn on_a_cluster_it_asks_the_owner_of_each_key() {
     let (code, said) = check(&Site::new().with("NUMGEN_REDIS_URL", &cluster.url()), &[]);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("1 in Redis") && said.contains("issued with 40/6/5/12"), "{said}");
+}
+
+/// What another node has claimed, the service would be refused: it is told so before.
+#[test]
+fn a_worker_id_of_another_node_is_named() {
+    let (redis, database) = (Redis::start(), Postgres::create_database());
+    for (setting, url) in [("NUMGEN_REDIS_URL", redis.url()), ("NUMGEN_DATABASE_URL", database.url())] {
+        let site = || Site::new().with(setting, &url).with("NUMGEN_WORKER_ID", "7");
+        let holder = site().start();
+        let (code, said) = check(holder.site(), &[]);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("worker ID 7 is held from this data directory"), "{said}");
+        let other = site();
+        let (code, said) = check(&other, &[]);
+        assert_eq!(code, Some(1), "{said}");
+        let refusal = "worker ID 7 is taken by another node (NUMGEN_WORKER_ID)";
+        assert!(
+            said.lines().any(|line| line.starts_with("FAIL  worker") && line.ends_with(refusal)),
+            "{said}"
+        );
+        let (code, said) = check(&other, &["--worker-id", "8"]);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("worker ID 8 is held by nobody"), "{said}");
+        let refused = other.start_unready();
+        Stopwatch::wait_until(Duration::from_secs(10), "refused in the same words", || {
+            refused.admin("/readyz").is_ok_and(|answer| answer.text().contains(refusal))
+        });
+        refused.stop();
+        holder.stop();
+        let (code, said) = check(&site(), &[]);
+        assert_eq!(code, Some(0), "it was given up: {said}");
+    }
+}
+
+#[test]
+fn a_data_centre_id_of_another_redis_is_named() {
+    let (database, own, mut other) = (Postgres::create_database(), Redis::start(), Redis::start());
+    let site = |redis: &Redis| {
+        Site::new().with("NUMGEN_DATABASE_URL", &database.url()).with("NUMGEN_REDIS_URL", &redis.url())
+    };
+    let (code, said) = check(&site(&own), &[]);
+    assert_eq!(code, Some(0), "before the first start: {said}");
+    let server = site(&own).start();
+    Stopwatch::wait_until(Duration::from_secs(10), "held", || {
+        database.psql("SELECT count(*) FROM numgen_datacenters") == "1"
+    });
+    for site in [server.site(), &site(&own)] {
+        let (code, said) = check(site, &[]);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("0 is this Redis's"), "{said}");
+    }
+    let foreign = site(&other);
+    let (code, said) = check(&foreign, &[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("FAIL  data centre"), "{said}");
+    assert!(said.contains("NUMGEN_DATACENTER_ID: data centre 0 belongs to the Redis "), "{said}");
+    assert_eq!(other.cli(&["DBSIZE"]), "0", "it changes nothing");
+    let (code, said) = check(&foreign, &["--datacenter-id", "1"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("1 belongs to no Redis yet"), "{said}");
+    other.kill();
+    let (_, said) = check(&foreign, &["--worker-id", "3"]);
+    assert!(!said.contains("data centre  ") && !said.contains("worker ID"), "nobody knows: {said}");
 }
 
 #[test]

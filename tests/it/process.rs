@@ -219,6 +219,11 @@ fn the_other_commands() {
     assert_eq!((code, out.as_str()), (Some(0), "SH-001"), "{error}");
     let (code, out, error) = run(&["next", "SHELL", "--count", "2"]);
     assert_eq!((code, out.as_str()), (Some(0), "SH-002\nSH-003"), "{error}");
+    let (code, out, error) = run(&["next", "SHELL", "--url", &format!("{url}/api")]);
+    assert_eq!((code, out.as_str()), (Some(0), "SH-004"), "{error}");
+    let (code, _, error) = run(&["next", "SHELL", "--url", &format!("{url}?a=b")]);
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("--url") && error.contains("without query"), "{error}");
     let (code, out, error) = run(&["preview", "P-{SEQ:4}"]);
     assert_eq!(code, Some(0), "{error}");
     assert!(out.contains("P-0001"), "{out}");

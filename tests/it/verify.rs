@@ -113,6 +113,31 @@ fn ledgers_in_postgresql_are_read_there() {
     assert!(out.contains("INV:2026\t  row 2 does not carry the hash"), "{out}");
 }
 
+#[test]
+fn rows_that_have_lost_their_counter_are_found() {
+    let database = Postgres::create_database();
+    let site = Site::new().with("NUMGEN_DATABASE_URL", &database.url());
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(issue_three(&database.url()));
+    let remove = |table: &str| {
+        database.psql(&format!("ALTER TABLE {table} DISABLE TRIGGER ALL; DELETE FROM {table}"));
+    };
+    remove("numgen_ledger_counters");
+    let (code, out, err) = verify(&site, &["INV"]);
+    assert_eq!(
+        (code, out.as_str()),
+        (Some(1), "INV\tBROKEN\trows 1 to 3, the first of them I-1, have lost their counter\n")
+    );
+    assert!(err.contains("the ledger of INV is broken in 1 of 1 periods"), "{err}");
+    assert_eq!(verify(&site, &["OTHER"]).0, Some(2), "they are another's");
+
+    remove("numgen_ledger_keys");
+    for key in ["INV", "OTHER"] {
+        let (code, out, _) = verify(&site, &[key]);
+        let said = "(unknown)\tBROKEN\trows 1 to 3, the first of them I-1, have lost their prefix key\n";
+        assert_eq!((code, out.as_str()), (Some(1), said), "nobody can say whose they are");
+    }
+}
+
 async fn issue_three(url: &str) {
     let settings = Settings {
         clock: Arc::new(SystemClock::new()),

@@ -46,8 +46,8 @@ impl Stores {
         let (timeout, epoch) = (config.storage.storage_timeout, config.worker.epoch);
         let redis = Arc::new(RedisStore::new(client, redis::Settings { epoch, timeout }));
         let place = RedisUrl::parse(redis_url.reveal()).map(|url| url.place()).unwrap_or_default();
-        let memory = ground.data_dir.path().join("redis-name");
-        let keeper = Housekeeper::new(redis.clone(), grants, place, memory, Arc::clone(&home));
+        let data_dir = ground.data_dir.path().to_owned();
+        let keeper = Housekeeper::new(redis.clone(), grants, place, data_dir, Arc::clone(&home));
         background.spawn(keeper.keep(background.clone()));
         let rules = Arc::new(MirroredRules::new(postgres.clone(), redis.clone(), home.subscribe()));
         background.spawn(Arc::clone(&rules).keep(background.clone()));

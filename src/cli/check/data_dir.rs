@@ -46,7 +46,10 @@ pub(super) fn look(path: &Path, report: &mut Report) {
 
 /// Makes a file and removes it: permissions alone do not tell of read-only mounts and quotas.
 fn writable(directory: &Path, report: &mut Report) {
-    let probe = directory.join(format!(".numgen-check-{}", std::process::id()));
+    // Others may be looking, too; in containers processes have the same few numbers.
+    let mut name = [0; 8];
+    let _ = getrandom::fill(&mut name);
+    let probe = directory.join(format!(".numgen-check-{:016x}", u64::from_ne_bytes(name)));
     let made = OpenOptions::new().write(true).create_new(true).open(&probe).and_then(|file| file.sync_all());
     let removed = std::fs::remove_file(&probe);
     match made.and(removed) {

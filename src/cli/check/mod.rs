@@ -3,6 +3,7 @@
 //! It reads and changes nothing: no directory, no secret, no database and no key is made, and a service that is running goes on.
 //! Keys and certificate are loaded by what the service loads them with, so that both find the same mistakes.
 
+mod claims;
 mod data_dir;
 mod database;
 mod postgres;
@@ -17,6 +18,7 @@ use crate::{
     clock::{Clock, UnixMillis},
     config::{Config, Flags, Profile, Source, TlsFiles, Values, existing_signing_secret},
     server::Tls,
+    store::{Nonce, postgres::grants::Redis},
     telemetry::fields::chain,
 };
 
@@ -47,18 +49,28 @@ pub(super) async fn run(
     certificate(&config, &mut report);
     data_dir::look(&config.storage.data_dir, &mut report);
     let facts = database::look(&config, &mut report);
-    let pinned = match (&config.storage.database_url, &config.storage.redis_url) {
-        (None, None) => Pinned::As(facts.pinned_layout.clone()),
+    let found = match (&config.storage.database_url, &config.storage.redis_url) {
+        (None, None) => Found { pinned: Pinned::As(facts.pinned_layout.clone()), ..Found::default() },
         (Some(url), Some(redis_url)) => {
             // Which IDs there are, Redis knows; PostgreSQL confirms them, and knows those of other data centres.
             let confirmed = postgres::look(url, &config, &facts, &clock, &mut report).await;
             let leased = redis::look(redis_url, &config, &facts, &clock, &mut report).await;
-            if confirmed.differs_from(&config) { confirmed } else { leased }
+            if confirmed.is_there() && leased.is_there() {
+                claims::home(&config, redis_url, confirmed.home, leased.name.clone(), &mut report);
+            }
+            if confirmed.pinned.differs_from(&config) {
+                Found { pinned: confirmed.pinned, ..leased }
+            } else {
+                leased
+            }
         }
         (Some(url), None) => postgres::look(url, &config, &facts, &clock, &mut report).await,
         (None, Some(url)) => redis::look(url, &config, &facts, &clock, &mut report).await,
     };
-    layout(&config, &pinned, &mut report);
+    if found.is_there() {
+        claims::worker(&config, found.holder, &mut report);
+    }
+    layout(&config, &found.pinned, &mut report);
     time(&config, clock.now(), facts.highest_mark, &mut report);
 
     report.write(terminal.out)?;
@@ -97,11 +109,32 @@ fn certificate(config: &Config, report: &mut Report) {
     }
 }
 
+/// What the stores say that a start has to agree with.
+#[derive(Default)]
+struct Found {
+    pinned: Pinned,
+    /// Who holds the fixed worker ID that is configured.
+    holder: Option<Nonce>,
+    /// The Redis that the data centre ID belongs to, as PostgreSQL knows it.
+    home: Option<Redis>,
+    /// The name of the Redis, as it knows it.
+    name: Option<String>,
+}
+
+impl Found {
+    /// Whether the store could be asked.
+    fn is_there(&self) -> bool {
+        !matches!(self.pinned, Pinned::Unknown)
+    }
+}
+
 /// What the IDs that were issued so far are laid out by.
+#[derive(Default)]
 enum Pinned {
     /// That; `None`: none was issued.
     As(Option<String>),
     /// The store that knows is away.
+    #[default]
     Unknown,
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     super::resume::{said, waited_for},
-    Pinned,
+    Found, Pinned,
     database::Facts,
     redis::copy,
     report::Report,
@@ -15,7 +15,7 @@ use crate::{
     secret::Secret,
     store::{
         Suspension,
-        postgres::{Inspection, LedgerReport, Role, inspect},
+        postgres::{Held, Inspection, LedgerReport, Role, inspect},
     },
     telemetry::fields::chain,
 };
@@ -25,24 +25,25 @@ const SUBJECT: &str = "postgres";
 /// A clock further off than this deserves a look. Numbers stay unique whatever it says.
 const NOTABLE_OFFSET_MS: u64 = 1_000;
 
-/// Looks at the database; answers which layout it is in use with.
+/// Looks at the database, and at what it holds.
 pub(super) async fn look(
     url: &Secret<String>,
     config: &Config,
     local: &Facts,
     clock: &Arc<dyn Clock>,
     report: &mut Report,
-) -> Pinned {
+) -> Found {
     let ca_file = config.storage.database_ca_file.as_deref();
     match inspect(url, ca_file, &config.worker, &**clock).await {
         Ok(found) => {
             one(&found, report);
-            Pinned::As(found.held.layout)
+            let Held { layout, holder, home, .. } = found.held;
+            Found { pinned: Pinned::As(layout), holder, home, name: None }
         }
         Err(error) => {
             report.fail(SUBJECT, chain(&error));
             copy("PostgreSQL", local, report);
-            Pinned::Unknown
+            Found::default()
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Pinned, database::Facts, report::Report};
+use super::{Found, Pinned, database::Facts, report::Report};
 use crate::{
     clock::Clock,
     config::Config,
@@ -21,31 +21,36 @@ const RULES: &str = "rules";
 /// A clock further off than this deserves a look. Numbers stay unique whatever it says.
 const NOTABLE_OFFSET_MS: u64 = 1_000;
 
-/// Looks at every server, and at what they hold; answers which layout it is in use with.
+/// Looks at every server, and at what they hold.
 pub(super) async fn look(
     url: &Secret<String>,
     config: &Config,
     local: &Facts,
     clock: &Arc<dyn Clock>,
     report: &mut Report,
-) -> Pinned {
+) -> Found {
     let ca_file = config.storage.redis_ca_file.as_deref();
     let held = match inspect(url, ca_file, &**clock).await {
         Ok(servers) => {
             servers.iter().for_each(|server| one(server, report));
-            survey(url, ca_file).await
+            survey(url, ca_file, &config.worker).await
         }
         Err(error) => Err(error),
     };
     match held {
         Ok(held) => {
             rules(&held, report);
-            Pinned::As(held.layout)
+            Found {
+                pinned: Pinned::As(held.layout),
+                holder: held.holder,
+                name: held.name,
+                ..Found::default()
+            }
         }
         Err(error) => {
             report.fail(SUBJECT, chain(&error));
             copy("Redis", local, report);
-            Pinned::Unknown
+            Found::default()
         }
     }
 }

@@ -116,7 +116,12 @@ async fn several_data_centres_need_to_be_told_apart() {
         assert_eq!(outcome(desk.put("X", json).await), expected, "{json}");
     }
     let error = desk.put("Z", r#"{"format":"Z-{SEQ:6}"}"#).await.expect_err("refused");
-    assert!(error.to_string().contains("{datacenter}"), "{error}");
+    let said = error.to_string();
+    assert!(said.contains("needs {datacenter}: there are 2 data centres (NUMGEN_DATACENTERS)"), "{said}");
+    assert!(
+        said.contains("only profile full"),
+        "on one PostgreSQL their counters may well be the same: {said}"
+    );
 }
 
 #[tokio::test]

@@ -8,16 +8,18 @@ use tokio::time::timeout;
 use super::{
     durability::{Role, ServerReport},
     failure::{Failure, code, said},
+    grants::{self, Redis},
     layouts,
     ledger::{self, LedgerReport},
     schema::{self, SchemaState},
     url::{self, ConnectError},
+    workers,
 };
 use crate::{
     clock::Clock,
     config::{self, DatabaseUrl},
     secret::Secret,
-    store::StoreError,
+    store::{Nonce, StoreError},
 };
 
 /// How long all of it may take.
@@ -49,6 +51,10 @@ pub struct Held {
     pub layout: Option<String>,
     /// Rules that are in force.
     pub rules: u64,
+    /// Who holds the fixed worker ID that is asked for, alive or not yet past its mark.
+    pub holder: Option<Nonce>,
+    /// The Redis that the data centre ID belongs to (profile *full*).
+    pub home: Option<Redis>,
 }
 
 /// Why nothing was found.
@@ -139,18 +145,28 @@ pub async fn inspect(
     }
 }
 
-async fn held(connection: &mut PgConnection, worker: &config::Worker) -> Result<Held, sqlx::Error> {
-    /// SQLSTATE of a table that is not there.
-    const UNDEFINED_TABLE: &str = "42P01";
+async fn held(connection: &mut PgConnection, worker: &config::Worker) -> Result<Held, Failure> {
     const RULES: &str = "SELECT count(*) AS rules FROM numgen_rules WHERE rule IS NOT NULL";
     let datacenter = i32::try_from(worker.datacenter_id).unwrap_or(i32::MAX);
     let look = async {
         let rules: i64 = sqlx::query(RULES).fetch_one(&mut *connection).await?.try_get("rules")?;
         let layout = layouts::recorded(connection, datacenter, &worker.pinned_layout()).await?;
-        Ok(Held { layout, rules: rules.unsigned_abs() })
+        Ok(Held { layout, rules: rules.unsigned_abs(), ..Held::default() })
     };
-    look.await.or_else(|error| match code(&error).as_deref() {
-        Some(UNDEFINED_TABLE) => Ok(Held::default()),
-        Some(_) | None => Err(error),
-    })
+    let held = or_nothing(look.await)?;
+    let holder = match worker.worker_id {
+        Some(slot) => or_nothing(workers::holder(connection, datacenter, slot, worker.epoch).await)?,
+        None => None,
+    };
+    let home = or_nothing(grants::holder(connection, &worker.datacenter_id).await)?;
+    Ok(Held { holder, home, ..held })
+}
+
+/// Nothing where there is no such table: an older schema has none, and another program's has no meaning.
+fn or_nothing<T: Default>(found: Result<T, Failure>) -> Result<T, Failure> {
+    const UNDEFINED_TABLE: &str = "42P01";
+    match found {
+        Err(Failure::Database(error)) if code(&error).as_deref() == Some(UNDEFINED_TABLE) => Ok(T::default()),
+        found => found,
+    }
 }

@@ -183,6 +183,21 @@ async fn free(connection: &mut PgConnection, site: Site, slots: Range<u32>) -> R
     Ok(u32::try_from(free).unwrap_or(u32::MAX))
 }
 
+/// Who holds a slot as it is now, alive or not yet past its mark: nothing is locked.
+pub(super) async fn holder(
+    connection: &mut PgConnection,
+    datacenter: i32,
+    slot: u32,
+    epoch: UnixMillis,
+) -> Result<Option<Nonce>, Failure> {
+    const HOLDER: &str = "SELECT owner FROM numgen_worker_slots WHERE datacenter = $1 AND slot = $2 AND greatest(expires, mark) > $3";
+    let now = time(connection, Site { datacenter, epoch }).await?;
+    let query = sqlx::query(HOLDER).bind(datacenter).bind(i32::try_from(slot).unwrap_or(-1));
+    let row = query.bind(signed(now)).fetch_optional(connection).await?;
+    let owner = row.map(|row| row.try_get::<Option<[u8; 16]>, _>("owner")).transpose()?;
+    Ok(owner.flatten().map(Nonce))
+}
+
 /// The time of the database, since the epoch of IDs.
 async fn time(connection: &mut PgConnection, site: Site) -> Result<IdMillis, Failure> {
     let now_ms: i64 = sqlx::query(NOW).fetch_one(connection).await?.try_get("now_ms")?;

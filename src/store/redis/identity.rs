@@ -6,7 +6,7 @@ use super::{RedisStore, client::Script};
 use crate::store::StoreError;
 
 /// The name of the key; in a cluster it lies where it lies.
-const KEY: &str = "numgen:redis";
+pub(super) const KEY: &str = "numgen:redis";
 
 const DEADLINE: Duration = Duration::from_secs(1);
 

@@ -34,6 +34,25 @@ async fn a_row_that_is_held_times_out() {
     }
 }
 
+/// Somebody finds out that the server lacks something, while a batch waits for the row: it is judged when it has the row, not when it began.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_row_is_judged_behind_it() {
+    for locking in BOTH {
+        let database = Postgres::create_database();
+        let (node, on) = (Node::start(&database.url(), locking, 10 * SECOND), counter(""));
+        node.draw(&on, 1).await;
+        let holder = database.transact_slowly(
+            "SELECT FROM numgen_ledger_counters FOR UPDATE",
+            2 * SECOND,
+            "UPDATE numgen_ledger_marker SET forgotten_of = 'b'",
+        );
+        let refused = node.issue(&on, vec![plain(1)]).await;
+        assert!(matches!(refused, Err(StoreError::Suspended { .. })), "{refused:?}");
+        holder.join().expect("a lock");
+        assert_eq!(assert_sound(&node, &on).await.len(), 1, "nothing was drawn");
+    }
+}
+
 /// A node whose clock is a day ahead, and which knows no other: the server does not believe it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_is_believed_that_it_is_later_than_it_is() {

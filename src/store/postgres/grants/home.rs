@@ -32,7 +32,10 @@ pub struct Redis {
 }
 
 /// The Redis that holds an ID.
-pub(super) async fn holder(connection: &mut PgConnection, id: &u32) -> Result<Option<Redis>, Failure> {
+pub(in crate::store::postgres) async fn holder(
+    connection: &mut PgConnection,
+    id: &u32,
+) -> Result<Option<Redis>, Failure> {
     let row = sqlx::query(HELD).bind(datacenter(*id)).fetch_optional(connection).await?;
     row.as_ref().map(read).transpose()
 }

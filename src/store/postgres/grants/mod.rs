@@ -15,6 +15,7 @@ mod step;
 use std::time::Duration;
 
 pub use home::Redis;
+pub(super) use home::holder;
 pub(super) use step::datacenter;
 
 use tokio::sync::watch;

@@ -119,8 +119,9 @@ impl CounterStore for PostgresStore {
 fn take<'c>(connection: &'c mut PgConnection, asked: &'c Take) -> BoxFuture<'c, Result<Vec<Taken>, Failure>> {
     Box::pin(async move {
         let Take { counter, bounds, requests, now } = asked;
-        marker::require_open(connection).await?;
         let sheet = sheet::open(connection, counter).await?;
+        // Behind the lock: see `issue::draw`.
+        marker::require_open(connection).await?;
         if bounds.scheme < sheet.scheme {
             return Err(StoreError::Superseded { store: STORE, operation: "take" }.into());
         }
@@ -210,11 +211,11 @@ fn retire<'c>(
     const HIGHEST: &str = "SELECT coalesce(max(c.last), 0) AS highest
         FROM numgen_ledger_counters c JOIN numgen_ledger_keys k ON k.id = c.prefix WHERE k.prefix_key = $1";
     Box::pin(async move {
-        // The highest value may be one of those that are lacking.
-        marker::require_open(connection).await?;
         for sql in [KEY, SHEETS] {
             sqlx::query(sql).bind(key.as_str()).bind(signed(*scheme)).execute(&mut *connection).await?;
         }
+        // The highest value may be one of those that are lacking. Behind the locks: see `issue::draw`.
+        marker::require_open(connection).await?;
         let row = sqlx::query(HIGHEST).bind(key.as_str()).fetch_one(connection).await?;
         sequence(&row, "highest")
     })

@@ -291,8 +291,9 @@ fn draw<'c>(
         let Attempt { store, order, signature: Signature { writer, batch }, .. } = attempt;
         let witness = &store.books().witness;
         let Order { counter, bounds, requests, .. } = &**order;
-        marker::require_believed(connection, writer, witness.beat()).await?;
         let sheet = sheet::open(connection, counter).await?;
+        // Behind the lock: whoever waited for it may find another judgement than when the wait began.
+        marker::require_believed(connection, writer, witness.beat()).await?;
         if !witness.agrees(counter, &sheet) {
             return Err(StoreError::Suspended { why: Suspension::Settling }.into());
         }

@@ -72,7 +72,7 @@ use crate::{
     prefix_key::PrefixKey,
     store::{
         Bounds, Certificate, Drawn, IssueRequest, LedgerQuery, LedgerRow, LedgerStep, LedgerStore,
-        RenderNumber, Reservations, StoreError, StoreFuture, Taken, Transitioned, Verification,
+        RenderNumber, Reservations, StoreError, StoreFuture, Stray, Taken, Transitioned, Verification,
     },
 };
 
@@ -210,14 +210,23 @@ impl PostgresStore {
         &self.shared.books
     }
 
+    /// Rows of a prefix key that no counter leads to, and those of which nobody can say whose they are: no other look shows them.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be read.
+    pub async fn strays(&self, key: &PrefixKey) -> Result<Vec<Stray>, StoreError> {
+        self.transact_within(AUDIT_TIMEOUT, "strays", key, reading::strays).await
+    }
+
     async fn draw_in_turn(&self, order: Order) -> Result<Drawn, StoreError> {
         let until = Instant::now() + self.shared.timeout;
         let order = Arc::new(order);
         let page = self.books().page(&order.counter);
         let mut turn = timeout_at(until, page.lock()).await.map_err(|_elapsed| unknown(OPERATION))?;
         loop {
-            self.may_draw(until).await?;
-            match issue::issue(self, &order, &page, &mut turn, until).await {
+            let covered = self.may_draw(until).await?;
+            match issue::issue(self, &order, &page, &mut turn, covered).await {
                 // The server was exchanged this moment.
                 Err(StoreError::Suspended { .. }) if Instant::now() < until => self.must_look_again(),
                 other => return other,

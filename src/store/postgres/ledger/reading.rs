@@ -18,7 +18,7 @@ use crate::{
     counter::{Counter, SequenceValue, ValueRange},
     prefix_key::PrefixKey,
     store::{
-        Certificate, LedgerQuery, LedgerRow, LedgerState, Verification,
+        Certificate, LedgerQuery, LedgerRow, LedgerState, Stray, Verification,
         ledger::{Account, Change, Event},
         verification::Auditor,
     },
@@ -174,6 +174,43 @@ pub(super) fn verify<'c>(
         drop(rows);
         barrier(connection).await?;
         Ok(auditor.finish())
+    })
+}
+
+/// Finds rows of a prefix key that no counter leads to, and those of which nobody can say whose they are. Goes from one counter's rows to
+/// the next by index: what it costs grows with counters, not with rows.
+pub(super) fn strays<'c>(
+    connection: &'c mut PgConnection,
+    key: &'c PrefixKey,
+) -> BoxFuture<'c, Result<Vec<Stray>, Failure>> {
+    const STRAYS: &str = "WITH RECURSIVE found (counter) AS (
+            SELECT min(counter) FROM numgen_ledger
+            UNION ALL
+            SELECT (SELECT min(l.counter) FROM numgen_ledger l WHERE l.counter > found.counter) FROM found WHERE found.counter IS NOT NULL
+        )
+        SELECT k.prefix_key, lowest.sequence AS first, highest.sequence AS last, lowest.number
+        FROM found
+        CROSS JOIN LATERAL (
+            SELECT * FROM numgen_ledger l WHERE l.counter = found.counter ORDER BY l.sequence LIMIT 1) lowest
+        CROSS JOIN LATERAL (
+            SELECT * FROM numgen_ledger l WHERE l.counter = found.counter ORDER BY l.sequence DESC LIMIT 1) highest
+        LEFT JOIN numgen_ledger_keys k ON k.id = lowest.prefix
+        WHERE (k.prefix_key = $1 OR k.prefix_key IS NULL)
+            AND NOT EXISTS (SELECT FROM numgen_ledger_counters c WHERE c.id = found.counter AND c.prefix = k.id)
+        ORDER BY found.counter";
+    Box::pin(async move {
+        let rows = sqlx::query(STRAYS).bind(key.as_str()).fetch_all(&mut *connection).await?;
+        barrier(connection).await?;
+        let stray = |row: &PgRow| {
+            let known: Option<&str> = row.try_get("prefix_key")?;
+            Ok(Stray {
+                key: known.map(|_asked| key.clone()),
+                first: sequence(row, "first")?,
+                last: sequence(row, "last")?,
+                number: row.try_get("number")?,
+            })
+        };
+        rows.iter().map(stray).collect()
     })
 }
 

@@ -1,8 +1,8 @@
 //! What this process remembers of what the server acknowledged, and its signs of life there.
 //!
 //! Invariants:
-//! - nothing is drawn by a process whose last acknowledged sign of life is older than [`LEASE`]: a process that a promoted server
-//!   knows as silent for long drew nothing in that time;
+//! - no batch is begun by a process whose last acknowledged sign of life is older than [`LEASE`], and none is answered once it is older
+//!   than [`TERM`], however long a call may take: a process that a promoted server knows as silent for long drew nothing in that time;
 //! - what was acknowledged is remembered before it is answered, and for as long as the process lives;
 //! - a process that ends in order takes its sign of life back after its last batch: a server that has forgotten the batch has forgotten
 //!   that too.
@@ -24,7 +24,7 @@ use tokio::{
 use super::{
     super::{PostgresStore, Shared, failure::Failure, transaction::rest},
     KNOWN_LIMIT,
-    marker::{self, Beat, Finding},
+    marker::{self, Beat, Finding, LAPSED_MS},
     sheet::Sheet,
 };
 use crate::{
@@ -33,8 +33,12 @@ use crate::{
     store::{StoreError, Suspension},
 };
 
-/// How old the last sign of life may be of a process that draws. Far below what others take for silence.
+/// How old the last sign of life may be of a process that begins a batch.
 const LEASE: Duration = Duration::from_secs(30);
+
+/// How old it may be when the batch is answered. Far below what others take for silence ([`LAPSED_MS`]): clocks may differ in pace.
+const TERM: Duration = Duration::from_secs(45);
+const _: () = assert!(LEASE.as_millis() < TERM.as_millis() && TERM.as_millis() * 4 <= LAPSED_MS as u128 * 3);
 
 /// How often one is given, and how often a suspended ledger is looked at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -146,9 +150,11 @@ impl Witness {
         memory.seen.get(counter).is_none_or(|seen| last.is_some_and(|last| seen.last <= last))
     }
 
-    fn may_draw(&self) -> bool {
+    /// By when a batch that is begun now has to be answered, `until` at the latest; `None`: none may be begun.
+    fn may_draw(&self, until: Instant) -> Option<Instant> {
         let memory = self.memory();
-        memory.is_open && memory.beaten.is_some_and(|beaten| beaten.elapsed() < LEASE)
+        let beaten = memory.beaten.filter(|beaten| memory.is_open && beaten.elapsed() < LEASE)?;
+        Some(until.min(beaten + TERM))
     }
 
     fn testimony(&self) -> Testimony {
@@ -200,13 +206,13 @@ impl PostgresStore {
         self.shared.books.witness.standing.subscribe()
     }
 
-    /// Waits until this process may draw.
-    pub(super) async fn may_draw(&self, until: Instant) -> Result<(), StoreError> {
+    /// Waits until this process may draw; answers by when it has to be done, `until` at the latest.
+    pub(super) async fn may_draw(&self, until: Instant) -> Result<Instant, StoreError> {
         let witness = &self.shared.books.witness;
         let mut pause = PAUSE;
         loop {
-            if witness.may_draw() {
-                return Ok(());
+            if let Some(until) = witness.may_draw(until) {
+                return Ok(until);
             }
             match Box::pin(self.attend(until.saturating_duration_since(Instant::now()))).await {
                 Ok(None) => {}
@@ -307,4 +313,26 @@ async fn leave(store: &PostgresStore) {
     });
     // Who leaves without a word counts as silent.
     let _ = timeout(LAST_WORD, leaving).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn no_batch_outlives_what_the_last_sign_of_life_covers() {
+        let witness = Witness::new([1; 16], None);
+        let (now, hour) = (Instant::now(), Duration::from_secs(3_600));
+        assert_eq!(witness.may_draw(now + hour), None, "none was given yet");
+        witness.heard(now, &Finding::Open(Beat { beat: 1, era: 1 }));
+        let soon = now + Duration::from_secs(5);
+        assert_eq!(witness.may_draw(soon), Some(soon), "a call that takes no longer is left alone");
+        assert_eq!(witness.may_draw(now + hour), Some(now + TERM));
+        tokio::time::advance(LEASE - Duration::from_millis(1)).await;
+        assert_eq!(witness.may_draw(now + hour), Some(now + TERM), "its age counts");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(witness.may_draw(now + hour), None);
+        witness.heard(Instant::now(), &Finding::Open(Beat { beat: 2, era: 1 }));
+        assert_eq!(witness.may_draw(now + hour), Some(Instant::now() + TERM));
+    }
 }

@@ -54,10 +54,15 @@ impl RedisStore {
     }
 }
 
+/// What the keys of the slots of a data centre begin with: the key of slot 7 is this followed by 7.
+pub(super) fn slots_of(datacenter: u32) -> String {
+    format!("numgen:worker:{{worker:{datacenter}}}:slot:")
+}
+
 impl Workers {
     /// Marker, holdings, and what the keys of slots begin with.
     fn keys(&self) -> [String; 3] {
-        let slots = format!("numgen:worker:{{worker:{}}}:slot:", self.datacenter);
+        let slots = slots_of(self.datacenter);
         let holdings = format!("numgen:worker:{{worker:{}}}:holdings", self.datacenter);
         [self.store.client.marker_key(&slots), holdings, slots]
     }
@@ -199,6 +204,11 @@ fn fresh_generation(operation: &'static str) -> Result<Generation, StoreError> {
 
 fn hex(nonce: Nonce) -> String {
     format!("{:032x}", u128::from_be_bytes(nonce.0))
+}
+
+/// What [`hex`] makes; `None` of anything else.
+pub(super) fn unhex(text: &str) -> Option<Nonce> {
+    u128::from_str_radix(text, 16).ok().map(|number| Nonce(number.to_be_bytes()))
 }
 
 fn word(tenure: Tenure) -> &'static str {
