@@ -73,6 +73,19 @@ async fn a_skip_reaches_over_what_was_drawn_since_the_last_beat() {
     assert!(next > last, "{next} after {last}");
 }
 
+/// A node that lives tells by its next message that it has had the answer to the last one.
+#[tokio::test(start_paused = true)]
+async fn what_was_answered_is_not_in_doubt_after_a_restart() {
+    let server = Server::new();
+    let (process, _) = Process::warm(&server, "a").await;
+    let last = process.next().await;
+    let memory = server.memory().clone();
+    server.restart(memory);
+    sleep(Duration::from_secs(12)).await;
+    assert_eq!(process.next().await, last + 1);
+    assert_eq!(holes(&process.state().await), []);
+}
+
 /// The store may lack what was written since somebody last looked, and nothing of the day for which the counter was at rest.
 #[tokio::test(start_paused = true)]
 async fn a_counter_that_was_at_rest_for_a_day_skips_no_day() {

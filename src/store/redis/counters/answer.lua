@@ -105,6 +105,14 @@ end
 
 -- ----------------------------------------------------------------------------------------------- recovery
 
+-- A node that follows this store's generation still, and is at a later call, has had the answer to the last one that was served.
+local function note_answered()
+  local member = counter.members[me]
+  if member and spoken == counter.generation and call > member.call then
+    member.drawn = ''
+  end
+end
+
 -- Notes what a node knows. It counts as a report only where the node has adopted the generation; before, it is one more to be
 -- waited for.
 local function hear_report(speaks_of_it)
@@ -114,6 +122,7 @@ local function hear_report(speaks_of_it)
       counter.recovery.known[id] = true
     end
   end
+  note_answered()
   local recovery = counter.recovery
   -- Who has not heard of any generation was never given anything.
   if spoken ~= '' then recovery.known[me] = true end

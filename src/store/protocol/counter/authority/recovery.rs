@@ -39,6 +39,7 @@ impl Authority {
             let highest = self.cursor;
             self.recovery = Some(Recovery { generation, reported: BTreeSet::new(), known, highest });
         }
+        self.note_answered(take);
         let Some(recovery) = self.recovery.as_mut() else { return };
         // Who has not heard of any generation was never given anything.
         recovery.known.extend(take.generation.map(|_| take.incarnation));
@@ -59,6 +60,19 @@ impl Authority {
         self.reserve(take.incarnation, take.holds, None);
         self.note_used(&take.used, &take.node);
         self.note_surplus(&take.surplus, now);
+    }
+
+    /// A node that follows this store's generation still, and is at a later call, has had the answer to the last one that was served: what
+    /// that drew is not in doubt. Who has followed another one meanwhile may have had the answer from there.
+    fn note_answered(&mut self, take: &Take) {
+        let follows = take.generation.is_some() && take.generation == self.generation;
+        if let Some(member) = self.members.get_mut(&take.incarnation)
+            && follows
+            && take.distrusts.is_none()
+            && take.call > member.call
+        {
+            member.drawn.clear();
+        }
     }
 
     /// Begins the generation: above everything that was reported, and above more than could have been lost where somebody
