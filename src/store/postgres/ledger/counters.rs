@@ -19,7 +19,7 @@ use super::{
     },
     entry::{self, Entry},
     marker,
-    sheet::{self, Signature},
+    sheet::{self, Others, Signature},
     statement,
 };
 use crate::{
@@ -30,7 +30,7 @@ use crate::{
     store::{
         Advanced, Bounds, CounterState, CounterStore, Elsewhere, HoleReason, Note, StoreError, StoreFuture,
         TakeRequest, Taken,
-        draw::{Standing, plan_infallibly},
+        draw::{Standing, passed, plan_infallibly},
         ledger::{Advance, enter_advance, plan_advance},
     },
 };
@@ -227,13 +227,21 @@ fn advance<'c>(
     Box::pin(async move {
         let Passage { counter, base, to, actor, now, signature, note } = passage;
         let sheet = sheet::open(connection, counter).await?;
-        match plan_advance(sheet.standing, &sheet.account, *base, *to) {
+        let others = sheet::others(connection, counter, &sheet).await?;
+        match plan_advance(sheet.standing, &sheet.account_beside(others), *base, *to) {
             Advance::Settled(answer) => {
                 barrier(connection).await?;
                 return Ok(answer);
             }
-            Advance::Begin => {
+            Advance::Begin if others == Others::Stayed => {
                 sheet::save_standing(connection, &sheet, Standing { base: *to, last: *to }).await?;
+            }
+            // Begun it has, in the other book.
+            Advance::Begin => {
+                sheet::save_standing(connection, &sheet, Standing { base: *base, last: *to }).await?;
+                if let Some(range) = passed(*base, *to) {
+                    sheet::list(connection, &sheet, range, HoleReason::Advanced, *now).await?;
+                }
             }
             Advance::Void(base, range) => {
                 let entries = enter_advance(counter, sheet.account.clone(), range, actor, *now);
