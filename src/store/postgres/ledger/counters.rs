@@ -165,8 +165,11 @@ fn counters<'c>(
     connection: &'c mut PgConnection,
     key: &'c PrefixKey,
 ) -> BoxFuture<'c, Result<Vec<CounterState>, Failure>> {
-    // One statement, one view.
-    const COUNTERS: &str = "SELECT c.period, c.base, c.last, h.from_value, h.to_value, h.reason, h.since_ms
+    // One statement, one view. The first row of a ledger is where its primary key leads.
+    const COUNTERS: &str =
+        "SELECT c.period, c.base, c.last, h.from_value, h.to_value, h.reason, h.since_ms, (
+            SELECT l.issued_at_ms FROM numgen_ledger l
+            WHERE l.counter = c.id AND l.sequence > c.base ORDER BY l.sequence LIMIT 1) AS begun_at_ms
         FROM numgen_ledger_keys k JOIN numgen_ledger_counters c ON c.prefix = k.id
         LEFT JOIN numgen_ledger_holes h ON h.counter = c.id
         WHERE k.prefix_key = $1 AND c.last IS NOT NULL ORDER BY c.period, h.from_value";
@@ -184,11 +187,14 @@ fn counters<'c>(
                     segments: Vec::new(),
                     holes: Vec::new(),
                     elsewhere: Elsewhere::default(),
+                    begun_at: row.try_get::<Option<i64>, _>("begun_at_ms")?.map(UnixMillis),
                 });
             }
             let first: Option<Whole> = row.try_get("from_value")?;
             if let (Some(_), Some(state)) = (first, states.last_mut()) {
-                state.holes.push(sheet::hole(row)?);
+                let hole = sheet::hole(row)?;
+                state.begun_at = Some(state.begun_at.map_or(hole.since, |begun| begun.min(hole.since)));
+                state.holes.push(hole);
             }
         }
         Ok(states)
