@@ -36,7 +36,7 @@ pub(super) async fn show(parts: &Parts, request: &Incoming<'_>, key: &str) -> Re
 
 /// Every counter of a rule, as it stands.
 async fn document(parts: &Parts, key: &PrefixKey, rule: &CompiledRule) -> Result<Value, Error> {
-    let counters = parts.counters.of(rule.rule().mode).counters(key).await?;
+    let counters = parts.counters.shown(key, rule.rule().mode, rule.past()).await?;
     let counters: Vec<Value> = counters.iter().map(|counter| counter_to_json(rule, counter)).collect();
     Ok(json!({"prefix_key": key.as_str(), "mode": rule.rule().mode.as_str(), "counters": counters}))
 }

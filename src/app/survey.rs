@@ -119,7 +119,7 @@ impl Survey {
     async fn look_at(&self, key: PrefixKey, shown: &mut HashMap<PrefixKey, Mode>) -> Result<(), StoreError> {
         let Some(rule) = self.rules.get(key.as_str()) else { return Ok(()) };
         let mode = rule.rule().mode;
-        let counters = self.counters.of(mode).counters(&key).await?;
+        let counters = self.counters.shown(&key, mode, rule.past()).await?;
         self.show(&rule, mode, &counters);
         if let Some(before) = shown.insert(key.clone(), mode).filter(|before| *before != mode) {
             self.withdraw(&key, before);

@@ -23,7 +23,7 @@ use crate::{
     json::Object,
     language::{Language, Localized},
     rule::{Overflow, Rule, RuleDraft},
-    store::{Bounds, RuleRecord, StoreError},
+    store::{Bounds, Past, RuleRecord, StoreError},
     template::Template,
 };
 
@@ -212,6 +212,11 @@ impl CompiledRule {
     /// their periods apart.
     pub(super) fn notes_dates(&self) -> bool {
         self.rule.mode.counts() && self.template.needs_date()
+    }
+
+    /// Whether counters of the key have become others after they were drawn from: then there is a floor, or will be.
+    pub fn past(&self) -> Past {
+        if self.unsettled || self.floor.is_some() { Past::Others } else { Past::Same }
     }
 
     pub(super) fn scheme(&self) -> Option<Scheme> {

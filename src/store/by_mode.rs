@@ -1,11 +1,12 @@
 //! The counters that each mode draws on.
 //!
 //! Some stores keep continuous and strict counters as one, so that a change of mode goes on where it was; others keep two books. Then
-//! the same counter has two cursors, and a rule that changes its mode changes its counters as by a change of reset.
+//! the same counter has two cursors, and a rule that changes its mode changes its counters as by a change of reset. Who looks at
+//! them is shown one counter all the same: see `joint.rs`.
 
 use std::{fmt, sync::Arc};
 
-use super::{CounterState, CounterStore, StoreError};
+use super::{CounterState, CounterStore, StoreError, joint::join_all};
 use crate::{counter::SequenceValue, prefix_key::PrefixKey, rule::Mode};
 
 /// Whether the modes share their counters.
@@ -15,6 +16,15 @@ pub enum Books {
     One,
     /// Continuous and strict counters know nothing of each other.
     Two,
+}
+
+/// Which counters the rules of a prefix key have drawn from so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Past {
+    /// Those of the rule in force.
+    Same,
+    /// Others before them: in the other book, perhaps.
+    Others,
 }
 
 /// See the module. Cheap to clone.
@@ -46,6 +56,36 @@ impl CountersByMode {
             (Mode::Strict, Some(strict)) => strict,
             (Mode::Strict, None) | (Mode::Continuous | Mode::Snowflake, _) => &self.continuous,
         }
+    }
+
+    /// Every counter of a prefix key as an operator sees it: what was issued in either book is issued, and no hole of the other. Where
+    /// nobody can have drawn in the other book, it is not asked.
+    ///
+    /// # Errors
+    ///
+    /// The store's. What is not known of one book cannot be said of the other.
+    pub async fn shown(
+        &self,
+        key: &PrefixKey,
+        mode: Mode,
+        past: Past,
+    ) -> Result<Vec<CounterState>, StoreError> {
+        let in_force = self.of(mode);
+        let Some(strict) = self.strict.as_ref().filter(|_| past == Past::Others) else {
+            return in_force.counters(key).await;
+        };
+        // The book in force is read last: whatever the other one may have passed of it was drawn before.
+        let (continuous, ledger) = match mode {
+            Mode::Strict => {
+                let continuous = self.continuous.accounts(key).await?;
+                (continuous, in_force.counters(key).await?)
+            }
+            Mode::Continuous | Mode::Snowflake => {
+                let ledger = strict.counters(key).await?;
+                (in_force.accounts(key).await?, ledger)
+            }
+        };
+        Ok(join_all(continuous, ledger))
     }
 
     /// Every counter of a prefix key in every book.

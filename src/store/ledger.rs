@@ -110,7 +110,8 @@ pub(super) struct Entries {
     pub(super) hole: Option<ValueRange>,
 }
 
-/// Writes the rows of a batch that was worked out by [`super::draw::plan`].
+/// Writes the rows of a batch that was worked out by [`super::draw::plan`]. `cursor` is where the counter stood before; `None` where it
+/// was drawn from in another book since: the ledger cannot say of what lies between that nobody has it.
 pub(super) fn enter_batch(
     counter: &Counter,
     mut account: Account,

@@ -322,6 +322,7 @@ impl CounterStore for MemoryStore {
                     segments: Vec::new(),
                     holes,
                     elsewhere: Elsewhere::default(),
+                    begun_at: None,
                 })
             });
             Ok(states.collect())

@@ -15,6 +15,7 @@ mod copied;
 pub mod counters;
 mod draw;
 mod home;
+mod joint;
 mod ledger;
 pub mod memory;
 mod mirrored;
@@ -31,7 +32,7 @@ mod temporary;
 mod verification;
 
 pub use audit::{AuditAction, AuditDetails, AuditEntry, AuditQuery, AuditRecord, Author, Note};
-pub use by_mode::{Books, CountersByMode};
+pub use by_mode::{Books, CountersByMode, Past};
 pub use contract::{
     ADVANCE_LIMIT, Advanced, AuditStore, Bounds, Certificate, Claim, CounterState, CounterStore, Drawn,
     Elsewhere, Grant, Hole, HoleReason, IdempotencyStore, IssueRequest, LedgerQuery, LedgerRow, LedgerState,

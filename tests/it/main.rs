@@ -20,6 +20,7 @@ mod layering;
 mod ledger_postgres;
 mod limits;
 mod metrics;
+mod modes;
 mod monitoring;
 mod nodes;
 mod observe;

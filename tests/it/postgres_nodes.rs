@@ -9,7 +9,10 @@ use std::{
 
 use serde_json::json;
 
-use crate::harness::{Caller, Database, Postgres, Site, Stopwatch, TestServer, faketime};
+use crate::{
+    harness::{Caller, Database, Postgres, Site, Stopwatch, TestServer, faketime, value_of},
+    modes::assert_accounted,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -153,8 +156,11 @@ fn a_change_of_mode_never_repeats_a_number() {
     });
     assert!(elsewhere.len() > 20, "{}", elsewhere.len());
     numbers.extend(elsewhere);
-    let distinct: BTreeSet<&String> = numbers.iter().collect();
+    let distinct: BTreeSet<u64> = numbers.iter().map(|number| value_of(number)).collect();
     assert_eq!(distinct.len(), numbers.len(), "{} came twice", numbers.len() - distinct.len());
+    for caller in &mut callers {
+        assert_eq!(Some(&assert_accounted(caller, "M", &distinct)), distinct.last());
+    }
 }
 
 /// Ends the callers, also where a test fails before it says so.

@@ -151,6 +151,8 @@ pub struct CounterState {
     pub holes: Vec<Hole>,
     /// What other data centres were granted.
     pub elsewhere: Elsewhere,
+    /// When the first value above `base` was drawn or passed, where the store can tell: a ledger can.
+    pub begun_at: Option<UnixMillis>,
 }
 
 impl CounterState {
@@ -232,6 +234,11 @@ pub trait CounterStore: Send + Sync + 'static {
 
     /// Every counter of a prefix key, in period order.
     fn counters<'a>(&'a self, key: &'a PrefixKey) -> StoreFuture<'a, Vec<CounterState>>;
+
+    /// The same, and those that only others have drawn from, as far as this store knows what they were granted.
+    fn accounts<'a>(&'a self, key: &'a PrefixKey) -> StoreFuture<'a, Vec<CounterState>> {
+        self.counters(key)
+    }
 
     /// Retires the schemes of `key` below `scheme`, for every process and for good, and then answers the highest value over all its
     /// counters: nothing above it was drawn or can still be drawn (from a segment, say) under a retired scheme. Idempotent.

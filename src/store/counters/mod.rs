@@ -182,6 +182,19 @@ impl SharedCounters {
         }
     }
 
+    /// Every counter of a key that the authority knows, and what was granted of any.
+    async fn look(&self, key: &PrefixKey) -> Result<(Vec<CounterState>, Vec<Lot>), StoreError> {
+        let patience = self.desks.identity.patience;
+        let shown = self.desks.link.show(key, patience).await?;
+        let mut states: Vec<_> = shown.into_iter().filter_map(show::state).collect();
+        let lots = match &self.desks.grants {
+            Some(grants) => grants.lots(key, patience).await?,
+            None => Vec::new(),
+        };
+        states.iter_mut().for_each(|state| show::under_grants(state, &lots));
+        Ok((states, lots))
+    }
+
     /// A desk for somebody who does not know the limits of the counter.
     async fn desk_at(
         &self,
@@ -399,13 +412,15 @@ impl CounterStore for SharedCounters {
     }
 
     fn counters<'a>(&'a self, key: &'a PrefixKey) -> StoreFuture<'a, Vec<CounterState>> {
+        Box::pin(async move { Ok(self.look(key).await?.0) })
+    }
+
+    fn accounts<'a>(&'a self, key: &'a PrefixKey) -> StoreFuture<'a, Vec<CounterState>> {
         Box::pin(async move {
-            let shown = self.desks.link.show(key, self.desks.identity.patience).await?;
-            let mut states: Vec<_> = shown.into_iter().filter_map(show::state).collect();
-            if let Some(grants) = &self.desks.grants {
-                let lots = grants.lots(key, self.desks.identity.patience).await?;
-                states.iter_mut().for_each(|state| show::under_grants(state, &lots));
-            }
+            let (mut states, lots) = self.look(key).await?;
+            let foreign = lots.iter().filter(|lot| states.iter().all(|state| state.period != lot.period));
+            let foreign: Vec<_> = foreign.filter_map(show::elsewhere).collect();
+            states.extend(foreign);
             Ok(states)
         })
     }

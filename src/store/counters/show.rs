@@ -33,7 +33,26 @@ pub(super) fn state(shown: Shown) -> Option<CounterState> {
         holes: holes.collect(),
         segments: segments(&counter, now_ms),
         elsewhere: Elsewhere::default(),
+        begun_at: None,
     })
+}
+
+/// A counter that the authority does not know, and others draw from.
+pub(super) fn elsewhere(lot: &Lot) -> Option<CounterState> {
+    let held = lot.held.iter().map(|(_, range)| range);
+    let lowest = lot.elsewhere.iter().chain(&lot.drawn).chain(held).map(|range| range.from).min()?;
+    let base = SequenceValue(lowest.0.saturating_sub(1));
+    let mut state = CounterState {
+        period: lot.period.clone(),
+        base,
+        last: base,
+        holes: Vec::new(),
+        segments: Vec::new(),
+        elsewhere: Elsewhere::default(),
+        begun_at: None,
+    };
+    under_grants(&mut state, std::slice::from_ref(lot));
+    Some(state)
 }
 
 /// Puts right what the authority cannot know: what it was told to pass over was granted elsewhere, and is no hole; what was drawn for
@@ -153,6 +172,7 @@ mod tests {
             segments: Vec::new(),
             holes: vec![hole(11, 42)],
             elsewhere: Elsewhere::default(),
+            begun_at: None,
         };
         let lot = Lot {
             period: Period::new(""),
@@ -191,6 +211,7 @@ mod tests {
             segments: Vec::new(),
             holes: told.clone(),
             elsewhere: Elsewhere::default(),
+            begun_at: None,
         };
         let lot = Lot {
             period: Period::new(""),

@@ -60,6 +60,7 @@ impl CounterStore for SqliteStore {
                     segments: Vec::new(),
                     holes: Vec::new(),
                     elsewhere: Elsewhere::default(),
+                    begun_at: None,
                 })
             })?;
             for state in &mut states {

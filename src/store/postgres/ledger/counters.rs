@@ -19,7 +19,7 @@ use super::{
     },
     entry::{self, Entry},
     marker,
-    sheet::{self, Signature},
+    sheet::{self, Others, Signature},
     statement,
 };
 use crate::{
@@ -30,7 +30,7 @@ use crate::{
     store::{
         Advanced, Bounds, CounterState, CounterStore, Elsewhere, HoleReason, Note, StoreError, StoreFuture,
         TakeRequest, Taken,
-        draw::{Standing, plan_infallibly},
+        draw::{Standing, passed, plan_infallibly},
         ledger::{Advance, enter_advance, plan_advance},
     },
 };
@@ -166,8 +166,11 @@ fn counters<'c>(
     connection: &'c mut PgConnection,
     key: &'c PrefixKey,
 ) -> BoxFuture<'c, Result<Vec<CounterState>, Failure>> {
-    // One statement, one view.
-    const COUNTERS: &str = "SELECT c.period, c.base, c.last, h.from_value, h.to_value, h.reason, h.since_ms
+    // One statement, one view. The first row of a ledger is where its primary key leads.
+    const COUNTERS: &str =
+        "SELECT c.period, c.base, c.last, h.from_value, h.to_value, h.reason, h.since_ms, (
+            SELECT l.issued_at_ms FROM numgen_ledger l
+            WHERE l.counter = c.id AND l.sequence > c.base ORDER BY l.sequence LIMIT 1) AS begun_at_ms
         FROM numgen_ledger_keys k JOIN numgen_ledger_counters c ON c.prefix = k.id
         LEFT JOIN numgen_ledger_holes h ON h.counter = c.id
         WHERE k.prefix_key = $1 AND c.last IS NOT NULL ORDER BY c.period, h.from_value";
@@ -185,11 +188,14 @@ fn counters<'c>(
                     segments: Vec::new(),
                     holes: Vec::new(),
                     elsewhere: Elsewhere::default(),
+                    begun_at: row.try_get::<Option<i64>, _>("begun_at_ms")?.map(UnixMillis),
                 });
             }
             let first: Option<Whole> = row.try_get("from_value")?;
             if let (Some(_), Some(state)) = (first, states.last_mut()) {
-                state.holes.push(sheet::hole(row)?);
+                let hole = sheet::hole(row)?;
+                state.begun_at = Some(state.begun_at.map_or(hole.since, |begun| begun.min(hole.since)));
+                state.holes.push(hole);
             }
         }
         Ok(states)
@@ -228,13 +234,21 @@ fn advance<'c>(
     Box::pin(async move {
         let Passage { counter, base, to, actor, now, signature, note } = passage;
         let sheet = sheet::open(connection, counter).await?;
-        match plan_advance(sheet.standing, &sheet.account, *base, *to) {
+        let others = sheet::others(connection, counter, &sheet).await?;
+        match plan_advance(sheet.standing, &sheet.account_beside(others), *base, *to) {
             Advance::Settled(answer) => {
                 barrier(connection).await?;
                 return Ok(answer);
             }
-            Advance::Begin => {
+            Advance::Begin if others == Others::Stayed => {
                 sheet::save_standing(connection, &sheet, Standing { base: *to, last: *to }).await?;
+            }
+            // Begun it has, in the other book.
+            Advance::Begin => {
+                sheet::save_standing(connection, &sheet, Standing { base: *base, last: *to }).await?;
+                if let Some(range) = passed(*base, *to) {
+                    sheet::list(connection, &sheet, range, HoleReason::Advanced, *now).await?;
+                }
             }
             Advance::Void(base, range) => {
                 let entries = enter_advance(counter, sheet.account.clone(), range, actor, *now);

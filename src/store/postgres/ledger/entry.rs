@@ -9,7 +9,7 @@ use super::{
         failure::Failure,
         idempotency::{key_of, record},
     },
-    sheet::{Batch, Sheet, Signature},
+    sheet::{Batch, Others, Sheet, Signature},
     statement::Commit,
 };
 use crate::{
@@ -81,9 +81,14 @@ impl Entry {
         batch: Batch,
         movement: Movement,
         taken: &[Taken],
+        others: Others,
     ) -> Self {
         let Order { counter, bounds, requests, render } = order;
-        let (account, cursor) = (sheet.account.clone(), sheet.standing.map(|standing| standing.last));
+        let cursor = match others {
+            Others::Stayed => sheet.standing.map(|standing| standing.last),
+            Others::Drew => None,
+        };
+        let account = sheet.account.clone();
         let entries = ledger::enter_batch(counter, account, cursor, movement, taken, requests, render);
         let standing = Standing { base: movement.base, last: movement.last };
         let records = records_of(requests, taken);

@@ -29,7 +29,7 @@ use super::{
     entry::{self, Entry, Order},
     marker,
     press::{Pressed, Seal, press},
-    sheet::{self, Batch, Sheet, Signature},
+    sheet::{self, Batch, Others, Sheet, Signature},
     statement,
 };
 use crate::{
@@ -193,15 +193,17 @@ async fn on_guess(
     // No key is looked up: one that has a record makes the statement refuse the batch.
     let plan = plan_infallibly(sheet.standing, order.bounds, &order.requests, |_| None);
     let Some(movement) = plan.movement else { return Ok(Outcome::Refused) };
+    // Whether anybody has what a floor passes over is looked up under the lock.
+    if movement.skipped.is_some() {
+        return Ok(Outcome::Refused);
+    }
     // Of one that is to get nothing the statement writes no record, so that it would not notice one.
     let mut answered = order.requests.iter().zip(&plan.taken);
     if answered.any(|(request, taken)| request.claim.is_some() && *taken == Taken::Overflow) {
         return Ok(Outcome::Refused);
     }
-    let entry = Entry::of_batch(sheet, order, attempt.signature.batch, movement, &plan.taken);
-    if entry.hole.is_some() {
-        return Ok(Outcome::Refused);
-    }
+    let batch = attempt.signature.batch;
+    let entry = Entry::of_batch(sheet, order, batch, movement, &plan.taken, Others::Stayed);
     let proposal = Proposal { taken: plan.taken, after: entry.after(attempt.signature.writer) };
     match press(store, entry, until).await {
         Pressed::Written => Ok(Outcome::Written(proposal)),
@@ -308,7 +310,11 @@ fn draw<'c>(
             barrier(connection).await?;
             return Ok(Proposal { taken: plan.taken, after: sheet });
         };
-        let entry = Entry::of_batch(sheet, order, *batch, movement, &plan.taken);
+        let others = match movement.skipped {
+            Some(_) => sheet::others(connection, counter, &sheet).await?,
+            None => Others::Stayed,
+        };
+        let entry = Entry::of_batch(sheet, order, *batch, movement, &plan.taken, others);
         if !known.is_empty() {
             entry::forget_expired(connection, entry.records()).await?;
         }

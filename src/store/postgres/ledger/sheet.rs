@@ -8,7 +8,7 @@ use super::super::{
 };
 use crate::{
     clock::UnixMillis,
-    counter::{Counter, ValueRange},
+    counter::{Counter, SequenceValue, ValueRange},
     store::{Hole, HoleReason, draw::Standing, ledger::Account},
 };
 
@@ -25,6 +25,14 @@ pub(super) struct Sheet {
     pub(super) account: Account,
     /// Which batch of which process was the last.
     pub(super) signature: Option<Signature>,
+}
+
+impl Sheet {
+    /// The account as far as it speaks of every value: a run that others have drawn above of is over.
+    pub(super) fn account_beside(&self, others: Others) -> Account {
+        let run = self.account.run.filter(|_| others == Others::Stayed);
+        Account { run, ..self.account.clone() }
+    }
 }
 
 /// Names one batch of one process. No two attempts to write have one name.
@@ -119,6 +127,30 @@ pub(super) async fn open(connection: &mut PgConnection, counter: &Counter) -> Re
     sqlx::query(BEGIN).bind(key).bind(period).execute(&mut *connection).await?;
     let made = lock(connection, counter).await?;
     made.ok_or_else(|| Failure::corrupt(format!("no sheet of {counter} where one was just made")))
+}
+
+/// What became of a counter, outside the ledger, above where its sheet stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Others {
+    /// Nobody drew there.
+    Stayed,
+    /// The rule was `continuous` for a while: values there were issued that have no row.
+    Drew,
+}
+
+/// Looks into the other book. What was drawn there was committed before its scheme was retired, and is seen behind the lock of the sheet.
+pub(super) async fn others(
+    connection: &mut PgConnection,
+    counter: &Counter,
+    sheet: &Sheet,
+) -> Result<Others, Failure> {
+    const DREW: &str =
+        "SELECT EXISTS (SELECT FROM numgen_counters WHERE prefix_key = $1 AND period = $2 AND last > $3)
+            OR EXISTS (SELECT FROM numgen_lines WHERE prefix_key = $1 AND period = $2 AND granted_to > $3) AS drew";
+    let last = sheet.standing.map_or(SequenceValue(0), |standing| standing.last);
+    let query = sqlx::query(DREW).bind(counter.key.as_str()).bind(counter.period.as_str());
+    let drew = query.bind(Whole::from(last)).fetch_one(connection).await?.try_get("drew")?;
+    Ok(if drew { Others::Drew } else { Others::Stayed })
 }
 
 /// Writes where a locked counter stands.
