@@ -104,7 +104,7 @@ fn callers_may_go_away() {
     everything_is_listed(&[
         (1, 2, &[Unanswered, Leave]),
         (0, 3, &[Unanswered, Leave]),
-        (1, 2, &[Unanswered, Slow, SlowBeat, Doubled]),
+        (0, 2, &[Unanswered, SlowBeat, Doubled]),
         (0, 2, &[Unanswered, Flush, Restart, Empty]),
         (0, 2, &[Unanswered, Rollback]),
     ]);

@@ -286,8 +286,10 @@ pub(super) fn read_state(reply: &[Vec<Text>]) -> Option<(u64, Authority)> {
         generation: optional(generation, read_generation)?,
         recovery,
         rate: Rate { second: number(second)?, drawn: number(drawn)?, peak: number(peak)? },
+        // Members have names of 32 digits; anything else is what a later program has added, beside which this one may run.
         members: fields
             .into_iter()
+            .filter(|(id, _)| id.len() == 32)
             .map(|(id, member)| Some((read_incarnation(id)?, read_member(member)?)))
             .collect::<Option<_>>()?,
         ahead: ahead.lines().map(read_ahead).collect::<Option<_>>()?,
@@ -341,4 +343,25 @@ fn read_recovery(text: &str) -> Option<Recovery> {
         known: ids(known)?,
         highest: value(highest)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_later_program_has_added_to_a_counter_is_left_alone() {
+        let value = |value| digits(SequenceValue(value));
+        let core = format!("{0} {0} {1} - {1} {0} 0 0 0 1", value(0), value(7));
+        let member = "3 5 500 - - - - node 1".to_owned();
+        let id = "0".repeat(31) + "a";
+        let fields =
+            ["core", &core, &id, &member, "returned", &(value(9) + &value(11)), "later", "than this"];
+        let state = fields.map(str::to_owned).to_vec();
+        let (now, counter) = read_state(&[vec!["42".to_owned()], state, Vec::new()]).expect("understood");
+        assert_eq!((now, counter.cursor), (42, SequenceValue(7)));
+        assert_eq!(counter.members[&Incarnation(10)].node, "node 1");
+        let returned: Vec<_> = counter.returned.iter().map(|range| (range.from.0, range.to.0)).collect();
+        assert_eq!(returned, [(9, 11)]);
+    }
 }
