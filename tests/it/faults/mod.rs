@@ -165,6 +165,12 @@ impl Fleet {
         (answer.status, answer.json())
     }
 
+    /// Whether a node says that none of its counters goes on without its store: what it draws from PostgreSQL meanwhile is `primary`, too.
+    fn is_whole(&self, index: usize) -> bool {
+        let metrics = self.node(index).admin("/metrics").expect("the admin listener answers").text();
+        metrics.lines().any(|line| line == "numgen_counters_away 0")
+    }
+
     /// Waits until every node that runs draws from Redis again, and says that nothing is away; prints how long it took.
     /// What it draws is part of the story.
     #[track_caller]
@@ -177,7 +183,9 @@ impl Fleet {
             Stopwatch::wait_until(NORMAL_WITHIN.saturating_sub(watch.awake()), what, || {
                 thread::sleep(Duration::from_millis(20));
                 let source = self.draw_from(index, &mut caller, prefix, 1, story);
-                source == Some(Source::Primary) && self.readiness(index).1["status"] == "ready"
+                source == Some(Source::Primary)
+                    && self.is_whole(index)
+                    && self.readiness(index).1["status"] == "ready"
             });
         }
         let took_ms = watch.elapsed().as_millis();
