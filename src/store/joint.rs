@@ -100,7 +100,8 @@ fn issued(state: &CounterState) -> Vec<ValueRange> {
     issued
 }
 
-/// Values that something was said of: disjoint ranges, the last value of each by the first.
+/// Values that something was said of: disjoint ranges, the last value of each by the first. A tree, since a counter may have a hundred thousand
+/// holes; the `RangeSet` of the protocol is for the few that a message speaks of.
 #[derive(Default)]
 struct Told(BTreeMap<SequenceValue, SequenceValue>);
 

@@ -319,28 +319,6 @@ async fn overflow_leaves_what_fits_to_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_reaches_nobody_is_listed() {
-    let server = Server::new();
-    let (node, _) = Process::warm(&server, "a").await;
-    assert_eq!(node.take(vec![plain(3)]).await, [fresh(2, 4)]);
-    node.counters.hand_back(counter(), range(3, 3).into()).await.expect("listed");
-    assert_eq!(holes(&node.state().await), [(3, 3, HoleReason::Returned)]);
-    node.link.set(Network::Down);
-    let taken = node.take(vec![plain(2)]).await;
-    let [Taken::Segment(values)] = &taken[..] else { panic!("{taken:?}") };
-    node.counters.hand_back(counter(), values.clone()).await.expect("noted");
-    node.link.set(Network::Whole);
-    sleep(Duration::from_secs(2)).await;
-    for _ in 0..40 {
-        node.next().await;
-    }
-    sleep(Duration::from_secs(2)).await;
-    let lost: Vec<_> = holes(&node.state().await).into_iter().map(|(from, to, _)| (from, to)).collect();
-    let last = values.last().expect("values").0;
-    assert_eq!(lost, [(3, 3), (last - 1, last)]);
-}
-
-#[tokio::test(start_paused = true)]
 async fn what_was_served_of_a_batch_that_fails_is_listed() {
     let server = Server::new();
     let (node, _) = Process::warm(&server, "a").await;

@@ -116,39 +116,38 @@ async fn drawn_after_a_promotion(
     drawn(&link.take(on, &next, 20 * SECOND).await.expect("served"))
 }
 
-/// The database may lack what was written since somebody last looked, and nothing of the day for which the counter was at rest.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_counter_that_was_at_rest_for_a_day_skips_no_day() {
+/// The same for a counter that was at rest for a day, after what was done `meanwhile`; and the database.
+async fn drawn_after_a_day(meanwhile: Option<&str>, report: Take) -> (u64, Database) {
     let (database, lifecycle) = (Postgres::create_database(), Lifecycle::new());
     let link = link(&database.url(), &lifecycle);
     let on = at_rest_for_a_day(&database, &link).await;
-    let next = drawn_after_a_promotion(&database, &link, &on, take(1, 3, None, 0)).await;
-    assert!((30_000..1_000_000).contains(&next), "{next}");
+    meanwhile.into_iter().for_each(|sql| drop(database.psql(sql)));
+    let next = drawn_after_a_promotion(&database, &link, &on, report).await;
     lifecycle.drain();
+    (next, database)
+}
+
+/// The database may lack what was written since somebody last looked, and nothing of the day for which the counter was at rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_counter_that_was_at_rest_for_a_day_skips_no_day() {
+    let (next, _) = drawn_after_a_day(None, take(1, 3, None, 0)).await;
+    assert!((30_000..1_000_000).contains(&next), "{next}");
 }
 
 /// A program of an earlier schema has begun the generation, and has said nothing of what may be lacking: any time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_marker_without_a_note_may_lack_a_day() {
-    let (database, lifecycle) = (Postgres::create_database(), Lifecycle::new());
-    let link = link(&database.url(), &lifecycle);
-    let on = at_rest_for_a_day(&database, &link).await;
-    database.psql("UPDATE numgen_counter_marker SET generation = generation + 1");
-    let next = drawn_after_a_promotion(&database, &link, &on, take(1, 3, None, 0)).await;
+    let begun = "UPDATE numgen_counter_marker SET generation = generation + 1";
+    let (next, _) = drawn_after_a_day(Some(begun), take(1, 3, None, 0)).await;
     assert!(next > 86_400 * 10_000, "{next}");
-    lifecycle.drain();
 }
 
 /// What was drawn since somebody last looked may be lacking.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_passed_since_the_last_look_is_skipped() {
-    let (database, lifecycle) = (Postgres::create_database(), Lifecycle::new());
-    let link = link(&database.url(), &lifecycle);
-    let on = at_rest_for_a_day(&database, &link).await;
-    database.psql("UPDATE numgen_counter_marker SET looked_ms = looked_ms - 40000");
-    let next = drawn_after_a_promotion(&database, &link, &on, take(1, 3, None, 0)).await;
+    let earlier = "UPDATE numgen_counter_marker SET looked_ms = looked_ms - 40000";
+    let (next, _) = drawn_after_a_day(Some(earlier), take(1, 3, None, 0)).await;
     assert!(next > 20_000 + 40 * 10_000, "{next}");
-    lifecycle.drain();
 }
 
 /// Counters of an earlier schema lack nothing where they all stand in the present generation; else nobody knows.
@@ -176,17 +175,13 @@ async fn an_upgrade_knows_what_cannot_be_lacking() {
 /// beside this one during an upgrade, would not understand a field of the state.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_horizon_is_kept_where_an_earlier_program_leaves_it_alone() {
-    let (database, lifecycle) = (Postgres::create_database(), Lifecycle::new());
-    let link = link(&database.url(), &lifecycle);
-    let on = at_rest_for_a_day(&database, &link).await;
     let report = Take { horizon: SequenceValue(9_000_000), ..take(1, 3, None, 0) };
-    let next = drawn_after_a_promotion(&database, &link, &on, report).await;
+    let (next, database) = drawn_after_a_day(None, report).await;
     assert!(next > 9_000_000, "{next}");
     let fields = database.psql(
         "SELECT string_agg(field, ' ' ORDER BY field), min(horizon) FROM numgen_counters, json_object_keys(state) AS field",
     );
     assert_eq!(fields, "ahead generation holes members rate scheme target|9000000");
-    lifecycle.drain();
 }
 
 /// The cost of a message does not grow with the holes, and each is found where it is spoken of.

@@ -1,4 +1,4 @@
-//! What was issued from a segment and reached nobody: listed once the cursor has passed it, whatever becomes of the node.
+//! What reached nobody: listed, if it came from a segment once the cursor has passed it, whatever becomes of the node.
 
 use super::*;
 
@@ -27,11 +27,33 @@ fn is_returned(state: &CounterState, value: u64) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_listed_though_its_node_has_left_before_that() {
+async fn it_is_listed_by_a_node_that_goes_on() {
     let server = Server::new();
     let (node, _) = Process::warm(&server, "a").await;
-    let other = Process::start(&server, "b", &Arc::default()).await;
+    assert_eq!(node.take(vec![plain(3)]).await, [fresh(2, 4)]);
+    node.counters.hand_back(counter(), range(3, 3).into()).await.expect("listed");
+    assert_eq!(holes(&node.state().await), [(3, 3, HoleReason::Returned)]);
+    let last = handed_back(&node).await;
+    for _ in 0..40 {
+        node.next().await;
+    }
+    sleep(Duration::from_secs(2)).await;
+    let lost: Vec<_> = holes(&node.state().await).into_iter().map(|(from, to, _)| (from, to)).collect();
+    assert_eq!(lost, [(3, 3), (last - 1, last)]);
+}
+
+/// A node that has handed a value back, and another one.
+async fn two(server: &Arc<Server>) -> (Process, Process, u64) {
+    let (node, _) = Process::warm(server, "a").await;
+    let other = Process::start(server, "b", &Arc::default()).await;
     let value = handed_back(&node).await;
+    (node, other, value)
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_listed_though_its_node_has_left_before_that() {
+    let server = Server::new();
+    let (node, other, value) = two(&server).await;
     let shown = node.state().await;
     let used = shown.segments.iter().find(|segment| (segment.from.0..=segment.to.0).contains(&value));
     assert!(used.is_none(), "nobody has it: {used:?}");
@@ -49,10 +71,7 @@ async fn it_is_listed_though_its_node_has_left_before_that() {
 
 #[tokio::test(start_paused = true)]
 async fn it_is_listed_though_its_node_dies_before_that() {
-    let server = Server::new();
-    let (node, _) = Process::warm(&server, "a").await;
-    let other = Process::start(&server, "b", &Arc::default()).await;
-    let value = handed_back(&node).await;
+    let (node, other, value) = two(&Server::new()).await;
     drop(node.crash().await);
     sleep(Duration::from_secs(90)).await;
     pass(&other, value).await;
